@@ -1,0 +1,1 @@
+"""What people ask for: pydantic specs, and a library of ready-made blueprints."""

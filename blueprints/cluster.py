@@ -1,0 +1,18 @@
+"""What is asked for when a cluster is asked for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from blueprints.common import Labels, Name, Spec
+
+
+class ClusterSpec(Spec):
+    """Hosts that share datastores and networks, with their overcommit."""
+
+    name: Name
+    cpu_overcommit: Annotated[float, Field(ge=1.0, le=64.0)] = 4.0
+    memory_overcommit: Annotated[float, Field(ge=1.0, le=4.0)] = 1.0
+    labels: Labels = {}

@@ -1,0 +1,34 @@
+"""Field types that all specs share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from core.errors import RackflowError
+from core.units import parse_mib
+
+
+def _mib(value: Any) -> int:
+    try:
+        return parse_mib(value)
+    except RackflowError as error:
+        raise ValueError(str(error)) from error
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$", description="lower case, digits, hyphens")]
+SizeMib = Annotated[
+    int,
+    BeforeValidator(_mib),
+    Field(gt=0),
+    WithJsonSchema({"anyOf": [{"type": "integer", "exclusiveMinimum": 0}, {"type": "string"}],
+                    "description": 'MiB, or text such as "512MiB" or "10GiB"'}),
+]  # fmt: skip
+Labels = dict[Annotated[str, Field(max_length=63)], Annotated[str, Field(max_length=255)]]
+
+
+class Spec(BaseModel):
+    """A spec: unknown fields are errors, instances are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)

@@ -1,0 +1,67 @@
+"""What is asked for when an instance is asked for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from blueprints.common import Labels, Name, SizeMib, Spec
+from core.states import InstanceKind
+
+
+class DiskSpec(Spec):
+    """A further disk; the root disk comes from the image."""
+
+    name: Name
+    size_mib: SizeMib = Field(alias="size")
+    datastore: Name | None = None
+
+
+class NicSpec(Spec):
+    """A NIC in a network; address: a fixed one out of the network's ranges."""
+
+    network: Name
+    address: str | None = None
+
+
+class Requirements(Spec):
+    """Where the instance may run."""
+
+    cluster: Name | None = None
+    host: Name | None = None
+    datastore: Name | None = None
+    host_labels: Labels = {}
+
+
+class InstanceSpec(Spec):
+    """A VM or container. cpu in cores, sizes in MiB or as text ("512MiB")."""
+
+    name: Name
+    kind: InstanceKind | None = Field(default=None, description="vm or container; by default what the image is")
+    image: Name
+    cpu: Annotated[float, Field(gt=0, le=1024)] = 1.0
+    memory_mib: SizeMib = Field(default=512, alias="memory")
+    disk_mib: SizeMib | None = Field(default=None, alias="disk", description="root disk; by default as the image")
+    disks: tuple[DiskSpec, ...] = ()
+    nics: tuple[NicSpec, ...] = Field(default=(), description="by default one in the default network of the kind")
+    user_data: str = Field(default="", description="cloud-init user data")
+    ssh_keys: tuple[str, ...] = ()
+    labels: Labels = {}
+    requirements: Requirements = Requirements()
+    count: Annotated[int, Field(ge=0, le=10_000)] | None = Field(
+        default=None, description="makes NAME-1 .. NAME-count"
+    )
+
+    @model_validator(mode="after")
+    def _disk_names(self) -> InstanceSpec:
+        names = [disk.name for disk in self.disks]
+        if len(set(names)) != len(names) or "root" in names or "seed" in names:
+            raise ValueError("disks need unique names other than root and seed")
+        return self
+
+    def expand(self) -> list[InstanceSpec]:
+        """Return one spec per instance: NAME-1 .. NAME-count, or itself."""
+        if self.count is None:
+            return [self]
+        return [self.model_copy(update={"name": f"{self.name}-{i}", "count": None}) for i in range(1, self.count + 1)]

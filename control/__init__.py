@@ -1,0 +1,1 @@
+"""The state of record: SQL tables, the operations ledger, placement. It never touches a host."""

@@ -1,0 +1,224 @@
+"""The tables of the state of record, for SQLite, PostgreSQL and MariaDB/MySQL.
+
+Times are aware UTC. A column `live_name` / `open_subject` holds its value while the row is alive and NULL afterwards, so
+that a unique index keeps one live row per name and at most one unfinished operation per subject on all three databases.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.types import TypeDecorator
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware UTC in Python, naive UTC with microseconds in the database."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
+        if dialect.name in ("mysql", "mariadb"):
+            from sqlalchemy.dialects.mysql import DATETIME
+
+            return dialect.type_descriptor(DATETIME(fsp=6))
+        return dialect.type_descriptor(sa.DateTime())
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+def _id() -> sa.Column[str]:
+    return sa.Column("id", sa.String(20), primary_key=True)
+
+
+def _ref(name: str, target: str, *, nullable: bool = True, index: bool = True) -> sa.Column[str]:
+    return sa.Column(name, sa.String(20), sa.ForeignKey(f"{target}.id"), nullable=nullable, index=index)
+
+
+def _name(name: str = "name", length: int = 63) -> sa.Column[str]:
+    return sa.Column(name, sa.String(length), nullable=False)
+
+
+def _json(name: str) -> sa.Column[Any]:
+    return sa.Column(name, sa.JSON, nullable=False)
+
+
+def _at(name: str, *, nullable: bool = False, index: bool = False) -> sa.Column[datetime]:
+    return sa.Column(name, UtcDateTime, nullable=nullable, index=index)
+
+
+cluster = sa.Table(
+    "cluster", metadata, _id(), sa.Column("name", sa.String(63), nullable=False, unique=True),
+    sa.Column("cpu_overcommit", sa.Float, nullable=False), sa.Column("memory_overcommit", sa.Float, nullable=False),
+    _json("labels"), _at("created_at"),
+)  # fmt: skip
+
+host = sa.Table(
+    "host", metadata, _id(), _name(), sa.Column("live_name", sa.String(63), unique=True),
+    _ref("cluster_id", "cluster", nullable=False), sa.Column("driver", sa.String(16), nullable=False),  # "" until enrolled
+    sa.Column("address", sa.String(255), nullable=False), sa.Column("port", sa.Integer, nullable=False),
+    sa.Column("user", sa.String(63), nullable=False), sa.Column("key_file", sa.String(1024), nullable=False),
+    sa.Column("host_key", sa.String(1024), nullable=False),  # pinned
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("cpus", sa.Float, nullable=False), sa.Column("memory_mib", sa.Integer, nullable=False),
+    sa.Column("cpu_overcommit", sa.Float), sa.Column("memory_overcommit", sa.Float),  # NULL: the cluster's
+    _json("spec"), _json("labels"), _json("facts"), _json("capabilities"),
+    sa.Column("version", sa.Integer, nullable=False),  # grows with each placement and each change; guards conflicts
+    _at("seen_at", nullable=True), sa.Column("error", sa.JSON), _at("created_at"), _at("updated_at"),
+)  # fmt: skip
+
+datastore = sa.Table(
+    "datastore", metadata, _id(), sa.Column("name", sa.String(63), nullable=False, unique=True),
+    sa.Column("kind", sa.String(16), nullable=False), sa.Column("path", sa.String(1024), nullable=False),
+    sa.Column("shared", sa.Boolean, nullable=False), _ref("cluster_id", "cluster"),
+    sa.Column("overcommit", sa.Float, nullable=False), _json("labels"), _at("created_at"),
+)  # fmt: skip
+
+datastore_host = sa.Table(  # a datastore as it is on one host; no row: not reachable from there
+    "datastore_host", metadata,
+    sa.Column("datastore_id", sa.String(20), sa.ForeignKey("datastore.id"), primary_key=True),
+    sa.Column("host_id", sa.String(20), sa.ForeignKey("host.id"), primary_key=True),
+    sa.Column("total_mib", sa.BigInteger, nullable=False), sa.Column("free_mib", sa.BigInteger, nullable=False),
+    _at("seen_at"),
+)  # fmt: skip
+
+network = sa.Table(
+    "network", metadata, _id(), sa.Column("name", sa.String(63), nullable=False, unique=True),
+    sa.Column("kind", sa.String(16), nullable=False), sa.Column("bridge", sa.String(15), nullable=False),
+    sa.Column("addressing", sa.String(8), nullable=False), sa.Column("subnet", sa.String(64), nullable=False),
+    sa.Column("gateway", sa.String(64), nullable=False), _json("nameservers"), _json("default_for"),
+    _ref("cluster_id", "cluster"), _json("labels"), _at("created_at"),
+)  # fmt: skip
+
+network_host = sa.Table(  # a network's bridge as observed on one host; no row: no reach
+    "network_host", metadata,
+    sa.Column("network_id", sa.String(20), sa.ForeignKey("network.id"), primary_key=True),
+    sa.Column("host_id", sa.String(20), sa.ForeignKey("host.id"), primary_key=True),
+    sa.Column("cidr", sa.String(64), nullable=False), _at("seen_at"),
+)  # fmt: skip
+
+address_range = sa.Table(  # host_id NULL: good on every host
+    "address_range", metadata, _id(), _ref("network_id", "network", nullable=False), _ref("host_id", "host"),
+    sa.Column("first", sa.String(64), nullable=False), sa.Column("last", sa.String(64), nullable=False),
+    sa.Column("prefix_length", sa.Integer, nullable=False), sa.Column("gateway", sa.String(64), nullable=False),
+)  # fmt: skip
+
+image = sa.Table(
+    "image", metadata, _id(), _name(), sa.Column("live_name", sa.String(63), unique=True),
+    sa.Column("kind", sa.String(16), nullable=False), sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("source", sa.String(2048), nullable=False), sa.Column("sha256", sa.String(64), nullable=False, index=True),
+    sa.Column("format", sa.String(16), nullable=False), sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("virtual_size_mib", sa.Integer, nullable=False), sa.Column("min_memory_mib", sa.Integer, nullable=False),
+    _json("spec"), _json("labels"), sa.Column("error", sa.JSON), _at("created_at"), _at("updated_at"),
+)  # fmt: skip
+
+image_copy = sa.Table(  # content on a host, by sha256 (two images with the same content share it)
+    "image_copy", metadata, sa.Column("sha256", sa.String(64), primary_key=True),
+    sa.Column("host_id", sa.String(20), sa.ForeignKey("host.id"), primary_key=True),
+    sa.Column("datastore_id", sa.String(20), sa.ForeignKey("datastore.id"), primary_key=True),
+    sa.Column("state", sa.String(16), nullable=False), sa.Column("bytes_done", sa.BigInteger, nullable=False),
+    _at("verified_at", nullable=True), _at("updated_at"),
+)  # fmt: skip
+
+instance = sa.Table(  # host_id set = its cpu, memory and disk are reserved there, until it is deleted
+    "instance", metadata, _id(), _name(), sa.Column("live_name", sa.String(63), unique=True),
+    sa.Column("kind", sa.String(16), nullable=False), sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("owner", sa.String(63), nullable=False, index=True),
+    sa.Column("cpu", sa.Float, nullable=False), sa.Column("memory_mib", sa.Integer, nullable=False),
+    sa.Column("disk_mib", sa.BigInteger, nullable=False),  # root and further disks
+    _ref("image_id", "image", nullable=False), _ref("host_id", "host"), _ref("datastore_id", "datastore"),
+    _json("spec"), _json("labels"), sa.Column("blueprint", sa.String(255), nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),  # of the last operation that changed it; older observations lose
+    sa.Column("reason", sa.String(1024), nullable=False),  # why pending, held or failed
+    _at("created_at", index=True), _at("updated_at"), _at("deleted_at", nullable=True),
+)  # fmt: skip
+
+lease = sa.Table(
+    "lease", metadata, _id(), _ref("network_id", "network", nullable=False), _ref("instance_id", "instance", nullable=False),
+    sa.Column("nic_index", sa.Integer, nullable=False), sa.Column("mac", sa.String(17), nullable=False, unique=True),
+    sa.Column("address", sa.String(64)),  # NULL: DHCP
+    sa.Column("prefix_length", sa.Integer, nullable=False), sa.Column("gateway", sa.String(64), nullable=False),
+    _at("created_at"),
+    sa.UniqueConstraint("network_id", "address"), sa.UniqueConstraint("instance_id", "nic_index"),
+)  # fmt: skip
+
+user = sa.Table(
+    "account", metadata, _id(), sa.Column("name", sa.String(63), nullable=False, unique=True),
+    sa.Column("role", sa.String(16), nullable=False),  # admin | user
+    sa.Column("max_instances", sa.Integer), sa.Column("max_cpu", sa.Float), sa.Column("max_memory_mib", sa.BigInteger),
+    _at("created_at"),
+)  # fmt: skip
+
+token = sa.Table(  # only a hash is kept (the token has 256 random bits, so SHA-256 is enough)
+    "token", metadata, _id(), _ref("user_id", "account", nullable=False), sa.Column("sha256", sa.String(64), nullable=False, unique=True),
+    _name("label", 255), _at("created_at"), _at("expires_at", nullable=True),
+)  # fmt: skip
+
+request = sa.Table(
+    "request", metadata, _id(), _ref("user_id", "account", nullable=False), sa.Column("source", sa.String(32), nullable=False),
+    sa.Column("idempotency_key", sa.String(255), unique=True),  # user id + ":" + key
+    sa.Column("body_sha256", sa.String(64), nullable=False), _at("created_at"),
+)  # fmt: skip
+
+worker = sa.Table(  # a claim: judged by the database's clock
+    "worker", metadata, _id(), _name("label", 255), _at("expires_at", index=True),
+)  # fmt: skip
+
+operation = sa.Table(
+    "operation", metadata, _id(), _ref("request_id", "request", nullable=False),
+    sa.Column("verb", sa.String(16), nullable=False), sa.Column("subject", sa.String(96), nullable=False, index=True),  # "instance/<id>"
+    sa.Column("subject_name", sa.String(63), nullable=False),
+    sa.Column("open_subject", sa.String(96), unique=True),
+    sa.Column("after_id", sa.String(20), index=True),  # a delete waits for the operation that it cancelled
+    sa.Column("asked_by", sa.String(63), nullable=False),
+    _json("parameters"), sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("reason", sa.String(1024), nullable=False), sa.Column("error", sa.JSON),
+    sa.Column("epoch", sa.Integer, nullable=False), sa.Column("claimed_by", sa.String(20), index=True),
+    sa.Column("flow_run_id", sa.String(36)), sa.Column("cancel_requested", sa.Boolean, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False), _at("not_before", nullable=True),
+    _at("created_at", index=True), _at("started_at", nullable=True), _at("finished_at", nullable=True),
+)  # fmt: skip
+
+step = sa.Table(
+    "step", metadata, _id(), _ref("operation_id", "operation", nullable=False), sa.Column("sequence", sa.Integer, nullable=False),
+    _name(), sa.Column("host", sa.String(63), nullable=False), sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False), sa.Column("changed", sa.Boolean),
+    _at("started_at", nullable=True), _at("finished_at", nullable=True), sa.Column("evidence", sa.JSON),
+    sa.Column("error", sa.JSON), sa.Column("compensation", sa.String(63), nullable=False),
+    sa.UniqueConstraint("operation_id", "sequence"),
+)  # fmt: skip
+
+decision = sa.Table(
+    "decision", metadata, _id(), _ref("operation_id", "operation"), _ref("instance_id", "instance", nullable=False),
+    sa.Column("host", sa.String(63), nullable=False),  # "" = none found
+    _json("record"), sa.Column("features_version", sa.Integer, nullable=False), _at("created_at"),
+)  # fmt: skip
+
+drift = sa.Table(
+    "drift", metadata, _id(), sa.Column("subject", sa.String(96), nullable=False, index=True), sa.Column("host", sa.String(63), nullable=False),
+    sa.Column("kind", sa.String(32), nullable=False), _json("recorded"), _json("seen"), sa.Column("policy", sa.String(16), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),  # open, repaired, gone
+    _at("since_at"), _at("closed_at", nullable=True),
+)  # fmt: skip
+
+outbox = sa.Table(  # lifecycle events on their way to DuckDB; also read by `events`
+    "outbox", metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    _at("at"), sa.Column("kind", sa.String(32), nullable=False), sa.Column("subject", sa.String(96), nullable=False, index=True),
+    _json("payload"), sa.Column("moved", sa.Boolean, nullable=False, index=True),
+)  # fmt: skip

@@ -1,0 +1,33 @@
+"""Identifiers: sortable by time, safe as host names, file names, domain and container names."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, lower case
+PREFIX = "rf-"  # of everything rackflow names on a host
+
+
+def new_id() -> str:
+    """Return 20 characters: 48 bits of milliseconds, then 52 random bits."""
+    number = (time.time_ns() // 1_000_000 << 52) | secrets.randbits(52)
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(95, -1, -5))
+
+
+def on_host(instance_id: str) -> str:
+    """Return the name that an instance bears on its host (libvirt domain, LXD container)."""
+    return PREFIX + instance_id
+
+
+def from_host(name: str) -> str | None:
+    """Return the instance id for a name on a host, or None if it is not one of ours."""
+    rest = name.removeprefix(PREFIX)
+    return rest if rest != name and len(rest) == 20 and set(rest) <= set(_ALPHABET) else None
+
+
+def mac_address(instance_id: str, index: int) -> str:
+    """Return a stable MAC address in QEMU's range 52:54:00 for the index-th NIC of an instance."""
+    digest = hashlib.sha256(f"{instance_id}/{index}".encode()).hexdigest()
+    return f"52:54:00:{digest[0:2]}:{digest[2:4]}:{digest[4:6]}"

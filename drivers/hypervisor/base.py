@@ -1,0 +1,167 @@
+"""Contract of a hypervisor: what an instance on one host is, and the verbs that change it.
+
+All changing verbs are *ensure*: they observe first, are safe to run twice and to be killed at any line, and return
+whether they changed anything. Names on the host come from `core.ids.on_host`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from core.states import InstanceKind, PowerState
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What this driver can do on this host. A flag and its optional protocol must agree (a test holds it)."""
+
+    driver: str  # kvm, lxd, fake, …
+    kinds: tuple[InstanceKind, ...]
+    version: str
+    architecture: str
+    domain_type: str = ""  # kvm or qemu, for VMs
+    exec: bool = False  # Executes
+    console_log: bool = False  # ConsoleLogs
+    migrate_live: bool = False
+    snapshot: bool = False
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Of the whole host, not of what is free."""
+
+    cpus: int
+    memory_mib: int
+    memory_used_mib: int = 0
+
+
+@dataclass(frozen=True)
+class DiskAttachment:
+    """What storage hands to the hypervisor. kind: file | pool (LXD). read_only for the seed."""
+
+    name: str  # root, data1, seed
+    kind: str
+    source: str  # path of the file, or pool name
+    format: str = "qcow2"  # qcow2, raw
+    size_mib: int = 0
+    bus: str = "virtio"
+    read_only: bool = False
+    image_fingerprint: str = ""  # containers: the image on the host the root comes from
+
+
+@dataclass(frozen=True)
+class NicAttachment:
+    """What the network driver hands to the hypervisor. address with prefix ("10.0.0.5/24") or empty (DHCP)."""
+
+    name: str  # eth0 …
+    mac: str
+    bridge: str
+    model: str = "virtio"
+    address: str = ""
+    gateway: str = ""
+    nameservers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class InstanceSpec:
+    """All that is needed to define an instance. name: as it stands on the host (core.ids.on_host)."""
+
+    id: str
+    name: str
+    display_name: str
+    kind: InstanceKind
+    cpu: float  # cores; VMs round up
+    memory_mib: int
+    disks: tuple[DiskAttachment, ...]
+    nics: tuple[NicAttachment, ...]
+    user_data: str = ""
+    ssh_keys: tuple[str, ...] = ()
+    firmware: str = "bios"
+    labels: tuple[tuple[str, str], ...] = ()
+    options: tuple[tuple[str, str], ...] = ()  # driver-specific
+
+
+@dataclass(frozen=True)
+class ObservedInstance:
+    """An instance as the host sees it. usage counters are totals since start, None where not known."""
+
+    name: str
+    power: PowerState
+    kind: InstanceKind
+    instance_id: str | None  # None: not one of ours
+    cpus: float = 0
+    memory_mib: int = 0
+    cpu_seconds: float | None = None
+    memory_used_mib: int | None = None
+    disks: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ExecResult:
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class ImageOnHost:
+    """An image as the hypervisor itself keeps it (LXD), by fingerprint (= our sha256)."""
+
+    fingerprint: str
+    size_bytes: int
+    properties: dict[str, Any] = field(default_factory=dict)
+
+
+class Hypervisor(Protocol):
+    """One host's hypervisor. Errors: Unreachable, Busy, HostFault, Conflict, Unsupported."""
+
+    async def prepare(self, *, bridges: Sequence[tuple[str, str]] = ()) -> list[str]:
+        """Ensure that the hypervisor is initialised (LXD: pool, profile, bridges (name, cidr or "")); return what changed."""
+        ...
+
+    async def capabilities(self) -> Capabilities: ...
+    async def capacity(self) -> Capacity: ...
+
+    async def instances(self) -> list[ObservedInstance]:
+        """Return all instances of the host, ours or not, with usage, in as few calls as the library allows."""
+        ...
+
+    async def observe(self, name: str) -> ObservedInstance:
+        """Return one; power ABSENT if there is none."""
+        ...
+
+    async def define(self, spec: InstanceSpec) -> bool: ...
+    async def start(self, name: str) -> bool: ...
+    async def stop(self, name: str, *, grace_s: float = 30.0) -> bool:
+        """Ask the guest, wait grace_s, then cut the power. grace_s=0 cuts at once. An absent one is Conflict."""
+        ...
+
+    async def undefine(self, name: str) -> bool:
+        """Take the definition away (it must be stopped, else Conflict); absent is fine. LXD: the root disk goes with it."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Executes(Protocol):
+    async def exec(self, name: str, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: bytes = b"") -> ExecResult:
+        """Run argv inside a container, or in a VM by its guest agent."""
+        ...
+
+
+class ConsoleLogs(Protocol):
+    async def console_log(self, name: str, *, max_bytes: int = 65536) -> str:
+        """Return the last part of the console's log."""
+        ...
+
+
+class KeepsImages(Protocol):
+    """A hypervisor with an image store of its own (LXD): the datastore has put the file on the host, it imports it."""
+
+    async def import_image(self, path: str, fingerprint: str, *, name: str) -> bool: ...
+    async def images(self) -> list[ImageOnHost]: ...
+    async def delete_image(self, fingerprint: str) -> bool: ...

@@ -1,0 +1,84 @@
+"""Contract of a transport: run commands, move files, reach sockets on one host over one connection."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a host is and how to prove who is who. host_key: pinned "ssh-ed25519 AAAA…", empty = none pinned yet."""
+
+    name: str
+    address: str
+    port: int = 22
+    user: str = "root"
+    key_file: Path | None = None
+    host_key: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command printed, and how it ended."""
+
+    argv: tuple[str, ...]
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
+
+
+class Transport(Protocol):
+    """One connection to one host. Errors: Unreachable, CredentialRejected, HostFault."""
+
+    @property
+    def endpoint(self) -> Endpoint: ...
+
+    async def run(
+        self, argv: Sequence[str], *, timeout_s: float = 60.0, stdin: bytes | None = None, sudo: bool = False,
+        check: bool = True,
+    ) -> Result:
+        """Run argv (quoted by the transport, never a shell string). check: raise HostFault on exit != 0.
+
+        A lost connection is Unreachable, so is a deadline (the remote process is ended first).
+        sudo: as root, by `sudo -n` when the user is not root.
+        """
+        ...
+
+    async def put(
+        self, source: Path | bytes, target: str, *, mode: int = 0o644, resume: bool = False, sudo: bool = False,
+        progress: Progress | None = None, timeout_s: float = 600.0,
+    ) -> None:
+        """Write a file on the host: into a temporary name beside target, then renamed. resume: go on from bytes there."""
+        ...
+
+    async def get(self, source: str, *, sudo: bool = False, max_bytes: int = 2**24, timeout_s: float = 60.0) -> bytes:
+        """Return a small file's content. Raise NotFound."""
+        ...
+
+    async def forward(self, remote_socket: str) -> Path:
+        """Return a local unix socket that leads to remote_socket; the same one when asked again."""
+        ...
+
+    def session(self, argv: Sequence[str], *, sudo: bool = False) -> AbstractAsyncContextManager[Session]:
+        """Open a long-lived command (a lock holder, a console) whose stdin stays open while the context lives."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connection; what is under way fails with Unreachable. Ends blocked calls on forwarded sockets."""
+        ...
+
+
+class Session(Protocol):
+    """A running remote command."""
+
+    def lines(self) -> AsyncIterator[str]: ...
+    async def write(self, data: bytes) -> None: ...
+    async def wait(self) -> int: ...
+    def is_alive(self) -> bool: ...
