@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
+from core.errors import Invalid
 from core.settings import DriverSettings
 from drivers.hypervisor.base import Hypervisor
 from drivers.network.base import Network
@@ -56,3 +58,28 @@ class Host:
 
 
 Builder = Callable[[Endpoint, DriverSettings], Awaitable[Host]]
+
+
+def _lazy(module: str) -> Builder:
+    """Return a builder that imports its module when first used."""
+
+    async def build(endpoint: Endpoint, settings: DriverSettings) -> Host:
+        host: Host = await import_module(module).connect(endpoint, settings)
+        return host
+
+    return build
+
+
+BUILDERS: dict[str, Builder] = {
+    "kvm": _lazy("drivers.kvm_host"),
+    "lxd": _lazy("drivers.lxd_host"),
+    "fake": _lazy("drivers.fake_host"),
+}
+
+
+async def connect(kind: str, endpoint: Endpoint, settings: DriverSettings) -> Host:
+    """Connect to a host and build its drivers. Raise Unreachable, CredentialRejected, Invalid (unknown kind)."""
+    builder = BUILDERS.get(kind)
+    if builder is None:
+        raise Invalid(f"no driver {kind!r}", f"host/{endpoint.name}", fix=f"one of {', '.join(BUILDERS)}")
+    return await builder(endpoint, settings)

@@ -1,0 +1,20 @@
+"""A simulated host's drivers, put together."""
+
+from __future__ import annotations
+
+from core.settings import DriverSettings
+from drivers.hosts import Host
+from drivers.hypervisor.fake import FakeHypervisor
+from drivers.network.fake import FakeNetwork
+from drivers.storage.fake import FakeStorage
+from drivers.transport.base import Endpoint
+from drivers.transport.fake import connect as connect_transport
+
+
+async def connect(endpoint: Endpoint, settings: DriverSettings) -> Host:
+    """Build the drivers of a simulated host. Raise Unreachable, or what was injected."""
+    transport = await connect_transport(endpoint, settings)
+    return Host(
+        name=endpoint.name, kind="fake", transport=transport, hypervisor=FakeHypervisor(transport),
+        storage=lambda path: FakeStorage(transport, path), network=FakeNetwork(transport),
+    )
