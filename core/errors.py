@@ -162,6 +162,8 @@ def from_dict(data: dict[str, Any]) -> RackflowError:
     """Rebuild an error from `to_dict` (ledger, API); an unknown code becomes a plain RackflowError."""
     cls = _walk(RackflowError).get(str(data.get("code")), RackflowError)
     return cls(
-        str(data.get("message", "")), str(data.get("subject") or ""), dict(data.get("evidence") or {}),
+        str(data.get("message", "")),
+        str(data.get("subject") or ""),
+        dict(data.get("evidence") or {}),
         str(data.get("fix") or ""),
     )

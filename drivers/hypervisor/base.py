@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from core.states import InstanceKind, PowerState
 
@@ -147,18 +147,21 @@ class Hypervisor(Protocol):
     async def close(self) -> None: ...
 
 
+@runtime_checkable
 class Executes(Protocol):
     async def exec(self, name: str, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: bytes = b"") -> ExecResult:
         """Run argv inside a container, or in a VM by its guest agent."""
         ...
 
 
+@runtime_checkable
 class ConsoleLogs(Protocol):
     async def console_log(self, name: str, *, max_bytes: int = 65536) -> str:
         """Return the last part of the console's log."""
         ...
 
 
+@runtime_checkable
 class KeepsImages(Protocol):
     """A hypervisor with an image store of its own (LXD): the datastore has put the file on the host, it imports it."""
 

@@ -41,7 +41,12 @@ class Transport(Protocol):
     def endpoint(self) -> Endpoint: ...
 
     async def run(
-        self, argv: Sequence[str], *, timeout_s: float = 60.0, stdin: bytes | None = None, sudo: bool = False,
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float = 60.0,
+        stdin: bytes | None = None,
+        sudo: bool = False,
         check: bool = True,
     ) -> Result:
         """Run argv (quoted by the transport, never a shell string). check: raise HostFault on exit != 0.
@@ -52,8 +57,15 @@ class Transport(Protocol):
         ...
 
     async def put(
-        self, source: Path | bytes, target: str, *, mode: int = 0o644, resume: bool = False, sudo: bool = False,
-        progress: Progress | None = None, timeout_s: float = 600.0,
+        self,
+        source: Path | bytes,
+        target: str,
+        *,
+        mode: int = 0o644,
+        resume: bool = False,
+        sudo: bool = False,
+        progress: Progress | None = None,
+        timeout_s: float = 600.0,
     ) -> None:
         """Write a file on the host: into a temporary name beside target, then renamed. resume: go on from bytes there."""
         ...

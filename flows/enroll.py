@@ -1,0 +1,49 @@
+"""Take machines in as hosts, and out again."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from prefect import flow
+
+from core.states import Verb
+from tasks.forms import enroll_body
+from tasks.hosts import enroll_hosts, retire_hosts
+from tasks.ledger import enter
+from tasks.settle import settle
+
+
+@flow(name="enroll", flow_run_name="enroll")
+async def enroll(
+    name: str = "",
+    address: str = "",
+    user: str = "root",
+    port: int = 22,
+    driver: Literal["auto", "kvm", "lxd"] = "auto",
+    fingerprint: str = "",
+    key_file: str = "",
+    cluster: str = "default",
+    container_bridge: str = "",
+    operations: list[str] = [],  # noqa: B006 - a form's default
+) -> None:
+    """Take a machine in that is reached by SSH and bring it to a usable state.
+
+    Args:
+        name: the host's name in this cloud
+        address: host name or IP address
+        user: root, or one that may use sudo without a password
+        port: of SSH
+        driver: auto takes what is installed there
+        fingerprint: SHA256:… of its SSH host key
+        key_file: private key on the front-end; empty: rackflow's own
+        cluster: the cluster that it joins
+        container_bridge: address of lxcbr0 on it, for example 10.1.0.1/24; empty: chosen
+        operations: leave empty; filled by rackflow's dispatcher
+    """
+    form = enroll_body(name, address, user, port, driver, key_file, fingerprint, cluster, container_bridge)
+    batch = await enter(Verb.ENROLL, form, operations)
+    try:
+        await enroll_hosts(batch)
+        await retire_hosts(batch)
+    finally:
+        await settle(batch)

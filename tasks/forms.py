@@ -1,0 +1,68 @@
+"""From the flat fields of Prefect's forms to request bodies, as the API takes them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+
+def names(text: str) -> list[str]:
+    """Return the names in "a, b c"."""
+    return [part for part in re.split(r"[\s,]+", text) if part]
+
+
+def deploy_body(
+    name: str,
+    image: str,
+    kind: str,
+    count: int,
+    cpu: float,
+    memory: str,
+    disk: str,
+    network: str,
+    cluster: str,
+    host: str,
+    ssh_key: str,
+    user_data: str,
+) -> dict[str, Any]:
+    """Return the body of a deploy request; empty fields are left out."""
+    instance: dict[str, Any] = {"name": name, "image": image, "kind": kind, "cpu": cpu, "memory": memory}
+    if count > 1:
+        instance["count"] = count
+    optional = {
+        "disk": disk,
+        "nics": [{"network": network}] if network else None,
+        "ssh_keys": [ssh_key] if ssh_key else None,
+        "user_data": user_data,
+        "requirements": {k: v for k, v in (("cluster", cluster), ("host", host)) if v},
+    }
+    instance.update({key: value for key, value in optional.items() if value})
+    return {"instances": [instance]}
+
+
+def enroll_body(
+    name: str,
+    address: str,
+    user: str,
+    port: int,
+    driver: str,
+    key_file: str,
+    fingerprint: str,
+    cluster: str,
+    bridge_address: str,
+) -> dict[str, Any]:
+    """Return the body of an enroll request."""
+    host: dict[str, Any] = {"name": name, "address": address, "user": user, "port": port}
+    optional = {"key_file": key_file, "fingerprint": fingerprint, "cluster": cluster,
+                "driver": driver if driver != "auto" else "",
+                "bridges": [{"name": "lxcbr0", "address": bridge_address}] if bridge_address else None}  # fmt: skip
+    host.update({key: value for key, value in optional.items() if value})
+    return {"hosts": [host]}
+
+
+def image_body(name: str, source: str, kind: str, sha256: str) -> dict[str, Any]:
+    """Return the body of an import request."""
+    image: dict[str, Any] = {"name": name, "source": source, "kind": kind}
+    if sha256:
+        image["sha256"] = sha256
+    return {"images": [image]}

@@ -1,0 +1,172 @@
+"""Enrollment over SSH: pin the key, look at the machine, bring it to a usable state, record it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from control.hosts import HostRecord
+from control.operations import Operation
+from drivers.facts import gather_facts
+from prefect import task
+
+from control import datastores, hosts
+from core.errors import CredentialRejected, HostFault
+from core.states import HostState, Verb
+from drivers.hosts import Host, HostFacts
+from drivers.hypervisor.base import Capabilities, Capacity
+from drivers.network.base import NetworkSpec
+from drivers.transport.ssh import scan_host_key
+from tasks.ledger import Seen, each, load, run_step
+from tasks.reconcile import look_at
+from tasks.runtime import Runtime, runtime
+
+PREPARE_DEADLINE_S = 300.0
+GROUPS = {"kvm": ("libvirt", "kvm"), "lxd": ("lxd",)}  # that may use the daemon's socket, for users other than root
+
+
+class Enrollment:
+    """The steps for one host; what one step saw is kept for the next, and looked at again after a crash."""
+
+    def __init__(self, rt: Runtime, op: Operation, record: HostRecord) -> None:
+        self.rt, self.op, self.record = rt, op, record
+        self.facts: HostFacts | None = None
+        self.seen: tuple[Capabilities, Capacity] | None = None
+
+    async def pin(self, _: Operation) -> Seen:
+        """Compare the host key with the fingerprint asked for, then pin it."""
+        if self.record.driver == "fake" or (self.record.host_key and not self.record.spec.get("fingerprint")):
+            return Seen(False)
+        key = await scan_host_key(self.record.address, self.record.port)
+        wanted = self.record.spec.get("fingerprint")
+        if wanted and wanted != key.fingerprint:
+            raise CredentialRejected(
+                f"the host key of {self.record.address} is {key.fingerprint}, not {wanted}",
+                f"host/{self.record.name}",
+                {"seen": key.fingerprint, "wanted": wanted},
+                "find out why it changed before you trust it",
+            )
+        changed = self.record.host_key != key.public
+        self.record = replace(self.record, host_key=key.public)
+        await self.rt.store.write(lambda c: hosts.pin_key(c, self.op, self.record.id, key.public))
+        return Seen(changed, {"fingerprint": key.fingerprint})
+
+    async def look(self, _: Operation) -> Seen:
+        """Gather facts and settle which driver it gets."""
+        facts = await self._facts()
+        return Seen(False, {"cpus": facts.cpus, "memory_mib": facts.memory_mib, "os": facts.os, "kinds": facts.kinds})
+
+    async def prepare(self, _: Operation) -> Seen:
+        """Initialise hypervisor, bridges and datastores."""
+        await self._facts()
+        host = await self.rt.host(self.record)
+        bridges = [(b["name"], b.get("address", "")) for b in self.record.spec.get("bridges", [])]
+        changes = await self._groups(host) + await host.hypervisor.prepare(bridges=bridges)
+        host = await self.rt.host(self.record)
+        for name, cidr in bridges:
+            spec = NetworkSpec(name, "bridge", name, cidr, create=True)
+            if await host.network.ensure(spec):
+                changes.append(f"bridge {name}")
+        stores = await self.rt.store.read(lambda c: datastores.on_cluster(c, self.record.cluster))
+        for store in stores:
+            if await host.storage(store.path).prepare():
+                changes.append(f"datastore {store.path}")
+        return Seen(bool(changes), {"changes": changes})
+
+    async def measure(self, _: Operation) -> Seen:
+        """Ask for capabilities and capacity; the host is ready afterwards."""
+        await self._facts()
+        host = await self.rt.host(self.record)
+        self.seen = (await host.hypervisor.capabilities(), await host.hypervisor.capacity())
+        capabilities, capacity = self.seen
+        return Seen(True, {"driver": capabilities.driver, "domain_type": capabilities.domain_type or None,
+                           "cpus": capacity.cpus, "memory_mib": capacity.memory_mib})  # fmt: skip
+
+    def ready(self, c: Any, _: Seen) -> None:
+        """Write what was found; the declared capacity goes before the one found."""
+        assert self.facts is not None
+        assert self.seen is not None
+        capabilities, capacity = self.seen
+        hosts.record_enrolled(
+            c, self.op, self.record.id, driver=self.record.driver, host_key=self.record.host_key, facts=asdict(self.facts),
+            capabilities=asdict(capabilities), cpus=float(self.record.spec.get("cpus") or capacity.cpus),
+            memory_mib=int(self.record.spec.get("memory_mib") or capacity.memory_mib),
+        )  # fmt: skip
+
+    async def _facts(self) -> HostFacts:
+        if self.facts is None:
+            if self.record.driver == "fake":
+                transport = (await self.rt.pool.get("fake", self.rt.endpoint(self.record))).transport
+            else:
+                transport = await self.rt.pool.transport(self.rt.endpoint(self.record))
+            self.facts = await gather_facts(transport)
+            self.record = replace(self.record, driver=self.record.driver or self._choose(self.facts))
+        return self.facts
+
+    def _choose(self, facts: HostFacts) -> str:
+        wanted = self.record.spec.get("driver")
+        if wanted in facts.kinds or (not wanted and facts.kinds):
+            return str(wanted or facts.kinds[0])
+        raise HostFault(
+            f"{self.record.name} cannot be a host of kind {wanted or 'kvm or lxd'}: " + "; ".join(facts.missing),
+            f"host/{self.record.name}", {"missing": facts.missing, "versions": facts.versions},
+            "install what is missing there, then enroll it again",
+        )  # fmt: skip
+
+    async def _groups(self, host: Host) -> list[str]:
+        """Let a user other than root reach the daemon's socket; the new groups count from the next login on."""
+        user = self.record.user
+        if user == "root":
+            return []
+        mine = (await host.transport.run(["id", "-nG"])).stdout.split()
+        known = (await host.transport.run(["getent", "group"])).stdout
+        groups = [g for g in GROUPS.get(self.record.driver, ()) if g not in mine and f"\n{g}:" in f"\n{known}"]
+        if groups:
+            await host.transport.run(["usermod", "-aG", ",".join(groups), user], sudo=True)
+            await self.rt.locks.drop(self.record.name)
+            await self.rt.pool.drop(self.record.name)
+        return [f"user {user} joined {g}" for g in groups]
+
+
+@task(name="enroll", task_run_name="enroll hosts", persist_result=False)
+async def enroll_hosts(ids: Sequence[str]) -> list[str]:
+    """Enroll the hosts of a batch, side by side."""
+    rt = runtime()
+
+    async def work(op: Operation) -> bool:
+        record = await rt.store.read(lambda c: hosts.get(c, op.subject.removeprefix("host/")))
+        job = Enrollment(rt, op, record)
+        name = record.name
+        done = (
+            await run_step(op, 1, "pin-key", name, job.pin)
+            and await run_step(op, 2, "facts", name, job.look)
+            and await run_step(op, 3, "prepare", name, job.prepare, deadline_s=PREPARE_DEADLINE_S)
+            and await run_step(op, 4, "capacity", name, job.measure, deadline_s=PREPARE_DEADLINE_S, also=job.ready)
+        )
+        if done:
+            done = await run_step(op, 5, "observe", name, lambda _: look_at(rt, job.record))
+        return done
+
+    return await each("", [o for o in await load(ids) if o.verb is Verb.ENROLL], work)
+
+
+@task(name="retire", task_run_name="retire hosts", persist_result=False)
+async def retire_hosts(ids: Sequence[str]) -> list[str]:
+    """Take hosts out of the record; they must hold no instance."""
+    rt = runtime()
+
+    async def work(op: Operation) -> bool:
+        record = await rt.store.read(lambda c: hosts.get(c, op.subject.removeprefix("host/")))
+
+        async def forget(_: Operation) -> Seen:
+            await rt.locks.drop(record.name)
+            await rt.pool.drop(record.name)
+            return Seen(True)
+
+        def gone(c: Any, _: Seen) -> None:
+            hosts.set_state(c, record.id, HostState.RETIRED)
+
+        return await run_step(op, 1, "retire", record.name, forget, also=gone)
+
+    return await each("", [o for o in await load(ids) if o.verb is Verb.RETIRE], work)

@@ -1,0 +1,210 @@
+"""Images: into the front-end's store, and from there to the hosts that need them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from control.hosts import HostRecord
+from control.images import ImageRecord
+from control.operations import Operation
+from drivers.storage.sources import fetch
+from prefect import task
+
+from control import hosts as host_rows
+from control import images as image_rows
+from control import instances
+from core.states import CopyState, Verb
+from drivers.hosts import Host
+from drivers.hypervisor.base import KeepsImages
+from drivers.storage.base import ImageFile
+from tasks.ledger import Seen, each, load, run_step, sequence_of
+from tasks.retry import stage_may_retry
+from tasks.runtime import Runtime, runtime
+
+IMAGE_DEADLINE_S = 3600.0
+REPORT_EVERY_S = 1.0
+
+
+def local_file(rt: Runtime, image: ImageRecord) -> ImageFile:
+    """Return where an image's content lies in the front-end's store."""
+    path = rt.settings.paths.images_dir / f"{image.sha256}.{image.format}"
+    return ImageFile(image.sha256, image.format, image.size_bytes, path, image.virtual_size_mib)
+
+
+async def ensure_on_host(
+    rt: Runtime, host: Host, record: HostRecord, datastore_id: str, datastore_path: str, image: ImageRecord
+) -> bool:
+    """Bring an image to a host unless it is there; return whether it was brought. One copy at a time per host."""
+    async with rt.copying(record.name, image.sha256):
+        keeper = host.hypervisor if isinstance(host.hypervisor, KeepsImages) else None
+        storage = host.storage(datastore_path)
+        there = [i.fingerprint for i in await keeper.images()] if keeper else await storage.images()
+        if image.sha256 in there:
+            return False
+        report = _reporter(rt, image.sha256, record.id, datastore_id)
+        await storage.ensure_image(local_file(rt, image), progress=report)
+        if keeper:  # the hypervisor keeps its own copy, so the datastore's would be a second one
+            await keeper.import_image(storage.image_path(image.sha256, image.format), image.sha256, name=image.name)
+            await storage.delete_image(image.sha256)
+        await rt.store.write(
+            lambda c: image_rows.record_copy(
+                c, image.sha256, record.id, datastore_id, CopyState.READY, image.size_bytes
+            )
+        )
+        return True
+
+
+def _reporter(rt: Runtime, sha256: str, host_id: str, datastore_id: str) -> Callable[[int, int], None]:
+    """Return a progress callback that writes to the record at most once a second."""
+    last = 0.0
+    loop = asyncio.get_running_loop()
+    pending: set[Any] = set()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last < REPORT_EVERY_S or done >= total:
+            return
+        last = time.monotonic()
+
+        def write() -> None:
+            job = loop.create_task(rt.store.write(
+                lambda c: image_rows.record_copy(c, sha256, host_id, datastore_id, CopyState.COPYING, done)
+            ))  # fmt: skip
+            pending.add(job)
+            job.add_done_callback(pending.discard)
+
+        loop.call_soon_threadsafe(write)
+
+    return report
+
+
+@task(name="image", task_run_name="image on {host}", retries=1, retry_delay_seconds=2,
+      retry_condition_fn=stage_may_retry, persist_result=False)  # fmt: skip
+async def stage_images(host: str, ids: Sequence[str]) -> list[str]:
+    """Bring the images of a batch of instances to their host; return the operations that may go on."""
+    rt = runtime()
+    ops = await load(ids)
+    views = await rt.store.read(lambda c: instances.deployables(c, [o.subject.removeprefix("instance/") for o in ops]))
+    sequence = sequence_of(Verb.DEPLOY, "image")
+
+    async def work(op: Operation) -> bool:
+        view = views[op.subject.removeprefix("instance/")]
+
+        async def bring(_: Operation) -> Seen:
+            assert view.host is not None
+            assert view.datastore is not None
+            changed = await ensure_on_host(
+                rt, await rt.host(view.host), view.host, view.datastore.id, view.datastore.path, view.image
+            )
+            return Seen(changed, {"image": view.image.name, "sha256": view.image.sha256})
+
+        return await run_step(op, sequence, "image", host, bring, deadline_s=IMAGE_DEADLINE_S)
+
+    return await each(host, ops, work)
+
+
+@task(name="import", task_run_name="import images", persist_result=False)
+async def import_images(ids: Sequence[str]) -> list[str]:
+    """Fetch, verify and convert the images of a batch into the front-end's store."""
+    rt = runtime()
+
+    async def work(op: Operation) -> bool:
+        image_id = op.subject.removeprefix("image/")
+        image = await rt.store.read(lambda c: image_rows.get(c, image_id))
+        fetched: list[ImageFile] = []
+
+        async def bring(_: Operation) -> Seen:
+            spec = image.spec
+            fetched.append(await fetch(
+                image.source, rt.settings.paths.images_dir, sha256=spec.get("sha256"), fmt=spec.get("format", "auto"),
+                kind=image.kind, progress=None,
+            ))  # fmt: skip
+            return Seen(
+                True, {"sha256": fetched[-1].sha256, "bytes": fetched[-1].size_bytes, "format": fetched[-1].format}
+            )
+
+        def record(c: Any, _: Seen) -> None:
+            file = fetched[-1]
+            image_rows.record_imported(
+                c,
+                op,
+                image_id,
+                sha256=file.sha256,
+                format=file.format,
+                size_bytes=file.size_bytes,
+                virtual_size_mib=file.virtual_size_mib,
+            )
+
+        return await run_step(op, 1, "fetch", "", bring, deadline_s=IMAGE_DEADLINE_S, also=record)
+
+    return await each("", [o for o in await load(ids) if o.verb is Verb.IMPORT], work)
+
+
+@task(name="stage", task_run_name="stage images to hosts", persist_result=False)
+async def stage_to_hosts(ids: Sequence[str]) -> list[str]:
+    """Copy images to the hosts asked for (all that could run them when none are named), in parallel."""
+    rt = runtime()
+
+    async def work(op: Operation) -> bool:
+        image_id = op.subject.removeprefix("image/")
+        image = await rt.store.read(lambda c: image_rows.get(c, image_id))
+        targets = await rt.store.read(lambda c: host_rows.targets(c, image.kind, op.parameters.get("hosts") or []))
+
+        async def to(index: int, record: HostRecord, datastore: tuple[str, str]) -> bool:
+            async def bring(_: Operation) -> Seen:
+                changed = await ensure_on_host(rt, await rt.host(record), record, *datastore, image)
+                return Seen(changed, {"sha256": image.sha256})
+
+            return await run_step(op, index, "copy", record.name, bring, deadline_s=IMAGE_DEADLINE_S)
+
+        return all(await asyncio.gather(*(to(i, r, d) for i, (r, d) in enumerate(targets, 1))))
+
+    return await each("", [o for o in await load(ids) if o.verb is Verb.STAGE], work)
+
+
+@task(name="remove", task_run_name="remove images", persist_result=False)
+async def remove_images(ids: Sequence[str]) -> list[str]:
+    """Take images away from every host that has a copy, then from the front-end's store."""
+    rt = runtime()
+
+    async def work(op: Operation) -> bool:
+        image_id = op.subject.removeprefix("image/")
+        image = await rt.store.read(lambda c: image_rows.get(c, image_id))
+        copies = await rt.store.read(lambda c: image_rows.copies_to_remove(c, image))
+        done = True
+        for index, (record, path) in enumerate(copies, 1):
+
+            async def drop(_: Operation, record: HostRecord = record, path: str = path) -> Seen:
+                return Seen(await _drop(await rt.host(record), path, image))
+
+            def forget(c: Any, _: Seen, record: HostRecord = record) -> None:
+                image_rows.forget_copy(c, image.sha256, record.id)
+
+            done = await run_step(op, index, "remove-copy", record.name, drop, also=forget) and done
+        if not done:
+            return False
+
+        async def unlink(_: Operation) -> Seen:
+            shared = await rt.store.read(lambda c: image_rows.others_with(c, image))
+            if image.sha256 and not shared:
+                for file in Path(rt.settings.paths.images_dir).glob(f"{image.sha256}.*"):
+                    file.unlink(missing_ok=True)
+            return Seen(True)
+
+        def gone(c: Any, _: Seen) -> None:
+            image_rows.mark_deleted(c, op, image_id)
+
+        return await run_step(op, len(copies) + 1, "remove", "", unlink, also=gone)
+
+    return await each("", [o for o in await load(ids) if o.verb is Verb.REMOVE], work)
+
+
+async def _drop(host: Host, path: str, image: ImageRecord) -> bool:
+    changed = await host.storage(path).delete_image(image.sha256)
+    if isinstance(host.hypervisor, KeepsImages):
+        changed = await host.hypervisor.delete_image(image.sha256) or changed
+    return changed

@@ -1,0 +1,148 @@
+"""Run steps under the ledger: enter a form's request, begin, act with retries, end, and keep instances apart.
+
+Prefect shows and drives, the ledger is the record: what a stage returns is only the list of operations that may go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from control.lifecycle import VERBS
+from control.operations import Operation, Stale
+from prefect.runtime import flow_run
+
+from control import access, instances, operations, requests
+from core.errors import HostFault, RackflowError, Unreachable
+from core.states import OperationState, StepState, Verb
+from tasks.retry import retrying
+from tasks.runtime import runtime
+
+PREFECT_IDENTITY = "prefect"  # who a run acts for when it was started from Prefect's UI, a schedule or its API
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an action did. changed: whether the world differs from before; evidence: JSON-ready."""
+
+    changed: bool
+    evidence: dict[str, Any] | None = None
+
+
+Action = Callable[[Operation], Awaitable[Seen]]
+
+
+async def enter(verb: Verb, body: dict[str, Any], given: Sequence[str]) -> list[str]:
+    """Return the operations to run: the given ones, or those of the form's request, entered under the run's own id."""
+    rt = runtime()
+    if given:
+        rt.active.update(given)
+        return list(given)
+    run_id = flow_run.get_id()
+
+    def submit(c: Any) -> list[str]:
+        who = access.named(c, PREFECT_IDENTITY)
+        accepted = requests.submit(c, who, verb, body, source="prefect", idempotency_key=f"run-{run_id}")
+        claimed = operations.claim_pending(c, rt.worker_id, only=[o.id for o in accepted.operations])
+        operations.set_flow_run(c, [o.id for o in claimed], str(run_id))
+        return [o.id for o in claimed]
+
+    ids = await rt.store.write(submit)
+    rt.active.update(ids)
+    return ids
+
+
+async def load(ids: Sequence[str]) -> list[Operation]:
+    """Return the operations of this batch that this worker still holds and that are to go on."""
+    rt = runtime()
+    rows = await rt.store.read(lambda c: operations.get(c, ids))
+    return [
+        o for o in rows if o.claimed_by == rt.worker_id and o.state is OperationState.RUNNING and not o.cancel_requested
+    ]
+
+
+async def by_host(ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return host name -> operations of the batch whose instance is placed there ("" = on no host)."""
+    rt = runtime()
+    ops = await load(ids)
+    views = await rt.store.read(lambda c: instances.deployables(c, [o.subject.removeprefix("instance/") for o in ops]))
+    hosts: dict[str, list[str]] = defaultdict(list)
+    for op in ops:
+        host = views[op.subject.removeprefix("instance/")].host
+        hosts[host.name if host else ""].append(op.id)
+    return dict(hosts)
+
+
+def sequence_of(verb: Verb, step: str) -> int:
+    """Return a step's place in its verb, counted from 1."""
+    return [rule.name for rule in VERBS[verb].steps].index(step) + 1
+
+
+async def run_step(
+    op: Operation,
+    sequence: int,
+    name: str,
+    host: str,
+    action: Action,
+    *,
+    compensation: str = "",
+    deadline_s: float | None = None,
+    also: Callable[[Any, Seen], None] | None = None,
+) -> bool:
+    """Run one step until it is done (True) or has failed for good (False; the reason stands in the ledger).
+
+    A step that is done already is not run again. `also` writes in the same transaction that ends the step.
+    """
+    rt = runtime()
+    limit_s = deadline_s or rt.settings.worker.step_deadline_s
+
+    async def attempt() -> bool:
+        rt.require_claim()
+        step = await rt.store.write(lambda c: operations.begin_step(c, op, sequence, name, host, compensation))
+        if step.state is StepState.DONE:
+            return True
+        try:
+            async with asyncio.timeout(limit_s):
+                seen = await action(op)
+        except TimeoutError as error:
+            raise await failed(Unreachable(f"step {name} took longer than {limit_s:.0f} s", f"host/{host}")) from error
+        except RackflowError as error:
+            raise await failed(error) from error
+        except Exception as error:  # a defect of ours must not pass for the host's silence
+            raise await failed(
+                HostFault(f"step {name} broke: {type(error).__name__}: {error}", f"host/{host}")
+            ) from error
+
+        def end(c: Any) -> None:
+            operations.end_step(c, op, sequence, changed=seen.changed, evidence=seen.evidence)
+            if also is not None:
+                also(c, seen)
+
+        await rt.store.write(end)
+        return True
+
+    async def failed(error: RackflowError) -> RackflowError:
+        await rt.store.write(lambda c: operations.fail_step(c, op, sequence, error))
+        return error
+
+    try:
+        return await retrying(attempt)
+    except Stale:  # somebody else has this operation now: leave it alone
+        return False
+    except RackflowError:
+        return False
+
+
+async def each(host: str, ops: Sequence[Operation], work: Callable[[Operation], Awaitable[bool]]) -> list[str]:
+    """Run work for every operation, as many at a time as the host may have; return the ids of those that may go on."""
+    slots = runtime().slots(host)
+
+    async def one(op: Operation) -> bool:
+        async with slots:
+            return await work(op)
+
+    went = await asyncio.gather(*(one(op) for op in ops))
+    return [op.id for op, ok in zip(ops, went, strict=True) if ok]

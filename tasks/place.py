@@ -1,0 +1,73 @@
+"""The stage that chooses hosts: one transaction for the whole batch."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from control.operations import Operation
+from prefect import task
+
+from control import instances, operations, placing
+from core.errors import Busy, Invalid
+from core.states import ImageState, InstanceState, Verb
+from tasks.ledger import load, sequence_of
+from tasks.runtime import runtime
+
+SEQUENCE = 1
+
+
+@task(name="place", task_run_name="place {count} instances", persist_result=False)
+async def place(ids: Sequence[str], count: int) -> dict[str, list[str]]:
+    """Choose hosts for the operations that have none yet; return host name -> operations that go on there."""
+    rt = runtime()
+    ops = await load(ids)
+    assert sequence_of(Verb.DEPLOY, "place") == SEQUENCE
+    views = await rt.store.read(lambda c: instances.deployables(c, [_instance(o) for o in ops]))
+    hosts: dict[str, list[str]] = defaultdict(list)
+    waiting: list[Operation] = []
+    for op in ops:
+        view = views[_instance(op)]
+        if view.host is not None:
+            hosts[view.host.name].append(op.id)  # placed before; the steps that follow find what is done
+        else:
+            waiting.append(op)
+    if waiting:
+        rt.require_claim()
+        features = await rt.features()
+        states = {op.id: views[_instance(op)].image.state for op in waiting}
+        for op_id, host in (await rt.store.write(lambda c: _place(c, waiting, states, features))).items():
+            hosts[host].append(op_id)
+    return dict(hosts)
+
+
+def _place(c: Any, ops: list[Operation], states: dict[str, ImageState], features: dict[str, Any]) -> dict[str, str]:
+    """Write decisions, reservations, leases and the steps, in one transaction; return operation -> host."""
+    operations.begin_steps(c, [(op, SEQUENCE, "place", "", "release") for op in ops])
+    usable = []
+    for op in ops:
+        if states[op.id] is ImageState.READY:
+            usable.append(op)
+        elif states[op.id] in (ImageState.PENDING, ImageState.IMPORTING):
+            operations.fail_step(c, op, SEQUENCE, Busy("its image is still being imported", op.subject))
+        else:
+            operations.fail_step(c, op, SEQUENCE, Invalid("its image could not be imported", op.subject))
+    by_id = {op.id: op for op in usable}
+    placed: dict[str, str] = {}
+    ends = []
+    for outcome in placing.place(c, usable, features):
+        op = by_id[outcome.operation_id]
+        if outcome.error is not None:
+            operations.fail_step(c, op, SEQUENCE, outcome.error)
+        else:
+            assert outcome.host is not None
+            placed[op.id] = outcome.host
+            ends.append((op, SEQUENCE, True, {"host": outcome.host}))
+            instances.set_state(c, outcome.instance_id, InstanceState.STAGING, epoch=op.epoch)
+    operations.end_steps(c, ends)
+    return placed
+
+
+def _instance(op: Operation) -> str:
+    return op.subject.removeprefix("instance/")

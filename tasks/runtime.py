@@ -1,0 +1,110 @@
+"""What the tasks of one process share: store, connections, history, and the worker's claim."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from analytics.client import AnalyticsClient
+from control.hosts import HostRecord
+from control.store import Store
+from drivers.pool import HostPool
+
+from control import operations
+from core.errors import Busy, RackflowError
+from core.settings import Settings
+from drivers.hosts import Host
+from drivers.transport.base import Endpoint
+from tasks.hostlock import HostLocks
+
+CLAIM_MARGIN_S = 3.0  # no step begins when the claim has less left than this
+
+
+@dataclass
+class Runtime:
+    """One per worker process. active: ids of the operations that flows of this process are running."""
+
+    store: Store
+    settings: Settings
+    pool: HostPool
+    worker_id: str
+    analytics: AnalyticsClient | None = None
+    active: set[str] = field(default_factory=set)
+    claim_until: float = field(default_factory=lambda: time.monotonic() + 15.0)
+    wake: Callable[[], None] = lambda: None
+    _cpu: dict[str, tuple[float, datetime]] = field(default_factory=dict)
+    _slots: dict[str, asyncio.Semaphore] = field(default_factory=dict)
+    _features: dict[str, Any] = field(default_factory=dict)
+    _copying: defaultdict[tuple[str, str], asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+
+    def __post_init__(self) -> None:
+        self.locks = HostLocks(self.worker_id)
+
+    def require_claim(self) -> None:
+        """Raise Busy when the claim is about to end: somebody else may hold these operations soon."""
+        if self.claim_until - time.monotonic() < CLAIM_MARGIN_S:
+            raise Busy("this worker's claim could not be renewed in time", subject=f"worker/{self.worker_id}")
+
+    def slots(self, host: str) -> asyncio.Semaphore:
+        """Return the semaphore that bounds concurrent steps on a host."""
+        return self._slots.setdefault(host, asyncio.Semaphore(self.settings.worker.instances_per_host))
+
+    def copying(self, host: str, sha256: str) -> asyncio.Lock:
+        """Return the lock that lets one copy of an image to a host run at a time."""
+        return self._copying[(host, sha256)]
+
+    def endpoint(self, host: HostRecord) -> Endpoint:
+        """Return how to reach a host of the record."""
+        key = Path(host.key_file) if host.key_file else self.settings.paths.ssh_key
+        return Endpoint(host.name, host.address, host.port, host.user, key, host.host_key)
+
+    async def host(self, record: HostRecord) -> Host:
+        """Return a host's drivers, connected, with this worker's lock held on the host. Raise Unreachable, Busy."""
+        host = await self.pool.get(record.driver, self.endpoint(record))
+        await self.locks.hold(record.name, host.transport, self.is_alive)
+        return host
+
+    async def is_alive(self, worker_id: str) -> bool:
+        """Say whether another worker's claim still stands."""
+        return await self.store.read(lambda c: operations.claim_stands(c, worker_id))
+
+    def cpu_used(self, name: str, cpu_seconds: float | None, at: datetime) -> float | None:
+        """Return the cores used since the last look at this instance; None the first time, and after a restart of it."""
+        before = self._cpu.get(name)
+        if cpu_seconds is None:
+            return None
+        self._cpu[name] = (cpu_seconds, at)
+        if before is None or cpu_seconds < before[0] or at <= before[1]:
+            return None
+        return (cpu_seconds - before[0]) / (at - before[1]).total_seconds()
+
+    async def features(self) -> dict[str, Any]:
+        """Return measured figures for placement; the last known ones when the owner does not answer in time."""
+        if self.analytics is not None:
+            try:
+                self._features = await asyncio.wait_for(asyncio.to_thread(self.analytics.features), 0.5)
+            except (RackflowError, TimeoutError):
+                pass  # placement goes on with what it had
+        return self._features
+
+
+_current: Runtime | None = None
+
+
+def set_runtime(value: Runtime | None) -> None:
+    """Set the process-wide runtime (the worker does it at start, tests as well)."""
+    global _current
+    _current = value
+
+
+def runtime() -> Runtime:
+    """Return the process-wide runtime. Raise RackflowError outside a worker."""
+    if _current is None:
+        raise RackflowError("no rackflow worker runs in this process", fix="start it with: rackflow up")
+    return _current

@@ -1,0 +1,55 @@
+"""From the record's view of an instance to what the drivers take. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from control.instances import Deployable, LeaseRecord
+from drivers.storage.seed import seed_texts
+
+from core.ids import on_host
+from core.states import InstanceKind
+from drivers.hypervisor.base import DiskAttachment, InstanceSpec, NicAttachment
+from drivers.network.base import NetworkSpec, NicSpec
+from drivers.storage.base import SeedSpec, VolumeSpec
+
+POOL = "default"  # of the hypervisors that keep root disks in a pool of their own (LXD)
+
+
+def volumes(view: Deployable) -> list[VolumeSpec]:
+    """Return the writable disks of a VM: root from the image, then the further ones, blank."""
+    root = VolumeSpec(view.id, "root", view.root_mib, view.image.sha256, view.image.format)
+    return [root, *(VolumeSpec(view.id, disk.name, disk.size_mib) for disk in view.spec.disks)]
+
+
+def pool_disks(view: Deployable) -> list[DiskAttachment]:
+    """Return the disks of a container whose hypervisor makes them itself from its own copy of the image."""
+    root = DiskAttachment("root", "pool", POOL, "raw", view.root_mib, image_fingerprint=view.image.sha256)
+    return [root, *(DiskAttachment(d.name, "pool", POOL, "raw", d.size_mib) for d in view.spec.disks)]
+
+
+def network(lease: LeaseRecord) -> NetworkSpec:
+    """Return the network of a lease as the network driver takes it."""
+    return NetworkSpec(lease.network, lease.kind, lease.bridge, lease.cidr)
+
+
+def nic(lease: LeaseRecord) -> NicSpec:
+    """Return the NIC of a lease; no address means DHCP."""
+    address = f"{lease.address}/{lease.prefix_length}" if lease.address else ""
+    return NicSpec(lease.nic_index, lease.mac, address, lease.gateway, tuple(lease.nameservers))
+
+
+def seed(view: Deployable, nics: Sequence[NicAttachment]) -> SeedSpec:
+    """Return the cloud-init seed of a VM."""
+    return seed_texts(
+        instance_id=view.id, hostname=view.name, ssh_keys=view.spec.ssh_keys, user_data=view.spec.user_data, nics=nics
+    )
+
+
+def instance(view: Deployable, disks: Sequence[DiskAttachment], nics: Sequence[NicAttachment]) -> InstanceSpec:
+    """Return what the hypervisor defines."""
+    return InstanceSpec(
+        id=view.id, name=on_host(view.id), display_name=view.name, kind=InstanceKind(view.kind), cpu=view.cpu,
+        memory_mib=view.memory_mib, disks=tuple(disks), nics=tuple(nics), user_data=view.spec.user_data,
+        ssh_keys=tuple(view.spec.ssh_keys), labels=tuple(sorted(view.labels.items())),
+    )  # fmt: skip
