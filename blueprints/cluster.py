@@ -15,4 +15,4 @@ class ClusterSpec(Spec):
     name: Name
     cpu_overcommit: Annotated[float, Field(ge=1.0, le=64.0)] = 4.0
     memory_overcommit: Annotated[float, Field(ge=1.0, le=4.0)] = 1.0
-    labels: Labels = {}
+    labels: Labels = Field(default_factory=dict)

@@ -12,12 +12,16 @@ from core.units import parse_mib
 
 def _mib(value: Any) -> int:
     try:
+        if str(value).lstrip().startswith("-"):
+            raise ValueError(f"a size cannot be negative, found {value}")
         return parse_mib(value)
     except RackflowError as error:
         raise ValueError(str(error)) from error
 
 
-Name = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$", description="lower case, digits, hyphens")]
+Name = Annotated[
+    str, Field(pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$", description="lower case, digits, hyphens")
+]
 SizeMib = Annotated[
     int,
     BeforeValidator(_mib),

@@ -18,4 +18,4 @@ class DatastoreSpec(Spec):
     shared: bool = Field(default=False, description="the same folder is seen by all hosts of the cluster")
     cluster: Name | None = None
     overcommit: Annotated[float, Field(ge=1.0, le=20.0)] = 1.0
-    labels: Labels = {}
+    labels: Labels = Field(default_factory=dict)

@@ -24,12 +24,16 @@ class HostSpec(Spec):
     port: Annotated[int, Field(ge=1, le=65535)] = 22
     user: str = "root"
     driver: Literal["kvm", "lxd"] | None = Field(default=None, description="by default what is found on it")
-    key_file: str | None = Field(default=None, description="private key on the front-end; default: rackflow's own")
-    fingerprint: str | None = Field(default=None, description="SHA256:… of its host key; else asked, or trusted with --yes")
+    key_file: str | None = Field(
+        default=None, description="private key on the front-end; default: rackflow's own"
+    )
+    fingerprint: str | None = Field(
+        default=None, description="SHA256:… of its host key; else asked, or trusted with --yes"
+    )
     cluster: Name = "default"
     cpus: Annotated[int, Field(gt=0)] | None = None
     memory_mib: SizeMib | None = Field(default=None, alias="memory")
     cpu_overcommit: Annotated[float, Field(ge=1.0, le=64.0)] | None = None
     memory_overcommit: Annotated[float, Field(ge=1.0, le=4.0)] | None = None
     bridges: tuple[BridgeSpec, ...] = ()
-    labels: Labels = {}
+    labels: Labels = Field(default_factory=dict)

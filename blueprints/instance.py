@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from blueprints.common import Labels, Name, SizeMib, Spec
 from core.states import InstanceKind
@@ -18,11 +19,18 @@ class DiskSpec(Spec):
     datastore: Name | None = None
 
 
+def _address(text: str) -> str:
+    try:
+        return str(IPv4Address(text))
+    except ValueError:
+        raise ValueError(f"must be an IPv4 address such as 10.1.0.5, found {text!r}") from None
+
+
 class NicSpec(Spec):
     """A NIC in a network; address: a fixed one out of the network's ranges."""
 
     network: Name
-    address: str | None = None
+    address: Annotated[str, AfterValidator(_address)] | None = None
 
 
 class Requirements(Spec):
@@ -31,23 +39,29 @@ class Requirements(Spec):
     cluster: Name | None = None
     host: Name | None = None
     datastore: Name | None = None
-    host_labels: Labels = {}
+    host_labels: Labels = Field(default_factory=dict)
 
 
 class InstanceSpec(Spec):
     """A VM or container. cpu in cores, sizes in MiB or as text ("512MiB")."""
 
     name: Name
-    kind: InstanceKind | None = Field(default=None, description="vm or container; by default what the image is")
+    kind: InstanceKind | None = Field(
+        default=None, description="vm or container; by default what the image is"
+    )
     image: Name
     cpu: Annotated[float, Field(gt=0, le=1024)] = 1.0
     memory_mib: SizeMib = Field(default=512, alias="memory")
-    disk_mib: SizeMib | None = Field(default=None, alias="disk", description="root disk; by default as the image")
+    disk_mib: SizeMib | None = Field(
+        default=None, alias="disk", description="root disk; by default as the image"
+    )
     disks: tuple[DiskSpec, ...] = ()
-    nics: tuple[NicSpec, ...] = Field(default=(), description="by default one in the default network of the kind")
+    nics: tuple[NicSpec, ...] = Field(
+        default=(), description="by default one in the default network of the kind"
+    )
     user_data: str = Field(default="", description="cloud-init user data")
     ssh_keys: tuple[str, ...] = ()
-    labels: Labels = {}
+    labels: Labels = Field(default_factory=dict)
     requirements: Requirements = Requirements()
     count: Annotated[int, Field(ge=0, le=10_000)] | None = Field(
         default=None, description="makes NAME-1 .. NAME-count"
@@ -60,8 +74,17 @@ class InstanceSpec(Spec):
             raise ValueError("disks need unique names other than root and seed")
         return self
 
+    @model_validator(mode="after")
+    def _last_name(self) -> InstanceSpec:
+        if len(f"{self.name}-{self.count}") > 63 and self.count:
+            raise ValueError(f"{self.name}-{self.count} is longer than the 63 characters of a name")
+        return self
+
     def expand(self) -> list[InstanceSpec]:
         """Return one spec per instance: NAME-1 .. NAME-count, or itself."""
         if self.count is None:
             return [self]
-        return [self.model_copy(update={"name": f"{self.name}-{i}", "count": None}) for i in range(1, self.count + 1)]
+        return [
+            self.model_copy(update={"name": f"{self.name}-{i}", "count": None})
+            for i in range(1, self.count + 1)
+        ]

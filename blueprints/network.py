@@ -43,7 +43,7 @@ class NetworkSpec(Spec):
     default_for: tuple[Literal["vm", "container"], ...] = Field(
         default=(), description="kinds of instance that get a NIC here if they name none"
     )
-    labels: Labels = {}
+    labels: Labels = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _whole(self) -> NetworkSpec:
