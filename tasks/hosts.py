@@ -89,10 +89,16 @@ class Enrollment:
         assert self.seen is not None
         capabilities, capacity = self.seen
         hosts.record_enrolled(
-            c, self.op, self.record.id, driver=self.record.driver, host_key=self.record.host_key, facts=asdict(self.facts),
-            capabilities=asdict(capabilities), cpus=float(self.record.spec.get("cpus") or capacity.cpus),
+            c,
+            self.op,
+            self.record.id,
+            driver=self.record.driver,
+            host_key=self.record.host_key,
+            facts=asdict(self.facts),
+            capabilities=asdict(capabilities),
+            cpus=float(self.record.spec.get("cpus") or capacity.cpus),
             memory_mib=int(self.record.spec.get("memory_mib") or capacity.memory_mib),
-        )  # fmt: skip
+        )
 
     async def _facts(self) -> HostFacts:
         if self.facts is None:

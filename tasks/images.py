@@ -191,8 +191,7 @@ async def remove_images(ids: Sequence[str]) -> list[str]:
         async def unlink(_: Operation) -> Seen:
             shared = await rt.store.read(lambda c: image_rows.others_with(c, image))
             if image.sha256 and not shared:
-                for file in Path(rt.settings.paths.images_dir).glob(f"{image.sha256}.*"):
-                    file.unlink(missing_ok=True)
+                await asyncio.to_thread(_unlink, rt.settings.paths.images_dir, image.sha256)
             return Seen(True)
 
         def gone(c: Any, _: Seen) -> None:
@@ -201,6 +200,11 @@ async def remove_images(ids: Sequence[str]) -> list[str]:
         return await run_step(op, len(copies) + 1, "remove", "", unlink, also=gone)
 
     return await each("", [o for o in await load(ids) if o.verb is Verb.REMOVE], work)
+
+
+def _unlink(folder: Path, sha256: str) -> None:
+    for file in folder.glob(f"{sha256}.*"):
+        file.unlink(missing_ok=True)
 
 
 async def _drop(host: Host, path: str, image: ImageRecord) -> bool:

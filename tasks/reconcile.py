@@ -133,11 +133,17 @@ async def _usage(
         for o in seen if o.instance_id
     ]  # fmt: skip
     used = [s["cpu_used"] for s in samples if s["cpu_used"] is not None]
-    samples.append({
-        **base, "instance_id": None, "cpus": record.cpus, "cpu_used": sum(used) if used else None, "memory_mib": record.memory_mib,
-        "memory_used_mib": memory_used_mib, "disk_total_mib": sum(s[1] for s in stores), "disk_free_mib": sum(s[2] for s in stores),
-    })  # fmt: skip
+    whole = {
+        **base,
+        "instance_id": None,
+        "cpus": record.cpus,
+        "cpu_used": sum(used) if used else None,
+        "memory_mib": record.memory_mib,
+        "memory_used_mib": memory_used_mib,
+        "disk_total_mib": sum(total for _, total, _ in stores),
+        "disk_free_mib": sum(free for _, _, free in stores),
+    }
     try:
-        await asyncio.to_thread(rt.analytics.put_usage, samples)
+        await asyncio.to_thread(rt.analytics.put_usage, [*samples, whole])
     except RackflowError:
         return

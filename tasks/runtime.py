@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -75,7 +76,7 @@ class Runtime:
         return await self.store.read(lambda c: operations.claim_stands(c, worker_id))
 
     def cpu_used(self, name: str, cpu_seconds: float | None, at: datetime) -> float | None:
-        """Return the cores used since the last look at this instance; None the first time, and after a restart of it."""
+        """Return the cores used since the last look; None the first time and after a restart of the instance."""
         before = self._cpu.get(name)
         if cpu_seconds is None:
             return None
@@ -87,10 +88,8 @@ class Runtime:
     async def features(self) -> dict[str, Any]:
         """Return measured figures for placement; the last known ones when the owner does not answer in time."""
         if self.analytics is not None:
-            try:
+            with suppress(RackflowError, TimeoutError):  # placement goes on with what it had
                 self._features = await asyncio.wait_for(asyncio.to_thread(self.analytics.features), 0.5)
-            except (RackflowError, TimeoutError):
-                pass  # placement goes on with what it had
         return self._features
 
 

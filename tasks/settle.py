@@ -1,4 +1,4 @@
-"""The end of a batch: every operation becomes done, failed, undone, held, or waits for its next try. None stays open."""
+"""The end of a batch: every operation is done, failed, undone or held, or waits for its next try. None stays open."""
 
 from __future__ import annotations
 
