@@ -78,7 +78,7 @@ BUILDERS: dict[str, Builder] = {
 
 
 async def connect(kind: str, endpoint: Endpoint, settings: DriverSettings) -> Host:
-    """Connect to a host and build its drivers. Raise Unreachable, CredentialRejected, Invalid (unknown kind)."""
+    """Connect to a host and build its drivers. Raise Unreachable, CredentialRejected, Invalid (kind)."""
     builder = BUILDERS.get(kind)
     if builder is None:
         raise Invalid(f"no driver {kind!r}", f"host/{endpoint.name}", fix=f"one of {', '.join(BUILDERS)}")

@@ -75,6 +75,8 @@ class FakeTransport(Transport):
         try:
             async with asyncio.timeout(timeout_s), self.call("transport.run") as host:
                 result = await self._answer(host, argv, stdin or b"")
+                if not self.is_alive():
+                    raise self._late(f"connection lost during {argv[0]}")
         except TimeoutError as error:
             raise self._late(f"{argv[0]}: no end within {timeout_s} s") from error
         if check and result.exit_code != 0:
@@ -91,7 +93,9 @@ class FakeTransport(Transport):
         host.ran.append(tuple(argv))
         del host.ran[:-1000]
         if argv[0] == "sleep":
-            await asyncio.sleep(float(argv[1]))
+            for _ in range(int(float(argv[1]) * 20)):
+                if self.is_alive():
+                    await asyncio.sleep(0.05)
             return Result(tuple(argv), 0, "", "")
         command = host.commands.get(argv[0]) or COMMANDS.get(argv[0])
         if command is None:
@@ -125,24 +129,27 @@ class FakeTransport(Transport):
         async with self.call("transport.session") as host:
             host.ran.append(tuple(argv))
         lock = _lock_of(host, argv)
-        if lock is not None:
-            await self._take(lock, argv)
-        try:
-            yield FakeSession(self)
-        finally:
-            if lock is not None:
-                lock.release()
-
-    async def _take(self, lock: asyncio.Lock, argv: Sequence[str]) -> None:
-        if lock.locked() and {"-n", "--nonblock", "-xn", "-nx"} & set(argv):
-            raise HostFault(f"host {self._endpoint.name}: lock is held", f"host/{self._endpoint.name}")
-        while True:
+        session = FakeSession(self)
+        if lock is None or await self._take(lock, argv):
             try:
-                await asyncio.wait_for(lock.acquire(), 0.1)
-                return
+                yield session
+            finally:
+                session.end(0)
+                if lock is not None:
+                    lock.release()
+        else:
+            session.end(1)
+            yield session
+
+    async def _take(self, lock: asyncio.Lock, argv: Sequence[str]) -> bool:
+        if lock.locked() and {"-n", "--nonblock", "-xn", "-nx"} & set(argv):
+            return False
+        while self.is_alive():
+            try:
+                return await asyncio.wait_for(lock.acquire(), 0.1)
             except TimeoutError:
-                if not self.is_alive():
-                    raise self._late("connection lost") from None
+                continue
+        raise self._late("connection lost")
 
     async def facts(self) -> HostFacts:
         """Return what `gather_facts` would find on a machine of that size."""
@@ -161,18 +168,24 @@ def _lock_of(host: FakeHost, argv: Sequence[str]) -> asyncio.Lock | None:
 
 
 class FakeSession(Session):
-    """A held command: one empty answer per line written, until it is closed or the host is gone."""
+    """A held command that gives back each line written, until it is closed or the host is gone."""
 
     def __init__(self, transport: FakeTransport) -> None:
         self._transport = transport
         self._lines: asyncio.Queue[str] = asyncio.Queue()
+        self._exit_code: int | None = None
+
+    def end(self, exit_code: int) -> None:
+        """Let the command end."""
+        self._exit_code = exit_code
 
     async def lines(self) -> AsyncIterator[str]:
         while self.is_alive():
             try:
-                yield await asyncio.wait_for(self._lines.get(), 0.1)
+                line = await asyncio.wait_for(self._lines.get(), 0.1)
             except TimeoutError:
                 continue
+            yield line
 
     async def write(self, data: bytes) -> None:
         if not self.is_alive():
@@ -183,10 +196,10 @@ class FakeSession(Session):
     async def wait(self) -> int:
         async for _ in self.lines():
             pass
-        return 255
+        return 255 if self._exit_code is None else self._exit_code
 
     def is_alive(self) -> bool:
-        return self._transport.is_alive()
+        return self._exit_code is None and self._transport.is_alive()
 
 
 def facts_of(host: FakeHost, address: str) -> HostFacts:
