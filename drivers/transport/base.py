@@ -78,6 +78,14 @@ class Transport(Protocol):
         """Return a local unix socket that leads to remote_socket; the same one when asked again."""
         ...
 
+    def cut(self, remote_socket: str) -> None:
+        """Close the connections that go through a forwarded socket, so that calls blocked on them end."""
+        ...
+
+    def is_alive(self) -> bool:
+        """Say whether a call could still succeed; a lost connection never comes back, a new one must be made."""
+        ...
+
     def session(self, argv: Sequence[str], *, sudo: bool = False) -> AbstractAsyncContextManager[Session]:
         """Open a long-lived command (a lock holder, a console) whose stdin stays open while the context lives."""
         ...
