@@ -14,13 +14,13 @@ from typing import Any
 
 from analytics.client import AnalyticsClient
 from control.hosts import HostRecord
-from control.store import Store
-from drivers.pool import HostPool
 
 from control import operations
+from control.store import Store
 from core.errors import Busy, RackflowError
 from core.settings import Settings
 from drivers.hosts import Host
+from drivers.pool import HostPool
 from drivers.transport.base import Endpoint
 from tasks.hostlock import HostLocks
 
