@@ -58,6 +58,10 @@ def _json(name: str) -> sa.Column[Any]:
     return sa.Column(name, sa.JSON, nullable=False)
 
 
+def _maybe_json(name: str) -> sa.Column[Any]:
+    return sa.Column(name, sa.JSON(none_as_null=True))  # nothing is NULL, not the JSON text "null"
+
+
 def _at(name: str, *, nullable: bool = False, index: bool = False) -> sa.Column[datetime]:
     return sa.Column(name, UtcDateTime, nullable=nullable, index=index)
 
@@ -79,7 +83,7 @@ host = sa.Table(
     sa.Column("cpu_overcommit", sa.Float), sa.Column("memory_overcommit", sa.Float),  # NULL: the cluster's
     _json("spec"), _json("labels"), _json("facts"), _json("capabilities"),
     sa.Column("version", sa.Integer, nullable=False),  # grows with each placement and each change; guards conflicts
-    _at("seen_at", nullable=True), sa.Column("error", sa.JSON), _at("created_at"), _at("updated_at"),
+    _at("seen_at", nullable=True), _maybe_json("error"), _at("created_at"), _at("updated_at"),
 )  # fmt: skip
 
 datastore = sa.Table(
@@ -124,7 +128,7 @@ image = sa.Table(
     sa.Column("source", sa.String(2048), nullable=False), sa.Column("sha256", sa.String(64), nullable=False, index=True),
     sa.Column("format", sa.String(16), nullable=False), sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("virtual_size_mib", sa.Integer, nullable=False), sa.Column("min_memory_mib", sa.Integer, nullable=False),
-    _json("spec"), _json("labels"), sa.Column("error", sa.JSON), _at("created_at"), _at("updated_at"),
+    _json("spec"), _json("labels"), _maybe_json("error"), _at("created_at"), _at("updated_at"),
 )  # fmt: skip
 
 image_copy = sa.Table(  # content on a host, by sha256 (two images with the same content share it)
@@ -146,6 +150,13 @@ instance = sa.Table(  # host_id set = its cpu, memory and disk are reserved ther
     sa.Column("epoch", sa.Integer, nullable=False),  # of the last operation that changed it; older observations lose
     sa.Column("reason", sa.String(1024), nullable=False),  # why pending, held or failed
     _at("created_at", index=True), _at("updated_at"), _at("deleted_at", nullable=True),
+)  # fmt: skip
+
+volume = sa.Table(  # a writable disk of an instance; root may lie on another datastore than the others
+    "volume", metadata, sa.Column("instance_id", sa.String(20), sa.ForeignKey("instance.id"), primary_key=True),
+    sa.Column("name", sa.String(63), primary_key=True), _ref("datastore_id", "datastore"),  # NULL until placed
+    sa.Column("wanted_datastore_id", sa.String(20)),  # NULL: any that fits
+    sa.Column("size_mib", sa.BigInteger, nullable=False),
 )  # fmt: skip
 
 lease = sa.Table(
@@ -187,7 +198,7 @@ operation = sa.Table(
     sa.Column("after_id", sa.String(20), index=True),  # a delete waits for the operation that it cancelled
     sa.Column("asked_by", sa.String(63), nullable=False),
     _json("parameters"), sa.Column("state", sa.String(16), nullable=False, index=True),
-    sa.Column("reason", sa.String(1024), nullable=False), sa.Column("error", sa.JSON),
+    sa.Column("reason", sa.String(1024), nullable=False), _maybe_json("error"),
     sa.Column("epoch", sa.Integer, nullable=False), sa.Column("claimed_by", sa.String(20), index=True),
     sa.Column("flow_run_id", sa.String(36)), sa.Column("cancel_requested", sa.Boolean, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False), _at("not_before", nullable=True),
@@ -198,8 +209,8 @@ step = sa.Table(
     "step", metadata, _id(), _ref("operation_id", "operation", nullable=False), sa.Column("sequence", sa.Integer, nullable=False),
     _name(), sa.Column("host", sa.String(63), nullable=False), sa.Column("state", sa.String(16), nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False), sa.Column("changed", sa.Boolean),
-    _at("started_at", nullable=True), _at("finished_at", nullable=True), sa.Column("evidence", sa.JSON),
-    sa.Column("error", sa.JSON), sa.Column("compensation", sa.String(63), nullable=False),
+    _at("started_at", nullable=True), _at("finished_at", nullable=True), _maybe_json("evidence"),
+    _maybe_json("error"), sa.Column("compensation", sa.String(63), nullable=False),
     sa.UniqueConstraint("operation_id", "sequence"),
 )  # fmt: skip
 
@@ -222,3 +233,8 @@ outbox = sa.Table(  # lifecycle events on their way to DuckDB; also read by `eve
     _at("at"), sa.Column("kind", sa.String(32), nullable=False), sa.Column("subject", sa.String(96), nullable=False, index=True),
     _json("payload"), sa.Column("moved", sa.Boolean, nullable=False, index=True),
 )  # fmt: skip
+
+for _table in metadata.tables.values():  # names, keys and hashes are compared byte by byte on every database
+    _table.dialect_options["mysql"]["engine"] = "InnoDB"
+    _table.dialect_options["mysql"]["charset"] = "utf8mb4"
+    _table.dialect_options["mysql"]["collate"] = "utf8mb4_bin"

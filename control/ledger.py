@@ -1,0 +1,128 @@
+"""Records of the operations ledger, and the guard that every write to it passes: an older epoch is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from control import sql, tables
+from core.errors import Conflict, NotFound
+from core.states import OperationState, StepState, Verb
+
+
+class Stale(Conflict):
+    """A newer epoch of the operation exists: whoever writes has lost it. operations: the ids of those lost."""
+
+    code = "stale"
+
+    @property
+    def operations(self) -> list[str]:
+        """Return the ids of the operations that were lost."""
+        return list(self.evidence.get("operations", []))
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One verb on one subject ("instance/<id>"). epoch: of the claim under which it was read."""
+
+    id: str
+    request_id: str
+    verb: Verb
+    subject: str
+    subject_name: str
+    after_id: str | None
+    asked_by: str
+    parameters: dict[str, Any]
+    state: OperationState
+    reason: str
+    error: dict[str, Any] | None
+    epoch: int
+    claimed_by: str | None
+    flow_run_id: str | None
+    cancel_requested: bool
+    attempts: int
+    not_before: datetime | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def subject_kind(self) -> str:
+        """Return the noun: instance, host, image or cloud."""
+        return self.subject.partition("/")[0]
+
+    @property
+    def subject_id(self) -> str:
+        """Return what follows the noun."""
+        return self.subject.partition("/")[2]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of one operation."""
+
+    id: str
+    operation_id: str
+    sequence: int
+    name: str
+    host: str
+    state: StepState
+    attempt: int
+    changed: bool | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    evidence: dict[str, Any] | None
+    error: dict[str, Any] | None
+    compensation: str
+
+
+def operation_of(row: Mapping[str, Any]) -> Operation:
+    """Return the record for a row of the table operation."""
+    values = {name: row[name] for name in Operation.__dataclass_fields__}
+    values.update(verb=Verb(row["verb"]), state=OperationState(row["state"]))
+    return Operation(**values)
+
+
+def step_of(row: Mapping[str, Any]) -> Step:
+    """Return the record for a row of the table step."""
+    values = {name: row[name] for name in Step.__dataclass_fields__}
+    values.update(state=StepState(row["state"]))
+    return Step(**values)
+
+
+def get(c: sa.Connection, ids: Sequence[str]) -> list[Operation]:
+    """Return operations in the order asked for. Raise NotFound."""
+    rows = sql.fetch_in(
+        c, set(ids), lambda part: sa.select(tables.operation).where(tables.operation.c.id.in_(part))
+    )
+    found = {row["id"]: operation_of(row) for row in rows}
+    missing = [one for one in ids if one not in found]
+    if missing:
+        raise NotFound(f"there is no operation {missing[0]}", f"operation/{missing[0]}", {"missing": missing})
+    return [found[one] for one in ids]
+
+
+def stale_among(c: sa.Connection, ops: Sequence[Operation]) -> set[str]:
+    """Lock the operations and return the ids of those of which a newer epoch exists, or which are finished."""
+    t = tables.operation
+    rows = sql.fetch_in(
+        c, {op.id for op in ops},
+        lambda part: sa.select(t.c.id, t.c.epoch, t.c.finished_at)
+        .where(t.c.id.in_(part)).order_by(t.c.id).with_for_update(),
+    )  # fmt: skip
+    live = {row["id"]: row["epoch"] for row in rows if row["finished_at"] is None}
+    return {op.id for op in ops if live.get(op.id) != op.epoch}
+
+
+def guard(c: sa.Connection, ops: Sequence[Operation]) -> None:
+    """Lock the operations until the transaction ends. Raise Stale when one was claimed again or is finished."""
+    lost = sorted(stale_among(c, ops))
+    if lost:
+        raise Stale(
+            f"operation {lost[0]} was taken over or is finished" + (f", and {len(lost) - 1} more" if lost[1:] else ""),
+            f"operation/{lost[0]}", {"operations": lost}, "leave it to its new holder",
+        )  # fmt: skip

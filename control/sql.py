@@ -1,0 +1,91 @@
+"""Small helpers over SQLAlchemy Core: batches, upserts, the database's clock. Nothing here knows a noun."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+from control.tables import UtcDateTime
+from core.clock import now
+
+T = TypeVar("T")
+Rows = Sequence[sa.RowMapping]
+CHUNK = 1000  # values in one IN list; every database takes more, but plans stay short
+
+_CLOCKS: dict[str, str] = {
+    "postgresql": "timezone('utc', clock_timestamp())",
+    "mysql": "utc_timestamp(6)",
+    "mariadb": "utc_timestamp(6)",
+}
+
+
+def db_now(c: sa.Connection) -> datetime:
+    """Return the database's clock, aware, in UTC. SQLite has none of its own: it is this machine's."""
+    clock = _CLOCKS.get(c.dialect.name)
+    if clock is None:
+        return now()
+    return c.execute(sa.select(sa.literal_column(clock, UtcDateTime()))).scalar_one()
+
+
+def chunks(items: Collection[T], size: int = CHUNK) -> Iterator[list[T]]:
+    """Yield lists of at most size items; nothing for an empty collection."""
+    listed = list(items)
+    for start in range(0, len(listed), size):
+        yield listed[start : start + size]
+
+
+def fetch_in(
+    c: sa.Connection, values: Collection[Any], build: Callable[[list[Any]], sa.Select[Any]]
+) -> list[sa.RowMapping]:
+    """Run a select once per chunk of values and return all rows; build(values) gives the select."""
+    rows: list[sa.RowMapping] = []
+    for part in chunks(values):
+        rows.extend(c.execute(build(part)).mappings().all())
+    return rows
+
+
+def run_in(c: sa.Connection, values: Collection[Any], build: Callable[[list[Any]], Any]) -> int:
+    """Run an update or delete once per chunk of values and return the number of rows it met."""
+    return sum(c.execute(build(part)).rowcount for part in chunks(values))
+
+
+def insert(c: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, all with the same keys, in one go."""
+    if rows:
+        c.execute(sa.insert(table), [dict(row) for row in rows])
+
+
+def update_each(c: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], key: str = "id") -> None:
+    """Give each row, found by its key, values of its own; all rows have the same keys."""
+    if not rows:
+        return
+    columns = {name: sa.bindparam(f"v_{name}", type_=table.c[name].type) for name in rows[0] if name != key}
+    statement = sa.update(table).where(table.c[key] == sa.bindparam("k_key")).values(columns)
+    c.execute(
+        statement,
+        [{"k_key" if name == key else f"v_{name}": value for name, value in row.items()} for row in rows],
+    )
+
+
+def upsert(c: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, or give the row with the same primary key these values; all rows have the same keys."""
+    if not rows:
+        return
+    keys = [column.name for column in table.primary_key.columns]
+    others = [name for name in rows[0] if name not in keys]
+    c.execute(_upsert(c.dialect.name, table, keys, others), [dict(row) for row in rows])
+
+
+def _upsert(dialect: str, table: sa.Table, keys: list[str], others: list[str]) -> sa.Executable:
+    if dialect in ("mysql", "mariadb"):
+        into = mysql.insert(table)
+        return into.on_duplicate_key_update({name: into.inserted[name] for name in others})
+    if dialect == "postgresql":
+        pg = postgresql.insert(table)
+        return pg.on_conflict_do_update(index_elements=keys, set_={name: pg.excluded[name] for name in others})
+    lite = sqlite.insert(table)
+    return lite.on_conflict_do_update(index_elements=keys, set_={name: lite.excluded[name] for name in others})
