@@ -1,0 +1,107 @@
+"""A rackflow with a lab of its own, for benchmarks: brought up by the command line as a user would, then taken down."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).parent.parent
+RACKFLOW = str(Path(sys.executable).parent / "rackflow")
+
+
+def say(text: str) -> None:
+    """Talk on stderr; stdout is for figures."""
+    print(f"[bench] {text}", file=sys.stderr, flush=True)
+
+
+@dataclass
+class Cloud:
+    """A running rackflow. base: where it lives."""
+
+    base: Path
+    env: dict[str, str]
+    url: str
+    token: str
+
+    def rackflow(self, *argv: str, check: bool = True) -> str:
+        """Run the command line and return its stdout."""
+        done = subprocess.run([RACKFLOW, *argv], env=self.env, capture_output=True, text=True)
+        if check and done.returncode != 0:
+            raise SystemExit(f"rackflow {' '.join(argv)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Call the REST API and return its JSON."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + path, data, headers, method=method)
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+            return json.load(answer)
+
+    def wait(self, operations: list[str], *, timeout_s: float = 600) -> list[dict[str, Any]]:
+        """Poll until all operations have ended; return them with their steps."""
+        until = time.monotonic() + timeout_s
+        while True:
+            rows = self.call("GET", f"/v1/operations?ids={','.join(operations)}&limit={len(operations)}")
+            if all(r["state"] not in ("pending", "running", "compensating") for r in rows):
+                return [self.call("GET", f"/v1/operations/{i}") for i in operations[:50]]
+            if time.monotonic() > until:
+                raise SystemExit(f"not done after {timeout_s} s: {rows}")
+            time.sleep(0.02)
+
+    def processes(self) -> list[psutil.Process]:
+        """Return every process of this rackflow (not the lab's): all that have its run folder in their environment."""
+        run_dir = self.env["RACKFLOW_RUN_DIR"]
+        roots = [p for p in psutil.process_iter() if p.pid != os.getpid() and _is_of(p, run_dir)]
+        return list({q.pid: q for p in roots for q in [p, *p.children(recursive=True)]}.values())
+
+
+def _is_of(process: psutil.Process, run_dir: str) -> bool:
+    try:
+        return process.environ().get("RACKFLOW_RUN_DIR") == run_dir
+    except (psutil.Error, OSError):
+        return False
+
+
+@contextmanager
+def cloud(*lab: str, base: Path = Path("/var/tmp/rackflow-bench")) -> Iterator[Cloud]:
+    """Bring up a lab ("kvm:2", "lxd:2") and a rackflow with its hosts enrolled and images imported."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("RACKFLOW_") or k == "RACKFLOW_CACHE"}
+    run_dir = "/run/rackflow-bench"
+    env |= {
+        "RACKFLOW_DATA_DIR": str(base / "data"),
+        "RACKFLOW_RUN_DIR": run_dir,
+        "LAB_DIR": str(base / "lab"),
+        "RACKFLOW_API_PORT": "auto",
+        "RACKFLOW_PREFECT_PORT": "auto",
+        "RACKFLOW_POSTGRES_PORT": "auto",
+    }
+    base.mkdir(parents=True, exist_ok=True)
+    self = Cloud(base, env, "", "")
+    try:
+        say("starting rackflow and the lab")
+        up = subprocess.Popen([RACKFLOW, "up", "--detach"], env=env, stdout=sys.stderr)
+        self.rackflow("lab", "up", *lab)
+        if up.wait() != 0:
+            raise SystemExit("rackflow did not come up")
+        endpoint = json.loads(Path(run_dir, "endpoint.json").read_text())
+        self.url, self.token = endpoint["api"], Path(endpoint["token_file"]).read_text().strip()
+        say("enrolling hosts, importing images")
+        self.rackflow("apply", "-f", str(base / "lab" / "lab.yaml"))
+        yield self
+    finally:
+        self.rackflow("down", check=False)
+        self.rackflow("lab", "down", check=False)
+        shutil.rmtree(base, ignore_errors=True)
