@@ -95,10 +95,18 @@ class FakeHost:
     locks: dict[str, asyncio.Lock] = field(default_factory=dict)
     commands: dict[str, Command] = field(default_factory=dict)  # by argv[0]
     ran: list[tuple[str, ...]] = field(default_factory=list)  # argv of the last commands
+    running: dict[int, Callable[[int], None]] = field(default_factory=dict)  # pid -> ends it with an exit code
+    last_pid: int = 100
 
     def store(self, path: str) -> FakeStore:
         """Return the datastore at path; it comes into being when first looked at."""
         return self.stores.setdefault(path, FakeStore(self.disk_mib))
+
+    def begin(self, end: Callable[[int], None]) -> int:
+        """Note a command that goes on running; return its pid."""
+        self.last_pid += 1
+        self.running[self.last_pid] = end
+        return self.last_pid
 
     def add_foreign(self, name: str, kind: InstanceKind = InstanceKind.CONTAINER) -> FakeInstance:
         """Put an instance there that somebody else made."""

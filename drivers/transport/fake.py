@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import shlex
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,10 +35,19 @@ def _rm(host: FakeHost, argv: Sequence[str], stdin: bytes) -> Result:
     return Result(tuple(argv), 0, "", "")
 
 
+def _kill(host: FakeHost, argv: Sequence[str], stdin: bytes) -> Result:
+    end = host.running.pop(int(argv[-1]), None) if argv[-1].isdigit() else None
+    if end is None:
+        return Result(tuple(argv), 1, "", f"kill: ({argv[-1]}) - No such process\n")
+    end(137)
+    return Result(tuple(argv), 0, "", "")
+
+
 COMMANDS: dict[str, Command] = {
     "echo": _echo,
     "cat": _cat,
     "rm": _rm,
+    "kill": _kill,
     "hostname": lambda host, argv, stdin: Result(tuple(argv), 0, host.name + "\n", ""),
     "true": lambda host, argv, stdin: Result(tuple(argv), 0, "", ""),
     "false": lambda host, argv, stdin: Result(tuple(argv), 1, "", ""),
@@ -123,26 +134,33 @@ class FakeTransport(Transport):
     async def forward(self, remote_socket: str) -> Path:
         raise Unsupported("a simulated host has no sockets", f"host/{self._endpoint.name}")
 
+    def cut(self, remote_socket: str) -> None:
+        """There are no forwarded sockets to cut."""
+
     @asynccontextmanager
     async def session(self, argv: Sequence[str], *, sudo: bool = False) -> AsyncIterator[Session]:
         """Hold a command open. `flock [options] FILE …` holds that lock of the host, as the real one does."""
         async with self.call("transport.session") as host:
             host.ran.append(tuple(argv))
-        lock = _lock_of(host, argv)
         session = FakeSession(self)
-        if lock is None or await self._take(lock, argv):
-            try:
-                yield session
-            finally:
-                session.end(0)
-                if lock is not None:
-                    lock.release()
-        else:
-            session.end(1)
+        lock, argv = _lock_of(host, argv)
+        if lock is not None and not await self._take(lock, argv):
+            session.end(_conflict_code(argv))
             yield session
+            return
+        pid = host.begin(session.end)
+        for line in _begin_script(host, pid, argv):
+            session.say(line)
+        try:
+            yield session
+        finally:
+            host.running.pop(pid, None)
+            session.end(0)
+            if lock is not None:
+                lock.release()
 
     async def _take(self, lock: asyncio.Lock, argv: Sequence[str]) -> bool:
-        if lock.locked() and {"-n", "--nonblock", "-xn", "-nx"} & set(argv):
+        if lock.locked() and {"-n", "--nonblock"} & set(argv):
             return False
         while self.is_alive():
             try:
@@ -160,11 +178,37 @@ class FakeTransport(Transport):
         self._closed = True
 
 
-def _lock_of(host: FakeHost, argv: Sequence[str]) -> asyncio.Lock | None:
-    if "flock" not in argv:
-        return None
-    path = next((word for word in argv[list(argv).index("flock") + 1 :] if word.startswith("/")), "")
-    return host.locks.setdefault(path, asyncio.Lock()) if path else None
+def _lock_of(host: FakeHost, argv: Sequence[str]) -> tuple[asyncio.Lock | None, Sequence[str]]:
+    """Return the lock that argv takes by flock, if any."""
+    words = list(argv)
+    path = next((w for w in words[1:] if w.startswith("/")), "") if words[0] == "flock" else ""
+    return (host.locks.setdefault(path, asyncio.Lock()) if path else None), words
+
+
+def _conflict_code(argv: Sequence[str]) -> int:
+    words = list(argv)
+    option = "--conflict-exit-code"
+    return int(words[words.index(option) + 1]) if option in words else 1
+
+
+def _begin_script(host: FakeHost, pid: int, argv: Sequence[str]) -> list[str]:
+    """Do what a held `sh -c SCRIPT NAME $1 …` does first: each `echo WORDS [> FILE]`; return the lines printed."""
+    words = list(argv)
+    if "-c" not in words or "sh" not in words:
+        return []
+    script, _, *given = [*words[words.index("-c") + 1 :], ""]
+    names = {"$$": str(pid), **{f"${n}": value for n, value in enumerate(given, 1)}}
+    printed = []
+    for part in script.split("&&"):
+        text, _, target = re.sub(r"\$[$0-9]", lambda m: names.get(m[0], ""), part).partition(">")
+        if not text.split() or text.split()[0] != "echo":
+            break
+        line = " ".join(shlex.split(text)[1:])
+        if target:
+            host.files[shlex.split(target)[0]] = f"{line}\n".encode()
+        else:
+            printed.append(line)
+    return printed
 
 
 class FakeSession(Session):
@@ -176,8 +220,13 @@ class FakeSession(Session):
         self._exit_code: int | None = None
 
     def end(self, exit_code: int) -> None:
-        """Let the command end."""
-        self._exit_code = exit_code
+        """Let the command end; the first exit code counts."""
+        if self._exit_code is None:
+            self._exit_code = exit_code
+
+    def say(self, line: str) -> None:
+        """Let the command print a line."""
+        self._lines.put_nowait(line)
 
     async def lines(self) -> AsyncIterator[str]:
         while self.is_alive():
@@ -191,7 +240,7 @@ class FakeSession(Session):
         if not self.is_alive():
             raise Unreachable("session lost", f"host/{self._transport.endpoint.name}")
         for line in data.decode().splitlines():
-            self._lines.put_nowait(line)
+            self.say(line)
 
     async def wait(self) -> int:
         async for _ in self.lines():

@@ -13,6 +13,7 @@ from core.errors import Busy, HostFault, Unreachable
 from core.ids import mac_address, new_id, on_host
 from core.settings import DriverSettings
 from core.states import InstanceKind, PowerState
+from drivers.facts import gather_facts
 from drivers.fake_world import ANY, FakeHost, world
 from drivers.hosts import Host, connect
 from drivers.hypervisor.base import DiskAttachment, InstanceSpec, NicAttachment
@@ -130,6 +131,22 @@ class TestFaults:
         with pytest.raises(HostFault) as caught:
             await host.storage("/store").ensure_image(ImageFile("a" * 64, "qcow2", 2**30, tmp_path / "none"))
         assert caught.value.evidence["free_mib"] == 0
+
+    async def test_facts(self, host: Host) -> None:
+        facts = await gather_facts(host.transport)
+        assert (facts.hostname, facts.cpus, facts.kinds) == ("fake-1", 16, ["fake"])
+
+    async def test_a_lock_holder_is_known_and_can_be_ended(self, host: Host) -> None:
+        script = 'echo "$$ $1" > "$2.holder" && echo locked && exec cat > /dev/null'
+        argv = ["flock", "--nonblock", "--conflict-exit-code", "75", "/l", "sh", "-c", script, "x", "w1", "/l"]
+        async with host.transport.session(argv) as first:
+            assert await anext(first.lines()) == "locked"
+            async with host.transport.session(argv) as second:
+                assert await second.wait() == 75
+            pid, worker = (await host.transport.get("/l.holder")).decode().split()
+            assert worker == "w1"
+            await host.transport.run(["kill", "-9", pid])
+            assert not first.is_alive()
 
     async def test_a_thousand_hosts(self) -> None:
         world.reset()

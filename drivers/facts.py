@@ -1,0 +1,165 @@
+"""What one look over SSH says of a machine: one command on the host, and its pure parser."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+from core.errors import HostFault
+from drivers.hosts import HostFacts
+from drivers.transport.base import Transport
+
+# Each part begins with a line "==> NAME"; a part that cannot be read stays empty.
+_SCRIPT = r"""
+part() { echo "==> $1"; shift; "$@" 2>/dev/null || :; }
+PATH=$PATH:/usr/sbin:/sbin
+part hostname hostname
+part machine_id cat /etc/machine-id
+part architecture uname -m
+part kernel uname -r
+part os_release cat /etc/os-release
+part cpus nproc
+part cpuinfo sed -n -e '1,/^$/p' /proc/cpuinfo
+part meminfo grep MemTotal /proc/meminfo
+part lsblk lsblk --json --bytes --nodeps --output NAME,TYPE,SIZE,MODEL,ROTA
+part addresses ip -j address
+part speeds grep -s '' /sys/class/net/*/speed
+part connection printenv SSH_CONNECTION
+part nested grep -s '' /sys/module/kvm_intel/parameters/nested /sys/module/kvm_amd/parameters/nested
+part libvirt libvirtd --version
+part qemu qemu-system-$(uname -m) --version
+part qemu_img qemu-img --version
+part lxd lxd --version
+echo "==> openssh"; sshd -V 2>&1 | grep -o 'OpenSSH_[^ ,]*' || ssh -V 2>&1
+echo "==> there"; for f in /dev/kvm /run/libvirt/libvirt-sock /var/lib/lxd/unix.socket \
+  /var/snap/lxd/common/lxd/unix.socket /run/systemd/system; do [ -e "$f" ] && echo "$f"; done
+echo "==> root"; if [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then echo yes; else echo no; fi
+"""
+
+LIBVIRT_SOCKET = "/run/libvirt/libvirt-sock"
+LXD_SOCKETS = ("/var/snap/lxd/common/lxd/unix.socket", "/var/lib/lxd/unix.socket")  # snap, distribution package
+
+
+@runtime_checkable
+class KnowsFacts(Protocol):
+    """A transport to a simulated host: there is no machine to look at."""
+
+    async def facts(self) -> HostFacts: ...
+
+
+async def gather_facts(t: Transport) -> HostFacts:
+    """Look at a machine. Raise Unreachable, HostFault (it is no Linux with the usual tools)."""
+    if isinstance(t, KnowsFacts):
+        return await t.facts()
+    found = await t.run(["sh", "-c", _SCRIPT], timeout_s=30, check=False)
+    try:
+        return parse_facts(found.stdout, t.endpoint.address)
+    except (KeyError, ValueError, IndexError) as error:
+        raise HostFault(
+            f"{t.endpoint.name} does not look like a Linux host: {error!r}", f"host/{t.endpoint.name}",
+            {"stdout": found.stdout[-2000:], "stderr": found.stderr[-2000:]},
+            "it needs coreutils, iproute2 and util-linux",
+        ) from error
+
+
+def parse_facts(text: str, address: str = "") -> HostFacts:
+    """Return the facts that the script's output holds. address: by which we came, if sshd did not tell."""
+    parts = _parts(text)
+    there = set(parts["there"].split())
+    cpu = _pairs(parts["cpuinfo"], ":")
+    nics = _nics(parts)
+    came_to = (parts["connection"].split() + ["", "", address])[2] if parts["connection"] else address
+    versions = {
+        "libvirt": _version(parts["libvirt"]), "qemu": _version(parts["qemu"]), "lxd": _version(parts["lxd"]),
+        "qemu_img": _version(parts["qemu_img"]),
+        "openssh": parts["openssh"].partition("OpenSSH_")[2].split(" ")[0].strip(", \n"),
+    }  # fmt: skip
+    return HostFacts(
+        hostname=parts["hostname"], machine_id=parts["machine_id"], architecture=parts["architecture"],
+        os=_pairs(parts["os_release"], "=").get("PRETTY_NAME", "").strip('"'), kernel=parts["kernel"],
+        cpus=int(parts["cpus"]), cpu_model=cpu.get("model name", ""),
+        memory_mib=int(parts["meminfo"].split()[1]) // 1024, disks=_disks(parts["lsblk"]), nics=nics,
+        management_nic=_carrier(nics, came_to), virtualisation=_virtualisation(parts, cpu, there),
+        versions=versions, kinds=[kind for kind, ready in _READY.items() if ready(versions, there)],
+        missing=_missing(versions, there, parts["root"]),
+    )  # fmt: skip
+
+
+def _parts(text: str) -> dict[str, str]:
+    names = re.split(r"^==> (\w+)\n", text, flags=re.MULTILINE)
+    return {name: body.strip() for name, body in zip(names[1::2], names[2::2], strict=True)}
+
+
+def _pairs(text: str, separator: str) -> dict[str, str]:
+    lines = (line.partition(separator) for line in text.splitlines())
+    return {key.strip(): value.strip() for key, _, value in lines}
+
+
+def _version(text: str) -> str:
+    found = re.search(r"\d+(\.\d+)+", text)
+    return found[0] if found else ""
+
+
+def _disks(text: str) -> list[dict[str, Any]]:
+    rows = json.loads(text)["blockdevices"] if text else []
+    return [
+        {"name": row["name"], "size_mib": int(row["size"]) // 2**20, "model": row.get("model"),
+         "rotational": bool(row.get("rota"))}
+        for row in rows if row["type"] == "disk" and int(row["size"]) > 0
+    ]  # fmt: skip
+
+
+def _nics(parts: dict[str, str]) -> list[dict[str, Any]]:
+    speeds = {}
+    for line in parts["speeds"].splitlines():  # /sys/class/net/eth0/speed:1000
+        path, _, speed = line.rpartition(":")
+        speeds[path.split("/")[-2]] = int(speed)
+    return [
+        {
+            "name": link["ifname"], "mac": link.get("address", ""), "state": link.get("operstate", "").lower(),
+            "addresses": [f"{a['local']}/{a['prefixlen']}" for a in link.get("addr_info", []) if "local" in a],
+            "speed_mbps": max(speeds.get(link["ifname"], 0), 0) or None, "bridge": link.get("master", ""),
+        }
+        for link in json.loads(parts["addresses"] or "[]")
+        if link.get("link_type") == "ether"
+    ]  # fmt: skip
+
+
+def _carrier(nics: list[dict[str, Any]], address: str) -> str:
+    for nic in nics:
+        if any(a.split("/")[0] == address for a in nic["addresses"]):
+            return str(nic["name"])
+    return ""
+
+
+def _virtualisation(parts: dict[str, str], cpu: dict[str, str], there: set[str]) -> dict[str, Any]:
+    flags = set(cpu.get("flags", "").split())
+    return {
+        "flags": sorted(flags & {"vmx", "svm"}), "dev_kvm": "/dev/kvm" in there,
+        "inside_a_vm": "hypervisor" in flags, "nested": parts["nested"][-1:] in ("1", "Y", "y"),
+    }  # fmt: skip
+
+
+_READY: dict[str, Callable[[dict[str, str], set[str]], bool]] = {
+    "kvm": lambda versions, there: LIBVIRT_SOCKET in there and bool(versions["qemu"]),
+    "lxd": lambda versions, there: any(path in there for path in LXD_SOCKETS),
+}
+
+
+def _missing(versions: dict[str, str], there: set[str], root: str) -> list[str]:
+    """Return what keeps the machine from being a host of some kind, each with what to do."""
+    words = {
+        "kvm: libvirtd is not installed: apt-get install libvirt-daemon-system": not versions["libvirt"],
+        "kvm: QEMU is not installed: apt-get install qemu-system-x86": not versions["qemu"],
+        "kvm: qemu-img is not installed: apt-get install qemu-utils": not versions["qemu_img"],
+        "kvm: libvirtd does not run: systemctl enable --now libvirtd":
+            bool(versions["libvirt"]) and LIBVIRT_SOCKET not in there,
+        "kvm: no /dev/kvm, so QEMU emulates, slowly: enable virtualisation in the firmware": "/dev/kvm" not in there,
+        "lxd: LXD is not installed: apt-get install lxd": not versions["lxd"],
+        "lxd: LXD does not run: systemctl enable --now lxd":
+            bool(versions["lxd"]) and not there & set(LXD_SOCKETS),
+        "sudo without a password is not allowed for this user": root != "yes",
+    }  # fmt: skip
+    return [text for text, holds in words.items() if holds]
