@@ -17,7 +17,7 @@ from prefect import task
 from control import hosts as host_rows
 from control import images as image_rows
 from control import instances
-from core.states import CopyState, Verb
+from core.states import CopyState, InstanceKind, Verb
 from drivers.hosts import Host
 from drivers.hypervisor.base import KeepsImages
 from drivers.storage.base import ImageFile
@@ -35,12 +35,19 @@ def local_file(rt: Runtime, image: ImageRecord) -> ImageFile:
     return ImageFile(image.sha256, image.format, image.size_bytes, path, image.virtual_size_mib)
 
 
+def keeper_of(host: Host, kind: str) -> KeepsImages | None:
+    """Return the hypervisor if it keeps the images and root disks of this kind of instance itself, as LXD does."""
+    if kind == InstanceKind.CONTAINER and isinstance(host.hypervisor, KeepsImages):
+        return host.hypervisor
+    return None
+
+
 async def ensure_on_host(
     rt: Runtime, host: Host, record: HostRecord, datastore_id: str, datastore_path: str, image: ImageRecord
 ) -> bool:
     """Bring an image to a host unless it is there; return whether it was brought. One copy at a time per host."""
     async with rt.copying(record.name, image.sha256):
-        keeper = host.hypervisor if isinstance(host.hypervisor, KeepsImages) else None
+        keeper = keeper_of(host, image.kind)
         storage = host.storage(datastore_path)
         there = [i.fingerprint for i in await keeper.images()] if keeper else await storage.images()
         if image.sha256 in there:
@@ -209,6 +216,7 @@ def _unlink(folder: Path, sha256: str) -> None:
 
 async def _drop(host: Host, path: str, image: ImageRecord) -> bool:
     changed = await host.storage(path).delete_image(image.sha256)
-    if isinstance(host.hypervisor, KeepsImages):
-        changed = await host.hypervisor.delete_image(image.sha256) or changed
+    keeper = keeper_of(host, image.kind)
+    if keeper is not None:
+        changed = await keeper.delete_image(image.sha256) or changed
     return changed

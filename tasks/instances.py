@@ -14,8 +14,9 @@ from core.errors import HostFault
 from core.ids import on_host
 from core.states import InstanceState, PowerState, Verb
 from drivers.hosts import Host
-from drivers.hypervisor.base import DiskAttachment, KeepsImages
+from drivers.hypervisor.base import DiskAttachment
 from tasks import specs
+from tasks.images import keeper_of
 from tasks.ledger import Action, Seen, each, load, run_step, sequence_of
 from tasks.retry import stage_may_retry
 from tasks.runtime import Runtime, runtime
@@ -51,7 +52,7 @@ async def connected(rt: Runtime, view: Deployable) -> Host:
 async def make_disks(rt: Runtime, view: Deployable) -> list[DiskAttachment]:
     """Ensure the disks of an instance: files in its datastore, or its hypervisor's own pool."""
     host = await connected(rt, view)
-    if isinstance(host.hypervisor, KeepsImages):
+    if keeper_of(host, view.kind) is not None:
         return specs.pool_disks(view)
     assert view.datastore is not None
     storage = host.storage(view.datastore.path)
@@ -185,6 +186,6 @@ async def undo_define(rt: Runtime, view: Deployable) -> bool:
 async def undo_volumes(rt: Runtime, view: Deployable) -> bool:
     """Take the disks away."""
     host = await connected(rt, view)
-    if view.datastore is None or isinstance(host.hypervisor, KeepsImages):
+    if view.datastore is None or keeper_of(host, view.kind) is not None:
         return False
     return await host.storage(view.datastore.path).delete_volumes(view.id)
