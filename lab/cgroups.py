@@ -1,0 +1,71 @@
+"""Control groups of a host: one group rf-hN in every tree (version 1) or in the one tree (version 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Cgroups:
+    """What this machine has. trees: folders below /sys/fs/cgroup; "." alone is version 2."""
+
+    version: int
+    trees: tuple[str, ...]
+
+    def folders(self, host: str) -> list[Path]:
+        return [ROOT / tree / f"rf-{host}" for tree in self.trees]
+
+
+def detect(root: Path = ROOT, own: Path = Path("/proc/self/cgroup")) -> Cgroups:
+    """Say which version this machine runs; a mixed one counts as version 1 with the tree "unified"."""
+    if (root / "cgroup.controllers").exists():
+        return Cgroups(2, (".",))
+    lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+    trees = [controllers.removeprefix("name=") for _, controllers, _ in lines if controllers]
+    if (root / "unified").is_dir():
+        trees.append("unified")
+    return Cgroups(1, tuple(tree for tree in trees if (root / tree).is_dir()))
+
+
+def make(cgroups: Cgroups, host: str) -> None:
+    """Make the host's groups; version 1 cpusets are born empty and need the parent's values."""
+    if cgroups.version == 2:
+        _delegate(ROOT)
+    for folder in cgroups.folders(host):
+        folder.mkdir(exist_ok=True)
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            if (folder.parent / name).exists() and cgroups.version == 1:
+                (folder / name).write_text((folder.parent / name).read_text())
+
+
+def drop(cgroups: Cgroups, host: str) -> None:
+    """Remove the host's groups, deepest first; groups that are still in use stay."""
+    for folder in cgroups.folders(host):
+        for group in sorted(folder.rglob("*/"), key=lambda path: len(path.parts), reverse=True):
+            _remove(group)
+        _remove(folder)
+
+
+def left(cgroups: Cgroups) -> Iterator[Path]:
+    """Yield the groups of hosts that exist."""
+    for tree in cgroups.trees:
+        yield from (ROOT / tree).glob("rf-h*/")
+
+
+def _remove(group: Path) -> None:
+    try:
+        group.rmdir()
+    except OSError:
+        return
+
+
+def _delegate(folder: Path) -> None:
+    for controller in (folder / "cgroup.controllers").read_text().split():
+        try:
+            (folder / "cgroup.subtree_control").write_text(f"+{controller}")
+        except OSError:
+            continue  # e.g. a real-time group in the way: hosts do without that controller
