@@ -101,7 +101,7 @@ make_root() {
   install -m 644 "$HERE/tiny/inittab" "$HERE/tiny/network.awk" "$root/etc/"
   install -m 755 "$HERE/tiny/rc" "$HERE/tiny/seed.sh" "$HERE/tiny/udhcpc.sh" "$root/etc/"
   install -m 755 "$HERE/tiny/shutdown" "$root/sbin/shutdown"
-  ln -s /sbin/poweroff "$root/etc/acpi/PWRF/00000080" # the power button, as busybox's acpid names it
+  install -m 755 "$HERE/tiny/power-button" "$root/etc/acpi/PWRF/00000080" # as busybox's acpid names that event
 }
 
 make_image() {
