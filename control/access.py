@@ -16,11 +16,13 @@ from core.ids import new_id
 from core.states import Verb
 
 ADMIN = "admin"
+OPERATOR = "operator"  # every verb, on everything; but no change of networks, datastores, clusters, accounts
 USER = "user"
 _OWN = frozenset({Verb.DEPLOY, Verb.START, Verb.STOP, Verb.DELETE})
 # role -> verbs on what is one's own, verbs on what belongs to others or to the cloud
 RIGHTS: dict[str, tuple[frozenset[Verb], frozenset[Verb]]] = {
     ADMIN: (frozenset(Verb), frozenset(Verb)),
+    OPERATOR: (frozenset(Verb), frozenset(Verb)),
     USER: (_OWN, frozenset()),
 }
 
@@ -57,7 +59,7 @@ def require_admin(principal: Principal, what: str) -> None:
 
 def sees_all(principal: Principal) -> bool:
     """Return whether the instances and operations of others are shown."""
-    return principal.role == ADMIN
+    return principal.role in (ADMIN, OPERATOR)
 
 
 def named(c: sa.Connection, name: str, role: str = USER) -> Principal:

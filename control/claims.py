@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from control import sql, tables
 from control.ledger import Operation, operation_of
-from core.states import FINISHED, UNFINISHED, OperationState
+from core.states import FINISHED, UNFINISHED, ImageState, OperationState, Verb
 
 _OP = tables.operation
 _WORKER = tables.worker
@@ -57,14 +57,22 @@ def set_flow_run(c: sa.Connection, ids: Sequence[str], flow_run_id: str) -> None
     sql.run_in(c, ids, lambda part: sa.update(_OP).where(_OP.c.id.in_(part)).values(flow_run_id=flow_run_id))
 
 
-def claim_pending(c: sa.Connection, worker_id: str, *, limit: int = 1000) -> list[Operation]:
-    """Take what is due and what nobody holds any more, each under a new epoch, oldest first.
+def claim_stands(c: sa.Connection, worker_id: str) -> bool:
+    """Return whether a worker's claim has not run out."""
+    until = c.execute(sa.select(_WORKER.c.expires_at).where(_WORKER.c.id == worker_id)).scalar_one_or_none()
+    return until is not None and until >= sql.db_now(c)
+
+
+def claim_pending(
+    c: sa.Connection, worker_id: str, *, limit: int = 1000, only: Collection[str] | None = None
+) -> list[Operation]:
+    """Take what is due and what nobody holds any more, each under a new epoch, oldest first. only: of these ids.
 
     Due: pending, not_before over, the operation it waits for finished, its subject free. Nobody's: running or
     compensating, unclaimed or claimed by a worker whose claim has run out.
     """
     at = sql.db_now(c)
-    rows = _lock_claimable(c, _claimable(c, at, limit))
+    rows = _lock_claimable(c, _claimable(c, at, limit, only))
     rows = _without_busy_subjects(c, rows)
     epochs = _instance_epochs(c, rows)
     taken: list[Operation] = []
@@ -78,6 +86,7 @@ def claim_pending(c: sa.Connection, worker_id: str, *, limit: int = 1000) -> lis
         )  # fmt: skip
         taken.append(operation_of(values))
     sql.update_each(c, _OP, [_claimed(op) for op in taken])
+    _mark_importing(c, taken)
     return taken
 
 
@@ -88,7 +97,7 @@ def _claimed(op: Operation) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _claimable(c: sa.Connection, at: datetime, limit: int) -> dict[str, int]:
+def _claimable(c: sa.Connection, at: datetime, limit: int, only: Collection[str] | None) -> dict[str, int]:
     """Return id -> epoch of what may be claimed; read without locks, so to be looked at again under one."""
     prior = _OP.alias("prior")
     due = sa.and_(
@@ -100,13 +109,14 @@ def _claimable(c: sa.Connection, at: datetime, limit: int) -> dict[str, int]:
         _OP.c.state != OperationState.PENDING,
         sa.or_(_OP.c.claimed_by.is_(None), _WORKER.c.id.is_(None), _WORKER.c.expires_at < at),
     )
+    among = sa.true() if only is None else _OP.c.id.in_(list(only))
     rows = c.execute(
         sa.select(_OP.c.id, _OP.c.epoch)
         .select_from(
             _OP.outerjoin(prior, prior.c.id == _OP.c.after_id)
             .outerjoin(_WORKER, _WORKER.c.id == _OP.c.claimed_by)
         )
-        .where(_OP.c.state.in_(UNFINISHED), sa.or_(due, nobodys))
+        .where(_OP.c.state.in_(UNFINISHED), sa.or_(due, nobodys), among)
         .order_by(_OP.c.created_at, _OP.c.id).limit(limit)
     )  # fmt: skip
     return {row.id: row.epoch for row in rows}
@@ -148,3 +158,12 @@ def _instance_epochs(c: sa.Connection, rows: list[sa.RowMapping]) -> dict[str, i
     t = tables.instance
     found = sql.fetch_in(c, ids, lambda part: sa.select(t.c.id, t.c.epoch).where(t.c.id.in_(part)))
     return {f"instance/{row['id']}": row["epoch"] for row in found}
+
+
+def _mark_importing(c: sa.Connection, taken: Sequence[Operation]) -> None:
+    t = tables.image
+    sql.run_in(
+        c, [op.subject_id for op in taken if op.verb is Verb.IMPORT],
+        lambda part: sa.update(t)
+        .where(t.c.id.in_(part), t.c.state == ImageState.PENDING).values(state=ImageState.IMPORTING),
+    )  # fmt: skip

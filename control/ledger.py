@@ -80,14 +80,14 @@ class Step:
     compensation: str
 
 
-def operation_of(row: Mapping[str, Any]) -> Operation:
+def operation_of(row: Mapping[Any, Any]) -> Operation:
     """Return the record for a row of the table operation."""
     values = {name: row[name] for name in Operation.__dataclass_fields__}
     values.update(verb=Verb(row["verb"]), state=OperationState(row["state"]))
     return Operation(**values)
 
 
-def step_of(row: Mapping[str, Any]) -> Step:
+def step_of(row: Mapping[Any, Any]) -> Step:
     """Return the record for a row of the table step."""
     values = {name: row[name] for name in Step.__dataclass_fields__}
     values.update(state=StepState(row["state"]))

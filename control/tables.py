@@ -152,13 +152,6 @@ instance = sa.Table(  # host_id set = its cpu, memory and disk are reserved ther
     _at("created_at", index=True), _at("updated_at"), _at("deleted_at", nullable=True),
 )  # fmt: skip
 
-volume = sa.Table(  # a writable disk of an instance; root may lie on another datastore than the others
-    "volume", metadata, sa.Column("instance_id", sa.String(20), sa.ForeignKey("instance.id"), primary_key=True),
-    sa.Column("name", sa.String(63), primary_key=True), _ref("datastore_id", "datastore"),  # NULL until placed
-    sa.Column("wanted_datastore_id", sa.String(20)),  # NULL: any that fits
-    sa.Column("size_mib", sa.BigInteger, nullable=False),
-)  # fmt: skip
-
 lease = sa.Table(
     "lease", metadata, _id(), _ref("network_id", "network", nullable=False), _ref("instance_id", "instance", nullable=False),
     sa.Column("nic_index", sa.Integer, nullable=False), sa.Column("mac", sa.String(17), nullable=False, unique=True),

@@ -1,0 +1,70 @@
+"""Address arithmetic of leases, without a database: ranges, what of them is taken, the next free one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, ip_address
+
+
+@dataclass(frozen=True)
+class Range:
+    """First to last address, both included, as integers. host_id None: good on every host."""
+
+    first: int
+    last: int
+    prefix_length: int
+    gateway: str
+    host_id: str | None = None
+
+    def __contains__(self, address: int) -> bool:
+        return self.first <= address <= self.last
+
+
+def number(address: str) -> int:
+    """Return an address as an integer."""
+    return int(ip_address(address))
+
+
+def text(address: int) -> str:
+    """Return an IPv4 address as text."""
+    return str(IPv4Address(address))
+
+
+def of_bridge(cidr: str, host_id: str | None = None) -> list[Range]:
+    """Return all of a bridge's subnet but network, broadcast and the bridge's own address, which is the gateway."""
+    bridge = IPv4Interface(cidr)
+    net = bridge.network
+    if net.prefixlen > 30:
+        return []
+    own, low, high = int(bridge.ip), int(net.network_address) + 1, int(net.broadcast_address) - 1
+    parts = [(low, min(own - 1, high)), (max(own + 1, low), high)]
+    return [Range(a, b, net.prefixlen, str(bridge.ip), host_id) for a, b in parts if a <= b]
+
+
+def reserved(subnet: str, gateway: str) -> set[int]:
+    """Return the addresses of a pool's subnet that no instance may get. subnet may name the bridge's own address."""
+    if not subnet:
+        return set()
+    own = IPv4Interface(subnet)
+    taken = {int(own.network.network_address), int(own.network.broadcast_address), int(own.ip)}
+    return taken | ({number(gateway)} if gateway else set())
+
+
+def free(ranges: Sequence[Range], taken: set[int]) -> Iterator[tuple[Range, int]]:
+    """Yield free addresses, lowest of the first range first; taken may grow between two."""
+    for item in ranges:
+        for address in range(item.first, item.last + 1):
+            if address not in taken:
+                yield item, address
+
+
+def count_free(ranges: Sequence[Range], taken: set[int]) -> int:
+    """Return how many addresses of the ranges (which do not overlap) are not taken."""
+    whole = sum(item.last - item.first + 1 for item in ranges)
+    return whole - sum(1 for address in taken if any(address in item for item in ranges))
+
+
+def range_with(ranges: Sequence[Range], address: int) -> Range | None:
+    """Return the range that holds an address."""
+    return next((item for item in ranges if address in item), None)

@@ -1,0 +1,60 @@
+"""What the end of an operation means for its subject, so that none stays "enrolling" or "importing" for ever.
+
+Instances get their state from who runs the operation (it knows whether everything was undone); only one that is
+cancelled before anybody ran it gets it here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from control import hosts, images, instances, tables
+from control.ledger import Operation
+from core.states import HostState, InstanceState, OperationState, Verb
+
+Ending = Callable[[sa.Connection, Operation, Mapping[str, Any] | None], None]
+
+
+def _not_enrolled(c: sa.Connection, op: Operation, error: Mapping[str, Any] | None) -> None:
+    hosts.set_failed(c, op.subject_id, error)
+
+
+def _not_imported(c: sa.Connection, op: Operation, error: Mapping[str, Any] | None) -> None:
+    images.set_failed(c, op.subject_id, error)
+
+
+def _not_removed(c: sa.Connection, op: Operation, error: Mapping[str, Any] | None) -> None:
+    images.keep(c, op.subject_id, error)
+
+
+def _not_retired(c: sa.Connection, op: Operation, error: Mapping[str, Any] | None) -> None:
+    """Leave it disabled, as the request for its retirement made it; say why it is still there."""
+    t = tables.host
+    c.execute(
+        sa.update(t).where(t.c.id == op.subject_id, t.c.state == HostState.DISABLED)
+        .values(error=dict(error) if error else None)
+    )  # fmt: skip
+
+
+_WITHOUT_SUCCESS: dict[Verb, Ending] = {
+    Verb.ENROLL: _not_enrolled,
+    Verb.IMPORT: _not_imported,
+    Verb.REMOVE: _not_removed,
+    Verb.RETIRE: _not_retired,
+}
+
+
+def apply(c: sa.Connection, op: Operation, state: OperationState, error: Mapping[str, Any] | None) -> None:
+    """Bring the subject of an operation that ended into a state that may last."""
+    ending = _WITHOUT_SUCCESS.get(op.verb)
+    if ending is not None and state is not OperationState.DONE:
+        ending(c, op, error)
+
+
+def never_ran(c: sa.Connection, op: Operation, reason: str) -> None:
+    """Bring the instance of a deploy that was cancelled while it waited into a state that may last."""
+    if op.verb is Verb.DEPLOY:
+        instances.set_state(c, op.subject_id, InstanceState.FAILED, epoch=op.epoch, reason=reason)

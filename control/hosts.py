@@ -1,0 +1,282 @@
+"""Hosts as the record has them: how to reach them, what they may hold, in which state they are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from control import instances_on, outbox, reach, sql, tables
+from control.access import Principal, require_admin
+from control.ledger import Operation, guard
+from control.waiting import wake
+from core.clock import now, rfc3339
+from core.errors import Conflict, NotFound, RackflowError
+from core.states import HostState, InstanceKind
+
+_T = tables.host
+_CLUSTER = tables.cluster
+KINDS: dict[str, tuple[InstanceKind, ...]] = {  # what a driver runs, where its capabilities do not say it
+    "kvm": (InstanceKind.VM,),
+    "lxd": (InstanceKind.CONTAINER,),
+    "fake": (InstanceKind.VM, InstanceKind.CONTAINER),
+}
+
+
+@dataclass(frozen=True)
+class HostRecord:
+    """A host. driver "" and cpus 0: not enrolled yet; overcommit None: the cluster's holds. error: why not ready."""
+
+    id: str
+    name: str
+    driver: str
+    address: str
+    port: int
+    user: str
+    key_file: str
+    host_key: str
+    state: HostState
+    cluster: str
+    cluster_id: str
+    cpus: float
+    memory_mib: int
+    cpu_overcommit: float | None
+    memory_overcommit: float | None
+    labels: dict[str, str]
+    spec: dict[str, Any]
+    facts: dict[str, Any]
+    capabilities: dict[str, Any]
+    version: int
+    seen_at: datetime | None
+    error: dict[str, Any] | None
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def kinds(self) -> tuple[InstanceKind, ...]:
+        """Return which kinds of instance run here."""
+        said = self.capabilities.get("kinds")
+        return tuple(InstanceKind(kind) for kind in said) if said else KINDS.get(self.driver, ())
+
+
+def _select() -> sa.Select[Any]:
+    return sa.select(_T, _CLUSTER.c.name.label("cluster")).where(_T.c.cluster_id == _CLUSTER.c.id).order_by(_T.c.id)
+
+
+def record_of(row: Mapping[Any, Any]) -> HostRecord:
+    """Return the record for a row of host with its cluster's name."""
+    values = {name: row[name] for name in HostRecord.__dataclass_fields__}
+    values.update(state=HostState(row["state"]))
+    return HostRecord(**values)
+
+
+def records(c: sa.Connection, names: Collection[str] | None = None) -> list[HostRecord]:
+    """Return live hosts, oldest first; all, or those named. Raise NotFound."""
+    if names is None:
+        return [record_of(row) for row in c.execute(_select().where(_T.c.live_name.is_not(None))).mappings()]
+    rows = sql.fetch_in(c, set(names), lambda part: _select().where(_T.c.live_name.in_(part)))
+    missing = sorted(set(names) - {row["name"] for row in rows})
+    if missing:
+        raise NotFound(f"there is no host {', '.join(missing)}", f"host/{missing[0]}", {"missing": missing})
+    return [record_of(row) for row in rows]
+
+
+def by_id(c: sa.Connection, ids: Collection[str]) -> dict[str, HostRecord]:
+    """Return id -> host, retired ones too."""
+    rows = sql.fetch_in(c, set(ids), lambda part: _select().where(_T.c.id.in_(part)))
+    return {row["id"]: record_of(row) for row in rows}
+
+
+def get(c: sa.Connection, name_or_id: str) -> HostRecord:
+    """Return one live host by name, or any by id. Raise NotFound."""
+    row = c.execute(_select().where(sa.or_(_T.c.live_name == name_or_id, _T.c.id == name_or_id))).mappings().first()
+    if row is None:
+        raise NotFound(f"there is no host {name_or_id}", f"host/{name_or_id}", fix="rackflow host list shows them")
+    return record_of(row)
+
+
+def targets(c: sa.Connection, kind: str, names: Sequence[str]) -> list[tuple[HostRecord, tuple[str, str]]]:
+    """Return the hosts, ready and fit for a kind of image, with the datastore (id, path) that a copy goes to.
+
+    names: only these, whatever their state; empty: all. The datastore is the first that was seen there.
+    """
+    d, dh = tables.datastore, tables.datastore_host
+    wanted = [
+        h for h in records(c, names or None) if kind in h.kinds and (bool(names) or h.state is HostState.READY)
+    ]
+    rows = sql.fetch_in(
+        c, [h.id for h in wanted],
+        lambda part: sa.select(dh.c.host_id, d.c.id, d.c.path, d.c.name)
+        .where(dh.c.datastore_id == d.c.id, dh.c.host_id.in_(part)).order_by(d.c.created_at, d.c.id),
+    )  # fmt: skip
+    first: dict[str, tuple[str, str]] = {}
+    for row in rows:
+        first.setdefault(row["host_id"], (row["id"], row["path"]))
+    return [(h, first[h.id]) for h in wanted if h.id in first]
+
+
+def pin_key(c: sa.Connection, op: Operation, host_id: str, host_key: str) -> None:
+    """Pin a host's SSH key. Raise Stale."""
+    guard(c, [op])
+    _change(c, host_id, host_key=host_key)
+
+
+def record_enrolled(
+    c: sa.Connection, op: Operation, host_id: str, *, driver: str, host_key: str, facts: dict[str, Any],
+    capabilities: dict[str, Any], cpus: float, memory_mib: int,
+) -> None:  # fmt: skip
+    """Write what enrollment found: the host is ready, unless an operator disabled it. Declared capacity wins. Raise Stale."""
+    guard(c, [op])
+    host = get(c, host_id)
+    state = HostState.DISABLED if host.state is HostState.DISABLED else HostState.READY
+    _change(
+        c, host_id, driver=driver, host_key=host_key, capabilities=capabilities, error=None, state=state,
+        facts={**facts, "bridges": host.facts.get("bridges", {})},
+        cpus=float(host.spec.get("cpus") or cpus), memory_mib=int(host.spec.get("memory_mib") or memory_mib),
+    )  # fmt: skip
+    _tell(c, host, state)
+    wake(c)
+
+
+def record_failed(c: sa.Connection, op: Operation, host_id: str, error: RackflowError) -> None:
+    """Write why a host could not be enrolled. Raise Stale."""
+    guard(c, [op])
+    set_failed(c, host_id, error.to_dict())
+
+
+def set_failed(c: sa.Connection, host_id: str, error: Mapping[str, Any] | None) -> None:
+    """Mark a host that was being enrolled as faulty; deploys that hoped for it are looked at again."""
+    host = get(c, host_id)
+    if host.state is HostState.ENROLLING:
+        _change(c, host_id, state=HostState.FAULTY, error=dict(error) if error else None)
+        _tell(c, host, HostState.FAULTY)
+        wake(c)
+
+
+def mark_seen(
+    c: sa.Connection, host_id: str, *, datastores: Sequence[tuple[str, int, int]], bridges: Mapping[str, str]
+) -> None:
+    """Write what a look at a host saw: datastores (id, total, free MiB) and bridges (name -> "address/prefix" or "").
+
+    That says which networks and datastores reach the host, and gives its bridges' addresses to networks whose
+    addressing is by host. A host that had not answered is ready again.
+    """
+    host = get(c, host_id)
+    if host.state is HostState.RETIRED:
+        return
+    at = now()
+    grown = reach.record(c, host_id, host.cluster_id, datastores, bridges, at)
+    values: dict[str, Any] = {"seen_at": at}
+    if host.facts.get("bridges") != dict(bridges):
+        values["facts"] = {**host.facts, "bridges": dict(bridges)}
+    if host.state in (HostState.UNREACHABLE, HostState.FAULTY) and host.cpus > 0:
+        values.update(state=HostState.READY, error=None, version=_T.c.version + 1, updated_at=at)
+        _tell(c, host, HostState.READY)
+        grown = True
+    c.execute(sa.update(_T).where(_T.c.id == host_id).values(values))
+    if grown:
+        wake(c)
+
+
+def set_state(c: sa.Connection, host_id: str, state: HostState, error: RackflowError | None = None) -> bool:
+    """Give a host a state; return whether it changed. Raise Conflict.
+
+    UNREACHABLE and FAULTY are observations: they are noted on a disabled host, but it stays disabled. READY enables.
+    RETIRED frees its name and forgets what is on it.
+    """
+    host = get(c, host_id)
+    said = error.to_dict() if error else None
+    if host.state is HostState.RETIRED:
+        return False
+    if state is HostState.RETIRED:
+        return _retire(c, host)
+    observed = state in (HostState.UNREACHABLE, HostState.FAULTY)
+    if state is HostState.READY and host.cpus <= 0:
+        raise Conflict(f"host {host.name} is not enrolled", f"host/{host.name}", {"state": host.state}, "enroll it")
+    if observed and host.state in (HostState.DISABLED, HostState.ENROLLING):
+        state = host.state
+    if (state, said) == (host.state, host.error):
+        return False
+    _change(c, host_id, state=state, error=said)
+    if state is not host.state:
+        _tell(c, host, state, said)
+        wake(c)
+    return state is not host.state
+
+
+def enable(c: sa.Connection, principal: Principal, name: str) -> bool:
+    """Let a host take placements again; return whether that changed anything. Raise Denied, NotFound, Conflict."""
+    require_admin(principal, "enable hosts")
+    return set_state(c, get(c, name).id, HostState.READY)
+
+
+def disable(c: sa.Connection, principal: Principal, name: str) -> bool:
+    """Place nothing more on a host; what runs there goes on. Raise Denied, NotFound."""
+    require_admin(principal, "disable hosts")
+    return set_state(c, get(c, name).id, HostState.DISABLED)
+
+
+def _retire(c: sa.Connection, host: HostRecord) -> bool:
+    instances_on.abandon(c, host.id, f"its host {host.name} was retired")
+    reach.forget(c, host.id)
+    _change(c, host.id, state=HostState.RETIRED, live_name=None, error=None)
+    _tell(c, host, HostState.RETIRED)
+    wake(c)
+    return True
+
+
+def _change(c: sa.Connection, host_id: str, **values: Any) -> None:
+    c.execute(sa.update(_T).where(_T.c.id == host_id).values(version=_T.c.version + 1, updated_at=now(), **values))
+
+
+def _tell(c: sa.Connection, host: HostRecord, state: HostState, error: Mapping[str, Any] | None = None) -> None:
+    outbox.emit(
+        c, "host", f"host/{host.id}",
+        {"host": host.name, "from": host.state, "to": state, "driver": host.driver, "error": error},
+    )  # fmt: skip
+
+
+def list_(
+    c: sa.Connection, principal: Principal, *, name: str | None = None, state: str | None = None,
+    cluster: str | None = None, labels: Mapping[str, str] | None = None, limit: int | None = None,
+    after: str | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return live hosts with what is reserved on them, oldest first. after: the id of the last one seen."""
+    statement = _select().where(_T.c.live_name.is_not(None))
+    if name is not None:
+        statement = statement.where(sa.or_(_T.c.live_name == name, _T.c.id == name))
+    if state is not None:
+        statement = statement.where(_T.c.state == state)
+    if cluster is not None:
+        statement = statement.where(_CLUSTER.c.name == cluster)
+    if after is not None:
+        statement = statement.where(_T.c.id > after)
+    wanted = set((labels or {}).items())
+    found = [h for row in c.execute(statement).mappings() if wanted <= set((h := record_of(row)).labels.items())]
+    found = found[:limit]
+    held = instances_on.reserved(c, [h.id for h in found])
+    return [_view(h, held.get(h.id, instances_on.NOTHING)) for h in found]
+
+
+def show(c: sa.Connection, principal: Principal, name_or_id: str) -> dict[str, Any]:
+    """Return one live host with facts, capabilities, datastores and networks. Raise NotFound."""
+    host = get(c, name_or_id)
+    found = list_(c, principal, name=host.id)
+    if not found:
+        raise NotFound(f"there is no host {name_or_id}", f"host/{name_or_id}")
+    return {**found[0], "spec": host.spec, "facts": host.facts, "capabilities": host.capabilities,
+            **reach.of_host(c, host.id)}  # fmt: skip
+
+
+def _view(host: HostRecord, held: instances_on.Reserved) -> dict[str, Any]:
+    return {
+        "id": host.id, "name": host.name, "state": host.state, "driver": host.driver or None,
+        "address": host.address, "port": host.port, "user": host.user, "host_key": host.host_key or None,
+        "cluster": host.cluster, "kinds": list(host.kinds), "cpus": host.cpus or None,
+        "memory_mib": host.memory_mib or None, "cpu_reserved": held.cpu, "memory_reserved_mib": held.memory_mib,
+        "instances": held.instances, "labels": host.labels, "error": host.error, "seen_at": rfc3339(host.seen_at),
+        "created_at": rfc3339(host.created_at), "updated_at": rfc3339(host.updated_at),
+    }  # fmt: skip

@@ -1,0 +1,207 @@
+"""Instances: their state, what they hold, and all that the tasks need to know to make one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from blueprints.instance import InstanceSpec
+from control import datastores, hosts, images, outbox, sql, tables
+from control.datastores import DatastoreRecord
+from control.hosts import HostRecord
+from control.images import ImageRecord
+from control.instance_views import id_of, list_, show
+from control.ledger import Operation, guard
+from control.lifecycle import StepRule, rule
+from control.waiting import wake
+from core.clock import now
+from core.errors import NotFound
+from core.states import InstanceKind, InstanceState, Verb
+
+__all__ = [
+    "Deployable", "LeaseRecord", "deployables", "id_of", "list_", "mark_deleted", "release", "set_state", "set_states",
+    "show", "step_rule",
+]  # fmt: skip
+
+_T, _LEASE = tables.instance, tables.lease
+StateChange = tuple[str, InstanceState, int, str]  # instance id, state, epoch, reason
+
+
+@dataclass(frozen=True)
+class LeaseRecord:
+    """One NIC's place in a network. cidr: of the bridge on the instance's host; address None: DHCP."""
+
+    network: str
+    kind: str
+    bridge: str
+    cidr: str
+    addressing: str
+    nic_index: int
+    mac: str
+    address: str | None
+    prefix_length: int
+    gateway: str
+    nameservers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Deployable:
+    """An instance with all that it is made of. host and datastore None: not placed; root_mib 0: as the image."""
+
+    id: str
+    name: str
+    kind: InstanceKind
+    state: InstanceState
+    owner: str
+    cpu: float
+    memory_mib: int
+    disk_mib: int
+    root_mib: int
+    labels: dict[str, str]
+    epoch: int
+    reason: str
+    spec: InstanceSpec
+    host: HostRecord | None
+    datastore: DatastoreRecord | None
+    image: ImageRecord
+    leases: list[LeaseRecord]
+    created_at: datetime
+
+
+def step_rule(verb: Verb, name: str) -> StepRule:
+    """Return a verb's step by its name. Raise NotFound."""
+    for step in rule(verb).steps:
+        if step.name == name:
+            return step
+    raise NotFound(f"{verb} has no step {name}")
+
+
+def set_state(
+    c: sa.Connection, instance_id: str, state: InstanceState, *, epoch: int, reason: str = ""
+) -> bool:
+    """Give an instance a state unless a newer epoch has changed it; return whether the state was taken."""
+    return set_states(c, [(instance_id, state, epoch, reason)])[0]
+
+
+def set_states(c: sa.Connection, changes: Sequence[StateChange]) -> list[bool]:
+    """Do as `set_state` for several instances, in few statements; the answers come in the same order."""
+    rows = {row["id"]: row for row in _for_events(c, [change[0] for change in changes])}
+    taken = [row_id in rows and rows[row_id]["epoch"] <= epoch for row_id, _, epoch, _ in changes]
+    valid = [change for change, ok in zip(changes, taken, strict=True) if ok]
+    at = now()
+    sql.update_each(
+        c, _T,
+        [{"id": row_id, "state": state, "epoch": epoch, "reason": reason[:1024], "updated_at": at}
+         for row_id, state, epoch, reason in valid],
+    )  # fmt: skip
+    outbox.emit_all(c, [
+        lifecycle_event(rows[row_id], rows[row_id]["state"], state, reason)
+        for row_id, state, _, reason in valid
+        if (rows[row_id]["state"], rows[row_id]["reason"]) != (state, reason[:1024])
+    ])  # fmt: skip
+    return taken
+
+
+def _for_events(c: sa.Connection, ids: Sequence[str]) -> list[sa.RowMapping]:
+    """Lock instances that are not deleted and return them with the names that their events bear."""
+    h, image = tables.host, tables.image
+    locked = sql.fetch_in(
+        c, set(ids),
+        lambda part: sa.select(_T.c.id).where(_T.c.id.in_(part), _T.c.live_name.is_not(None))
+        .order_by(_T.c.id).with_for_update(),
+    )  # fmt: skip
+    return sql.fetch_in(
+        c, [row["id"] for row in locked],
+        lambda part: sa.select(
+            _T.c.id, _T.c.name, _T.c.state, _T.c.epoch, _T.c.kind, _T.c.owner, _T.c.cpu, _T.c.memory_mib,
+            _T.c.disk_mib, _T.c.reason, h.c.name.label("host"), image.c.name.label("image"),
+        )
+        .select_from(_T.outerjoin(h, h.c.id == _T.c.host_id).join(image, image.c.id == _T.c.image_id))
+        .where(_T.c.id.in_(part)),
+    )  # fmt: skip
+
+
+def lifecycle_event(
+    row: Mapping[Any, Any], before: str | None, after: InstanceState, reason: str = ""
+) -> outbox.Event:
+    """Return the event of a change of state."""
+    payload = {
+        "instance": row["name"], "instance_id": row["id"], "kind": row["kind"], "from": before, "to": after,
+        "host": row["host"], "image": row["image"], "owner": row["owner"], "cpu": row["cpu"],
+        "memory_mib": row["memory_mib"], "disk_mib": row["disk_mib"], "reason": reason or None,
+    }  # fmt: skip
+    return "lifecycle", f"instance/{row['id']}", payload
+
+
+def release(c: sa.Connection, op: Operation, instance_id: str) -> None:
+    """Free what an instance holds: host, room, addresses; deploys that wait for room are tried again. Raise Stale."""
+    guard(c, [op])
+    _free(c, instance_id)
+
+
+def _free(c: sa.Connection, instance_id: str, **values: Any) -> None:
+    c.execute(sa.delete(_LEASE).where(_LEASE.c.instance_id == instance_id))
+    c.execute(
+        sa.update(_T).where(_T.c.id == instance_id)
+        .values(host_id=None, datastore_id=None, updated_at=now(), **values)
+    )  # fmt: skip
+    wake(c)
+
+
+def mark_deleted(c: sa.Connection, op: Operation, instance_id: str) -> None:
+    """Write that an instance is gone: it holds nothing, and its name is free again. Raise Stale."""
+    guard(c, [op])
+    rows = _for_events(c, [instance_id])
+    if rows:
+        outbox.emit_all(c, [lifecycle_event(rows[0], rows[0]["state"], InstanceState.DELETED)])
+        _free(
+            c, instance_id, state=InstanceState.DELETED, live_name=None, deleted_at=now(), reason="",
+            epoch=max(rows[0]["epoch"], op.epoch),
+        )  # fmt: skip
+
+
+def deployables(c: sa.Connection, instance_ids: Sequence[str]) -> dict[str, Deployable]:
+    """Return id -> instance with host, datastore, image and leases, deleted ones too; in a handful of queries."""
+    rows = sql.fetch_in(c, set(instance_ids), lambda part: sa.select(_T).where(_T.c.id.in_(part)))
+    on = hosts.by_id(c, {row["host_id"] for row in rows if row["host_id"]})
+    stores = datastores.by_id(c, {row["datastore_id"] for row in rows if row["datastore_id"]})
+    contents = images.records(c, {row["image_id"] for row in rows})
+    leases = _leases(c, rows)
+    found: dict[str, Deployable] = {}
+    for row in rows:
+        spec = InstanceSpec.model_validate(row["spec"])
+        found[row["id"]] = Deployable(
+            id=row["id"], name=row["name"], kind=InstanceKind(row["kind"]), state=InstanceState(row["state"]),
+            owner=row["owner"], cpu=row["cpu"], memory_mib=row["memory_mib"], disk_mib=row["disk_mib"],
+            root_mib=spec.disk_mib or 0, labels=row["labels"], epoch=row["epoch"], reason=row["reason"], spec=spec,
+            host=on.get(row["host_id"]), datastore=stores.get(row["datastore_id"]), image=contents[row["image_id"]],
+            leases=leases.get(row["id"], []), created_at=row["created_at"],
+        )  # fmt: skip
+    return found
+
+
+def _leases(c: sa.Connection, instances: Sequence[Mapping[Any, Any]]) -> dict[str, list[LeaseRecord]]:
+    net, nh = tables.network, tables.network_host
+    rows = sql.fetch_in(
+        c, [row["id"] for row in instances],
+        lambda part: sa.select(
+            _LEASE.c.instance_id, _LEASE.c.nic_index, _LEASE.c.mac, _LEASE.c.address, _LEASE.c.prefix_length,
+            _LEASE.c.gateway, net.c.name.label("network"), net.c.kind, net.c.bridge, net.c.addressing,
+            net.c.nameservers, nh.c.cidr,
+        )
+        .select_from(
+            _LEASE.join(net, net.c.id == _LEASE.c.network_id).join(_T, _T.c.id == _LEASE.c.instance_id)
+            .outerjoin(nh, sa.and_(nh.c.network_id == net.c.id, nh.c.host_id == _T.c.host_id))
+        )
+        .where(_LEASE.c.instance_id.in_(part)).order_by(_LEASE.c.instance_id, _LEASE.c.nic_index),
+    )  # fmt: skip
+    found: dict[str, list[LeaseRecord]] = {}
+    for row in rows:
+        values = {name: row[name] for name in LeaseRecord.__dataclass_fields__}
+        values.update(cidr=row["cidr"] or "", nameservers=tuple(row["nameservers"]))
+        found.setdefault(row["instance_id"], []).append(LeaseRecord(**values))
+    return found

@@ -1,0 +1,127 @@
+"""The operations ledger: read, claim, step, end. Every write carries the epoch and is refused if a newer one exists.
+
+claims.py and steps.py hold the parts about claims and steps; they are offered here as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from control import endings, outbox, sql, tables
+from control.access import Principal, require
+from control.claims import (
+    active_of, claim_pending, claim_stands, drop_claim, release, renew_claim, set_flow_run,
+)  # fmt: skip
+from control.ledger import Operation, Stale, Step, get, guard, operation_of, stale_among
+from control.operation_views import list_, show
+from control.steps import (
+    begin_step, begin_steps, end_step, end_steps, fail_step, fail_steps, steps_of, undo_step, undo_steps,
+)  # fmt: skip
+from core.clock import now
+from core.errors import Conflict, NotFound, RackflowError
+from core.states import UNFINISHED, OperationState
+
+__all__ = [
+    "Operation", "Stale", "Step", "active_of", "begin_step", "begin_steps", "cancel", "claim_pending", "claim_stands",
+    "compensating", "drop_claim", "end_step", "end_steps", "fail_step", "fail_steps", "finish", "finish_all", "get",
+    "is_cancelled", "list_", "postpone", "release", "renew_claim", "set_flow_run", "set_parameters", "show",
+    "stale_among", "steps_of", "undo_step", "undo_steps",
+]  # fmt: skip
+
+_T = tables.operation
+
+
+def finish(
+    c: sa.Connection, op: Operation, state: OperationState, *, error: RackflowError | None = None
+) -> None:
+    """End an operation: its subject is free for the next one. Raise Stale."""
+    finish_all(c, [(op, state, error)])
+
+
+def finish_all(c: sa.Connection, ends: Sequence[tuple[Operation, OperationState, RackflowError | None]]) -> None:
+    """End several operations. Raise Stale, then none has ended."""
+    guard(c, [op for op, _, _ in ends])
+    _end(c, [(op, state, error.to_dict() if error else None) for op, state, error in ends])
+
+
+def _end(c: sa.Connection, ends: Sequence[tuple[Operation, OperationState, dict[str, Any] | None]]) -> None:
+    at = now()
+    sql.update_each(
+        c, _T,
+        [{"id": op.id, "state": state, "open_subject": None, "finished_at": at, "claimed_by": None, "error": error,
+          "reason": str((error or {}).get("message", ""))[:1024]} for op, state, error in ends],
+    )  # fmt: skip
+    outbox.emit_all(c, [
+        ("operation", op.subject, {
+            "operation": op.id, "request": op.request_id, "verb": op.verb, "subject": op.subject,
+            "name": op.subject_name, "state": state, "asked_by": op.asked_by, "attempts": op.attempts,
+            "waited_s": (op.started_at - op.created_at).total_seconds() if op.started_at else None,
+            "duration_s": (at - op.created_at).total_seconds(), "error": (error or {}).get("code"),
+        })
+        for op, state, error in ends
+    ])  # fmt: skip
+    for op, state, error in ends:
+        endings.apply(c, op, state, error)
+
+
+def postpone(c: sa.Connection, op: Operation, reason: str, not_before: datetime | None) -> None:
+    """Put an operation back among the pending ones, held by nobody, with the reason. Raise Stale."""
+    guard(c, [op])
+    c.execute(
+        sa.update(_T).where(_T.c.id == op.id).values(
+            state=OperationState.PENDING, claimed_by=None, not_before=not_before, reason=reason[:1024],
+            flow_run_id=None,
+        )
+    )  # fmt: skip
+
+
+def compensating(c: sa.Connection, op: Operation, error: RackflowError | None) -> None:
+    """Write that an operation was given up and what it did is being undone. Raise Stale."""
+    guard(c, [op])
+    said = error.to_dict() if error else None
+    c.execute(
+        sa.update(_T).where(_T.c.id == op.id)
+        .values(state=OperationState.COMPENSATING, error=said, reason=str(error or "cancelled")[:1024])
+    )  # fmt: skip
+
+
+def set_parameters(c: sa.Connection, op: Operation, parameters: dict[str, Any]) -> None:
+    """Give an operation other parameters, for its next run. Raise Stale."""
+    guard(c, [op])
+    c.execute(sa.update(_T).where(_T.c.id == op.id).values(parameters=parameters))
+
+
+def is_cancelled(c: sa.Connection, op: Operation) -> bool:
+    """Return whether somebody wants an operation to be undone."""
+    return bool(c.execute(sa.select(_T.c.cancel_requested).where(_T.c.id == op.id)).scalar_one_or_none())
+
+
+def cancel(c: sa.Connection, principal: Principal, operation_id: str) -> Operation:
+    """Cancel an operation: at once if nobody runs it yet, else by asking its worker to undo it; return it.
+
+    Raise NotFound, Denied, and Conflict for one that has ended.
+    """
+    row = c.execute(sa.select(_T).where(_T.c.id == operation_id).with_for_update()).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"there is no operation {operation_id}", f"operation/{operation_id}")
+    op = operation_of(row)
+    require(principal, op.verb, op.asked_by, f"operation/{operation_id}")
+    if op.state not in UNFINISHED:
+        raise Conflict(f"operation {op.id} has ended: it is {op.state}", f"operation/{op.id}", {"state": op.state})
+    cancel_all(c, [op], f"cancelled by {principal.name}")
+    return get(c, [operation_id])[0]
+
+
+def cancel_all(c: sa.Connection, ops: Sequence[Operation], reason: str) -> None:
+    """Cancel unfinished operations whose rows the caller has locked."""
+    waiting = [op for op in ops if op.state is OperationState.PENDING and op.claimed_by is None]
+    running = [op.id for op in ops if op not in waiting]
+    sql.run_in(c, running, lambda part: sa.update(_T).where(_T.c.id.in_(part)).values(cancel_requested=True))
+    error = Conflict(reason).to_dict()
+    _end(c, [(op, OperationState.CANCELLED, {**error, "code": "cancelled"}) for op in waiting])
+    for op in waiting:
+        endings.never_ran(c, op, reason)
