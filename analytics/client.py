@@ -47,7 +47,7 @@ class AnalyticsClient:
             raise self._translate(error) from error
 
     def query(self, sql: str, *, limit: int = 1000) -> dict[str, Any]:
-        """Run one SELECT; return {"columns", "types", "rows": [[…]], "truncated", "duration_s"}. Raise Invalid, Busy."""
+        """Run one SELECT; return {"columns", "types", "rows", "truncated", "duration_s"}. Raise Invalid, Busy."""
         return dict(self._call("query", {"sql": sql, "limit": limit}, timeout_s=self._query_timeout_s))
 
     def history(self, instance_id: str) -> dict[str, Any]:

@@ -55,16 +55,18 @@ class Database:
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Any]:
-        """Yield the writing cursor inside a transaction; one at a time."""
+        """Yield the writing cursor inside a transaction; one at a time. Raise HostFault (disk full, …)."""
         with self._lock:
-            self._writer.execute("BEGIN")
             try:
+                self._writer.execute("BEGIN")
                 yield self._writer
-            except BaseException:
+                self._writer.execute("COMMIT")
+            except BaseException as error:
                 with contextlib.suppress(duckdb.Error):
                     self._writer.execute("ROLLBACK")
+                if isinstance(error, duckdb.Error):
+                    raise _not_written(error) from error
                 raise
-            self._writer.execute("COMMIT")
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Any]:
@@ -93,6 +95,11 @@ def rows_of(cursor: Any, sql: str, parameters: list[Any] | None = None) -> list[
     cursor.execute(sql, parameters or [])
     columns = [column[0] for column in cursor.description]
     return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _not_written(error: duckdb.Error) -> HostFault:
+    seen = {"duckdb": f"{type(error).__name__}: {error}"[:500]}
+    return HostFault("the history could not be written", "analytics", seen, "see whether the disk is full")
 
 
 def _not_opened(path: Path, error: Exception) -> Conflict | HostFault:

@@ -24,14 +24,14 @@ _COMMON = [("outbox_id", pa.int64()), ("occurred_at", _AT), ("kind", pa.string()
 EVENTS = pa.schema([
     *_COMMON, ("instance_id", pa.string()), ("instance", pa.string()), ("owner", pa.string()), ("host", pa.string()),
     ("image", pa.string()), ("from_state", pa.string()), ("to_state", pa.string()), ("operation_id", pa.string()),
-    ("verb", pa.string()), ("cpu", pa.float64()), ("memory_mib", pa.int64()), ("duration_s", pa.float64()),
-    ("reason", pa.string()), ("error", pa.string()), ("payload", pa.string()),
+    ("verb", pa.string()), ("cpu", pa.float64()), ("memory_mib", pa.int64()), ("waited_s", pa.float64()),
+    ("duration_s", pa.float64()), ("reason", pa.string()), ("error", pa.string()), ("payload", pa.string()),
 ])  # fmt: skip
 STEPS = pa.schema([
     *_COMMON, ("operation_id", pa.string()), ("verb", pa.string()), ("instance_id", pa.string()),
     ("instance", pa.string()), ("host", pa.string()), ("driver", pa.string()), ("image", pa.string()),
     ("step", pa.string()), ("sequence", pa.int32()), ("attempt", pa.int32()), ("duration_s", pa.float64()),
-    ("outcome", pa.string()), ("changed", pa.bool_()), ("error", pa.string()), ("payload", pa.string()),
+    ("outcome", pa.string()), ("changed", pa.bool_()), ("payload", pa.string()),
 ])  # fmt: skip
 
 _PYTHON: dict[pa.DataType, Callable[[Any], Any]] = {
@@ -97,8 +97,9 @@ def _flat(row: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
     payload = row["payload"]
     found = {field.name: _pick(payload, field.name, field.type) for field in schema}
     subject = str(row["subject"])
-    if found["instance_id"] is None and subject.startswith("instance/"):
-        found["instance_id"] = subject.removeprefix("instance/")
+    if subject.startswith("instance/"):
+        found["instance_id"] = found["instance_id"] or subject.removeprefix("instance/")
+        found["instance"] = found["instance"] or payload.get("name")
     at = row["at"] if isinstance(row["at"], datetime) else datetime.fromisoformat(row["at"])
     return {**found, "outbox_id": int(row["id"]), "occurred_at": at, "kind": row["kind"], "subject": subject,
             "payload": json.dumps(payload, default=str)}  # fmt: skip

@@ -5,14 +5,14 @@ CREATE TABLE IF NOT EXISTS events (      -- one row per outbox row other than a 
     outbox_id BIGINT NOT NULL, occurred_at TIMESTAMPTZ NOT NULL, kind VARCHAR NOT NULL, subject VARCHAR NOT NULL,
     instance_id VARCHAR, instance VARCHAR, owner VARCHAR, host VARCHAR, image VARCHAR,
     from_state VARCHAR, to_state VARCHAR, operation_id VARCHAR, verb VARCHAR,
-    cpu DOUBLE, memory_mib BIGINT, duration_s DOUBLE, reason VARCHAR, error VARCHAR, payload JSON
+    cpu DOUBLE, memory_mib BIGINT, waited_s DOUBLE, duration_s DOUBLE, reason VARCHAR, error VARCHAR, payload JSON
 );
 
 CREATE TABLE IF NOT EXISTS steps (       -- one row per attempt of a step that ended, well or not
     outbox_id BIGINT NOT NULL, occurred_at TIMESTAMPTZ NOT NULL, operation_id VARCHAR, verb VARCHAR, subject VARCHAR NOT NULL,
     instance_id VARCHAR, instance VARCHAR, host VARCHAR, driver VARCHAR, image VARCHAR,
     step VARCHAR, sequence INTEGER, attempt INTEGER, duration_s DOUBLE, outcome VARCHAR, changed BOOLEAN,
-    error VARCHAR, payload JSON
+    payload JSON                         -- outcome: done, compensated, or the code of the error
 );
 
 CREATE TABLE IF NOT EXISTS usage (       -- raw samples; instance_id NULL is the host itself; cpu_used in cores
@@ -64,7 +64,7 @@ FROM hours GROUP BY hour_at, host, instance_id;
 COMMENT ON VIEW usage_hourly IS 'use by hour, host and instance (NULL: the host itself), raw and rolled-up samples together';
 
 CREATE OR REPLACE VIEW step_durations AS
-SELECT verb, step, driver, count(*) AS runs, count(*) FILTER (outcome <> 'done') AS failures,
+SELECT verb, step, driver, count(*) AS runs, count(*) FILTER (outcome NOT IN ('done', 'compensated')) AS failures,
        max(attempt) AS attempts_max, round(avg(duration_s), 3) AS mean_s,
        round(quantile_cont(duration_s, 0.5), 3) AS p50_s, round(quantile_cont(duration_s, 0.95), 3) AS p95_s,
        round(max(duration_s), 3) AS max_s
@@ -72,16 +72,17 @@ FROM steps GROUP BY ALL;
 COMMENT ON VIEW step_durations IS 'how long each step takes, by verb and driver, and how often it failed';
 
 CREATE OR REPLACE VIEW operation_durations AS
-SELECT verb, to_state AS state, count(*) AS operations, round(avg(duration_s), 3) AS mean_s,
+SELECT verb, to_state AS state, count(*) AS operations,
+       round(quantile_cont(waited_s, 0.5), 3) AS waited_p50_s, round(avg(duration_s), 3) AS mean_s,
        round(quantile_cont(duration_s, 0.5), 3) AS p50_s, round(quantile_cont(duration_s, 0.95), 3) AS p95_s,
        round(max(duration_s), 3) AS max_s
 FROM events WHERE kind = 'operation' GROUP BY ALL;
-COMMENT ON VIEW operation_durations IS 'how operations ended and how long they took from request to end';
+COMMENT ON VIEW operation_durations IS 'how operations ended, how long they waited for a worker, and how long they took from request to end';
 
 CREATE OR REPLACE VIEW failures AS
-SELECT occurred_at, verb, step, instance, host, driver, attempt, duration_s, error, operation_id
-FROM steps WHERE outcome <> 'done';
-COMMENT ON VIEW failures IS 'every step that did not succeed, with its error';
+SELECT occurred_at, verb, step, instance, host, driver, attempt, duration_s, outcome, operation_id
+FROM steps WHERE outcome NOT IN ('done', 'compensated');
+COMMENT ON VIEW failures IS 'every step that did not succeed; outcome is the code of its error';
 
 CREATE OR REPLACE VIEW instance_history AS
 SELECT instance_id, occurred_at, outbox_id, kind, instance, owner, host, verb, from_state, to_state,
@@ -89,7 +90,7 @@ SELECT instance_id, occurred_at, outbox_id, kind, instance, owner, host, verb, f
 FROM events WHERE instance_id IS NOT NULL
 UNION ALL BY NAME
 SELECT instance_id, occurred_at, outbox_id, 'step' AS kind, instance, host, verb,
-       step, attempt, duration_s, outcome, error, operation_id
+       step, attempt, duration_s, outcome, operation_id
 FROM steps WHERE instance_id IS NOT NULL;
 COMMENT ON VIEW instance_history IS 'all that happened to each instance: state changes, operations, steps';
 
