@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from control.hosts import HostRecord
-from control.operations import Operation
 from prefect import task
 
 from control import access, datastores, drift, hosts, requests
 from control import reconcile as rows
+from control.hosts import HostRecord
+from control.operations import Operation
 from core.clock import now
 from core.errors import CredentialRejected, RackflowError, Unreachable
 from core.ids import on_host
@@ -29,19 +29,22 @@ HOSTS_AT_ONCE = 32
 async def reconcile_hosts(ids: Sequence[str]) -> list[str]:
     """Look at the hosts of each operation of the batch, many at a time."""
     rt = runtime()
-    done = []
-    for op in await load(ids):
-        names = op.parameters.get("hosts") or None
-        records = [r for r in await rt.store.read(lambda c, n=names: hosts.records(c, n)) if r.driver]
-        slots = asyncio.Semaphore(HOSTS_AT_ONCE)
+    ops = await load(ids)
+    await asyncio.gather(*(_sweep(rt, op) for op in ops))
+    return [op.id for op in ops]
 
-        async def one(sequence: int, record: HostRecord, op: Operation = op, slots: asyncio.Semaphore = slots) -> bool:
-            async with slots:
-                return await run_step(op, sequence, "observe", record.name, lambda _: look_at(rt, record))
 
-        await asyncio.gather(*(one(i, r) for i, r in enumerate(records, 1)))
-        done.append(op.id)
-    return done
+async def _sweep(rt: Runtime, op: Operation) -> None:
+    """Look at the hosts that an operation names, or at all; one that is still being enrolled is left to that."""
+    records = await rt.store.read(lambda c: hosts.records(c, op.parameters.get("hosts") or None))
+    slots = asyncio.Semaphore(HOSTS_AT_ONCE)
+
+    async def one(sequence: int, record: HostRecord) -> bool:
+        async with slots:
+            return await run_step(op, sequence, "observe", record.name, lambda _: look_at(rt, record))
+
+    enrolled = [r for r in records if r.driver and r.state is not HostState.ENROLLING]
+    await asyncio.gather(*(one(sequence, record) for sequence, record in enumerate(enrolled, 1)))
 
 
 async def look_at(rt: Runtime, record: HostRecord) -> Seen:
@@ -126,13 +129,13 @@ async def _usage(
     if rt.analytics is None:
         return
     at = now()
-    base = {"at": at, "host": record.name, "disk_total_mib": None, "disk_free_mib": None}
+    base: dict[str, Any] = {"at": at, "host": record.name, "disk_total_mib": None, "disk_free_mib": None}
     samples = [
         {**base, "instance_id": o.instance_id, "cpus": o.cpus, "cpu_used": rt.cpu_used(o.name, o.cpu_seconds, at),
          "memory_mib": o.memory_mib, "memory_used_mib": o.memory_used_mib}
         for o in seen if o.instance_id
     ]  # fmt: skip
-    used = [s["cpu_used"] for s in samples if s["cpu_used"] is not None]
+    used = [float(s["cpu_used"]) for s in samples if s["cpu_used"] is not None]
     whole = {
         **base,
         "instance_id": None,
