@@ -52,7 +52,7 @@ def from_validation(error: ValidationError, model: type[BaseModel], text: Text) 
     for detail in error.errors(include_url=False):
         loc = _in_text(detail["loc"], text, model)
         if detail["type"] != DUPLICATE:  # found again, for all nouns at once, by `duplicates`
-            yield Problem(text.line(loc), field_name(loc, text.data), _message(detail, model))
+            yield Problem(text.line(loc), field_name(loc, text.data), message(detail, model))
 
 
 def duplicates(text: Text, nouns: Sequence[str]) -> Iterator[Problem]:
@@ -138,10 +138,11 @@ def _bare(annotation: Any) -> Any:
     return annotation
 
 
-def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:
+def message(detail: ErrorDetails, model: type[BaseModel] | None) -> str:
+    """Say one of pydantic's errors in plain words; model: what the whole text should be, for hints."""
     kind, loc = detail["type"], detail["loc"]
     if kind == "extra_forbidden":
-        return _unknown(str(loc[-1]), model_at(model, loc[:-1]))
+        return _unknown(str(loc[-1]), model_at(model, loc[:-1]) if model else None)
     said = _WORDS.get(kind)
     if kind == "string_pattern_mismatch" and loc[-1] in _NAMES:
         said = _NAME_FORM
