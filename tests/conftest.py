@@ -1,0 +1,53 @@
+"""What all tests share: their order, the list of live suites at the end, and a lab for those that need hosts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import stages
+from tests.labs import Lab
+
+_SUITES = pytest.StashKey[dict[str, set[str]]]()
+_DEFAULT_DIR = "/var/tmp/rackflow-lab"
+_TEST_DIR = "/var/tmp/rackflow-test-lab"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    stages.mark_live(items)
+    items.sort(key=stages.order)
+    config.stash[_SUITES] = stages.staged(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    result = yield
+    stages.stop_between_stages(item, nextitem)
+    return result
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    suites = config.stash.get(_SUITES, {})
+    if suites and not config.option.collectonly:
+        terminalreporter.section("live suites, and those with databases or Prefect")
+        for line in stages.suite_lines(suites, terminalreporter.stats):
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """Two KVM and two LXD hosts, their LXD not initialised; removed at the end.
+
+    RACKFLOW_TEST_KEEP_LAB=1 uses the lab in LAB_DIR, brings it up if need be, and leaves it: for quick repeats.
+    """
+    keep = os.environ.get("RACKFLOW_TEST_KEEP_LAB") == "1"
+    found = Lab(Path(os.environ.get("LAB_DIR") or _DEFAULT_DIR) if keep else Path(_TEST_DIR))
+    found.call("up", "kvm:2", "lxd:2")
+    yield found
+    if not keep:
+        found.call("down")
+        found.call("check")

@@ -1,0 +1,1 @@
+"""Against real libvirt, LXD and sshd, in the lab."""
