@@ -121,6 +121,8 @@ def images_command(name: Annotated[str, typer.Argument(help="tiny (seconds) or d
         raise typer.BadParameter(f"{name!r} is none of: {', '.join(images.RECIPES)}")
     settings = load()
     built = images.build(settings, name)
+    if built:
+        centre.refresh_blueprint(settings)
     say(f"{name}: {'built' if built else 'is there'}")
     for recipe in images.RECIPES[name]:
         for file in recipe.files:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab import keys
 from lab.images import BUSYBOX, TINY, image_path
-from lab.preflight import available_memory_mib
+from lab.preflight import memory_mib
 from lab.settings import LabSettings
 from lab.topology import LabHost, Topology
 
@@ -16,9 +16,9 @@ _DECLARED_CPUS = 8  # every host shows the whole machine's; a rack server's numb
 
 def write_blueprint(settings: LabSettings, topology: Topology) -> Path:
     """Write it and return its path; sizes are declared, since every host reports the whole machine's."""
-    memory_mib = declared_memory_mib(len(topology.hosts))
+    share_mib = declared_memory_mib(len(topology.hosts))
     parts = ["# Written by `lab up`: all that `rackflow apply -f` needs to make a cloud of this lab.", "hosts:"]
-    parts += [_host(settings, host, memory_mib) for host in topology.hosts]
+    parts += [_host(settings, host, share_mib) for host in topology.hosts]
     parts.append(_NETWORKS.format(net=settings.net))
     parts.append("images:")
     parts += [_image(settings, "tiny", "vm", TINY, "min_memory: 112MiB")]
@@ -29,12 +29,11 @@ def write_blueprint(settings: LabSettings, topology: Topology) -> Path:
 
 
 def declared_memory_mib(hosts: int) -> int:
-    """Return a host's share: three quarters of what is available, in steps of 256 MiB, 512 MiB to 16 GiB."""
-    available = available_memory_mib()
-    return max(512, min(16384, available * 3 // 4 // hosts // 256 * 256))
+    """Return a host's share: three quarters of this machine's, in steps of 256 MiB, 512 MiB to 16 GiB."""
+    return max(512, min(16384, memory_mib("MemTotal") * 3 // 4 // hosts // 256 * 256))
 
 
-def _host(settings: LabSettings, host: LabHost, memory_mib: int) -> str:
+def _host(settings: LabSettings, host: LabHost, share_mib: int) -> str:
     lines = [
         f"- name: {host.name}",
         f"  address: {settings.management(host.last_octet)}",
@@ -43,7 +42,7 @@ def _host(settings: LabSettings, host: LabHost, memory_mib: int) -> str:
         f"  key_file: {settings.key}",
         f"  fingerprint: {keys.fingerprint(settings, host)}",
         f"  cpus: {_DECLARED_CPUS}",
-        f"  memory: {memory_mib}MiB",
+        f"  memory: {share_mib}MiB",
     ]
     if host.kind == "lxd":
         gateway = settings.containers(host.number).replace(".0/24", ".1/24")

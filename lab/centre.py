@@ -41,12 +41,20 @@ def up(settings: LabSettings, words: list[str], say: Callable[[str], None]) -> b
         if present.hosts != wanted.hosts:
             have = ", ".join(f"{host.name} {host.kind}" for host in present.hosts)
             raise Conflict(f"a lab with other hosts is up ({have})", "lab", fix="take it down first: lab down")
+        refresh_blueprint(settings)
         return any(_each(present.hosts, lambda host: start(settings, host)))
     if leftovers.find(settings):
         say("removing what an earlier lab left")
         down(settings)
     _create(settings, wanted)
     return True
+
+
+def refresh_blueprint(settings: LabSettings) -> None:
+    """Write lab.yaml again if there is a lab: it names the images by their checksums, and they may be new."""
+    present = read(settings)
+    if present.complete:
+        write_blueprint(settings, present)
 
 
 def _create(settings: LabSettings, topology: Topology) -> None:

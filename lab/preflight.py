@@ -47,10 +47,10 @@ def problems(*, packages: bool = True, ports: Sequence[int] = (), folder: Path |
     return [*found, *(_packages() if packages else ())]
 
 
-def available_memory_mib() -> int:
-    """Return what could be used now without swapping."""
+def memory_mib(field: str = "MemAvailable") -> int:
+    """Return a field of /proc/meminfo; by default what could be used now without swapping."""
     for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) // 1024
     return 0
 
@@ -125,7 +125,7 @@ def _modprobe(module: str) -> bool:
 
 
 def _memory() -> Problem | None:
-    available = available_memory_mib()
+    available = memory_mib()
     if available >= MEMORY_MIB:
         return None
     return Problem(f"only {available} MiB of memory available", f"{MEMORY_MIB} MiB are needed")

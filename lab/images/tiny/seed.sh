@@ -26,12 +26,15 @@ keys_in() { # FILE...: whatever looks like a public key, however it is quoted
   grep -oEh '(ssh-[a-z0-9]+|ecdsa-[a-z0-9-]+) AAAA[A-Za-z0-9+/=]+' "$@" 2> /dev/null
 }
 
-commands_in() { # USER-DATA: a script as it is; the plain lines under runcmd of a cloud-config
-  if head -n 1 "$1" | grep -q '^#!'; then
-    cat "$1"
-    return
-  fi
-  awk '/^[^ #-]/ {inside = 0} /^runcmd:/ {inside = 1; next} inside && /^ *- / {sub(/^ *- */, ""); print}' "$1"
+commands_in() { # USER-DATA: scripts as they are, the plain lines under runcmd of a cloud-config; also as parts of one message
+  awk '
+    /^--rackflow-/ {script = list = 0; next}
+    /^#!/ {script = 1}
+    script {print; next}
+    /^[^ #-]/ {list = 0}
+    /^runcmd:/ {list = 1; next}
+    list && /^ *- / {sub(/^ *- */, ""); print}
+  ' "$1"
 }
 
 read_nocloud() {
