@@ -61,6 +61,7 @@ class WorkerSettings:
     look_s: float = 2.0  # for expired claims
     instances_per_host: int = 8  # concurrent steps on one host
     step_deadline_s: float = 120.0
+    stop_s: float = 10.0  # running flows get this long to end when the worker is told to stop
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,6 @@ class Settings:
     api_host: str = "127.0.0.1"
     api_port: int = 4210
     prefect_port: int = 4200
-    postgres_port: int = 4232
     work_pool: str = "rackflow"
     reconcile_every_s: int = 60
     drivers: DriverSettings = field(default_factory=DriverSettings)
