@@ -33,10 +33,11 @@ class Enrollment:
         self.rt, self.op, self.record = rt, op, record
         self.facts: HostFacts | None = None
         self.seen: tuple[Capabilities, Capacity] | None = None
+        self.is_simulated = record.spec.get("driver") == "fake"
 
     async def pin(self, _: Operation) -> Seen:
         """Compare the host key with the fingerprint asked for, then pin it."""
-        if self.record.driver == "fake" or (self.record.host_key and not self.record.spec.get("fingerprint")):
+        if self.is_simulated or (self.record.host_key and not self.record.spec.get("fingerprint")):
             return Seen(False)
         key = await scan_host_key(self.record.address, self.record.port)
         wanted = self.record.spec.get("fingerprint")
@@ -102,7 +103,7 @@ class Enrollment:
 
     async def _facts(self) -> HostFacts:
         if self.facts is None:
-            if self.record.driver == "fake":
+            if self.is_simulated:
                 transport = (await self.rt.pool.get("fake", self.rt.endpoint(self.record))).transport
             else:
                 transport = await self.rt.pool.transport(self.rt.endpoint(self.record))
