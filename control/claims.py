@@ -134,7 +134,7 @@ def _lock_claimable(c: sa.Connection, epochs: dict[str, int]) -> list[sa.RowMapp
 
 
 def _without_busy_subjects(c: sa.Connection, rows: list[sa.RowMapping]) -> list[sa.RowMapping]:
-    """Leave out what waits behind another unfinished operation of the same subject; one of several that wait goes on."""
+    """Leave out what waits behind another unfinished operation of its subject; of several that wait one goes on."""
     waiting = {row["subject"] for row in rows if row["open_subject"] is None}
     busy = {
         row["open_subject"]

@@ -128,7 +128,7 @@ def record_enrolled(
     c: sa.Connection, op: Operation, host_id: str, *, driver: str, host_key: str, facts: dict[str, Any],
     capabilities: dict[str, Any], cpus: float, memory_mib: int,
 ) -> None:  # fmt: skip
-    """Write what enrollment found: the host is ready, unless an operator disabled it. Declared capacity wins. Raise Stale."""
+    """Write what enrollment found: the host is ready, unless it is disabled. Declared capacity wins. Raise Stale."""
     guard(c, [op])
     host = get(c, host_id)
     state = HostState.DISABLED if host.state is HostState.DISABLED else HostState.READY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import sqlalchemy as sa
@@ -129,7 +130,7 @@ def ensure(c: sa.Connection, principal: Principal, spec: NetworkSpec) -> tuple[s
 def _check(c: sa.Connection, spec: NetworkSpec, cluster_id: str | None) -> None:
     """Raise Conflict for ranges that overlap and for a second default network of a kind."""
     items = _wanted_ranges(spec)
-    for one, other in zip(items, items[1:], strict=False):
+    for one, other in pairwise(items):
         if other.first <= one.last:
             raise Conflict(f"ranges of network {spec.name} overlap", f"network/{spec.name}")
     for net in records(c).values():

@@ -14,20 +14,34 @@ import sqlalchemy as sa
 from control import endings, outbox, sql, tables
 from control.access import Principal, require
 from control.claims import (
-    active_of, claim_pending, claim_stands, drop_claim, release, renew_claim, set_flow_run,
+    active_of,
+    claim_pending,
+    claim_stands,
+    drop_claim,
+    release,
+    renew_claim,
+    set_flow_run,
 )  # fmt: skip
 from control.ledger import Operation, Stale, Step, get, guard, operation_of, stale_among
 from control.operation_views import list_, show
 from control.steps import (
-    begin_step, begin_steps, end_step, end_steps, fail_step, fail_steps, steps_of, undo_step, undo_steps,
+    begin_step,
+    begin_steps,
+    end_step,
+    end_steps,
+    fail_step,
+    fail_steps,
+    steps_of,
+    undo_step,
+    undo_steps,
 )  # fmt: skip
 from core.clock import now
 from core.errors import Conflict, NotFound, RackflowError
-from core.states import UNFINISHED, OperationState
+from core.states import UNFINISHED, OperationState, Verb
 
 __all__ = [
-    "Operation", "Stale", "Step", "active_of", "begin_step", "begin_steps", "cancel", "claim_pending", "claim_stands",
-    "compensating", "drop_claim", "end_step", "end_steps", "fail_step", "fail_steps", "finish", "finish_all", "get",
+    "Operation", "Stale", "Step", "active_of", "begin_step", "begin_steps", "cancel", "cancel_all", "claim_pending",
+    "claim_stands", "compensating", "drop_claim", "end_step", "end_steps", "fail_step", "fail_steps", "finish", "finish_all", "get",
     "is_cancelled", "list_", "postpone", "release", "renew_claim", "set_flow_run", "set_parameters", "show",
     "stale_among", "steps_of", "undo_step", "undo_steps",
 ]  # fmt: skip
@@ -117,11 +131,31 @@ def cancel(c: sa.Connection, principal: Principal, operation_id: str) -> Operati
 
 
 def cancel_all(c: sa.Connection, ops: Sequence[Operation], reason: str) -> None:
-    """Cancel unfinished operations whose rows the caller has locked."""
-    waiting = [op for op in ops if op.state is OperationState.PENDING and op.claimed_by is None]
-    running = [op.id for op in ops if op not in waiting]
-    sql.run_in(c, running, lambda part: sa.update(_T).where(_T.c.id.in_(part)).values(cancel_requested=True))
-    error = Conflict(reason).to_dict()
-    _end(c, [(op, OperationState.CANCELLED, {**error, "code": "cancelled"}) for op in waiting])
-    for op in waiting:
+    """Cancel unfinished operations whose rows the caller has locked.
+
+    What nobody has begun ends at once. What is running, or has left something on a host and waits for its next try, is
+    asked to be undone: it is due now, and its worker sees the request.
+    """
+    on_host = _placed(c, ops)
+    pending = [op for op in ops if op.state is OperationState.PENDING and op.claimed_by is None]
+    at_once = [op for op in pending if op.id not in on_host]
+    others = [op.id for op in ops if op not in at_once]
+    sql.run_in(
+        c, others,
+        lambda part: sa.update(_T).where(_T.c.id.in_(part))
+        .values(cancel_requested=True, not_before=None, after_id=None),
+    )  # fmt: skip
+    error = {**Conflict(reason).to_dict(), "code": "cancelled"}
+    _end(c, [(op, OperationState.CANCELLED, error) for op in at_once])
+    for op in at_once:
         endings.never_ran(c, op, reason)
+
+
+def _placed(c: sa.Connection, ops: Sequence[Operation]) -> set[str]:
+    """Return the ids of those deploys whose instance is on a host already."""
+    t = tables.instance
+    deploys = {op.subject_id: op.id for op in ops if op.verb is Verb.DEPLOY}
+    rows = sql.fetch_in(
+        c, deploys, lambda part: sa.select(t.c.id).where(t.c.id.in_(part), t.c.host_id.is_not(None))
+    )
+    return {deploys[row["id"]] for row in rows}

@@ -52,10 +52,10 @@ def translate(error: Exception) -> Exception:
         found: RackflowError = HostFault(
             f"the state database cannot be written: {error.orig}", "database", seen, "free disk space"
         )
-    elif "locked" in text or _lost_race(error) and not isinstance(error, sa.exc.IntegrityError):
-        found = Busy("the state database is busy with other writers", "database", seen, "try again")
     elif isinstance(error, sa.exc.IntegrityError):
         found = Conflict("the change clashes with another one that was made meanwhile", "database", seen, "look again")
+    elif "locked" in text or _lost_race(error):
+        found = Busy("the state database is busy with other writers", "database", seen, "try again")
     elif isinstance(error, sa.exc.DataError):
         found = Invalid("a value does not fit into the state database", "database", seen)
     elif isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):

@@ -1,7 +1,7 @@
 """The tables of the state of record, for SQLite, PostgreSQL and MariaDB/MySQL.
 
-Times are aware UTC. A column `live_name` / `open_subject` holds its value while the row is alive and NULL afterwards, so
-that a unique index keeps one live row per name and at most one unfinished operation per subject on all three databases.
+Times are aware UTC. A column `live_name` / `open_subject` holds its value while the row is alive and NULL afterwards,
+so that a unique index keeps one live row per name and at most one unfinished operation per subject on every database.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ cluster = sa.Table(
 
 host = sa.Table(
     "host", metadata, _id(), _name(), sa.Column("live_name", sa.String(63), unique=True),
-    _ref("cluster_id", "cluster", nullable=False), sa.Column("driver", sa.String(16), nullable=False),  # "" until enrolled
+    # "" until enrolled
+    _ref("cluster_id", "cluster", nullable=False), sa.Column("driver", sa.String(16), nullable=False),
     sa.Column("address", sa.String(255), nullable=False), sa.Column("port", sa.Integer, nullable=False),
     sa.Column("user", sa.String(63), nullable=False), sa.Column("key_file", sa.String(1024), nullable=False),
     sa.Column("host_key", sa.String(1024), nullable=False),  # pinned
@@ -125,7 +126,8 @@ address_range = sa.Table(  # host_id NULL: good on every host
 image = sa.Table(
     "image", metadata, _id(), _name(), sa.Column("live_name", sa.String(63), unique=True),
     sa.Column("kind", sa.String(16), nullable=False), sa.Column("state", sa.String(16), nullable=False, index=True),
-    sa.Column("source", sa.String(2048), nullable=False), sa.Column("sha256", sa.String(64), nullable=False, index=True),
+    sa.Column("source", sa.String(2048), nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False, index=True),
     sa.Column("format", sa.String(16), nullable=False), sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("virtual_size_mib", sa.Integer, nullable=False), sa.Column("min_memory_mib", sa.Integer, nullable=False),
     _json("spec"), _json("labels"), _maybe_json("error"), _at("created_at"), _at("updated_at"),
@@ -153,7 +155,8 @@ instance = sa.Table(  # host_id set = its cpu, memory and disk are reserved ther
 )  # fmt: skip
 
 lease = sa.Table(
-    "lease", metadata, _id(), _ref("network_id", "network", nullable=False), _ref("instance_id", "instance", nullable=False),
+    "lease", metadata, _id(), _ref("network_id", "network", nullable=False),
+    _ref("instance_id", "instance", nullable=False),
     sa.Column("nic_index", sa.Integer, nullable=False), sa.Column("mac", sa.String(17), nullable=False, unique=True),
     sa.Column("address", sa.String(64)),  # NULL: DHCP
     sa.Column("prefix_length", sa.Integer, nullable=False), sa.Column("gateway", sa.String(64), nullable=False),
@@ -169,12 +172,14 @@ user = sa.Table(
 )  # fmt: skip
 
 token = sa.Table(  # only a hash is kept (the token has 256 random bits, so SHA-256 is enough)
-    "token", metadata, _id(), _ref("user_id", "account", nullable=False), sa.Column("sha256", sa.String(64), nullable=False, unique=True),
+    "token", metadata, _id(), _ref("user_id", "account", nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False, unique=True),
     _name("label", 255), _at("created_at"), _at("expires_at", nullable=True),
 )  # fmt: skip
 
 request = sa.Table(
-    "request", metadata, _id(), _ref("user_id", "account", nullable=False), sa.Column("source", sa.String(32), nullable=False),
+    "request", metadata, _id(), _ref("user_id", "account", nullable=False),
+    sa.Column("source", sa.String(32), nullable=False),
     sa.Column("idempotency_key", sa.String(255), unique=True),  # user id + ":" + key
     sa.Column("body_sha256", sa.String(64), nullable=False), _at("created_at"),
 )  # fmt: skip
@@ -185,7 +190,8 @@ worker = sa.Table(  # a claim: judged by the database's clock
 
 operation = sa.Table(
     "operation", metadata, _id(), _ref("request_id", "request", nullable=False),
-    sa.Column("verb", sa.String(16), nullable=False), sa.Column("subject", sa.String(96), nullable=False, index=True),  # "instance/<id>"
+    # "instance/<id>"
+    sa.Column("verb", sa.String(16), nullable=False), sa.Column("subject", sa.String(96), nullable=False, index=True),
     sa.Column("subject_name", sa.String(63), nullable=False),
     sa.Column("open_subject", sa.String(96), unique=True),
     sa.Column("after_id", sa.String(20), index=True),  # a delete waits for the operation that it cancelled
@@ -199,7 +205,8 @@ operation = sa.Table(
 )  # fmt: skip
 
 step = sa.Table(
-    "step", metadata, _id(), _ref("operation_id", "operation", nullable=False), sa.Column("sequence", sa.Integer, nullable=False),
+    "step", metadata, _id(), _ref("operation_id", "operation", nullable=False),
+    sa.Column("sequence", sa.Integer, nullable=False),
     _name(), sa.Column("host", sa.String(63), nullable=False), sa.Column("state", sa.String(16), nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False), sa.Column("changed", sa.Boolean),
     _at("started_at", nullable=True), _at("finished_at", nullable=True), _maybe_json("evidence"),
@@ -214,8 +221,10 @@ decision = sa.Table(
 )  # fmt: skip
 
 drift = sa.Table(
-    "drift", metadata, _id(), sa.Column("subject", sa.String(96), nullable=False, index=True), sa.Column("host", sa.String(63), nullable=False),
-    sa.Column("kind", sa.String(32), nullable=False), _json("recorded"), _json("seen"), sa.Column("policy", sa.String(16), nullable=False),
+    "drift", metadata, _id(), sa.Column("subject", sa.String(96), nullable=False, index=True),
+    sa.Column("host", sa.String(63), nullable=False),
+    sa.Column("kind", sa.String(32), nullable=False), _json("recorded"), _json("seen"),
+    sa.Column("policy", sa.String(16), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),  # open, repaired, gone
     _at("since_at"), _at("closed_at", nullable=True),
 )  # fmt: skip
@@ -223,7 +232,8 @@ drift = sa.Table(
 outbox = sa.Table(  # lifecycle events on their way to DuckDB; also read by `events`
     "outbox", metadata,
     sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
-    _at("at"), sa.Column("kind", sa.String(32), nullable=False), sa.Column("subject", sa.String(96), nullable=False, index=True),
+    _at("at"), sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("subject", sa.String(96), nullable=False, index=True),
     _json("payload"), sa.Column("moved", sa.Boolean, nullable=False, index=True),
 )  # fmt: skip
 

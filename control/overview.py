@@ -1,0 +1,25 @@
+"""How much of everything there is, by state: for status pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from control import tables
+from core.states import UNFINISHED
+
+
+def counts(c: sa.Connection) -> dict[str, dict[str, int]]:
+    """Return {"hosts", "instances", "operations"}, each state -> how many; live ones, unfinished operations."""
+    host, instance, operation = tables.host, tables.instance, tables.operation
+    return {
+        "hosts": _by_state(c, host, host.c.live_name.is_not(None)),
+        "instances": _by_state(c, instance, instance.c.live_name.is_not(None)),
+        "operations": _by_state(c, operation, operation.c.state.in_(UNFINISHED)),
+    }
+
+
+def _by_state(c: sa.Connection, table: sa.Table, which: sa.ColumnElement[Any]) -> dict[str, int]:
+    rows = c.execute(sa.select(table.c.state, sa.func.count()).where(which).group_by(table.c.state).order_by(table.c.state))
+    return {str(state): int(count) for state, count in rows}

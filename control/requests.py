@@ -1,0 +1,151 @@
+"""The one door for requests, whoever asks: API, command line, Prefect's forms and schedules."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from blueprints.common import Spec
+from control import sql, tables
+from control.accept import change, deploy, host, image
+from control.accept.draft import Acceptor, Draft
+from control.access import Principal, sees_all
+from control.ledger import Operation, operation_of
+from control.operation_views import list_ as list_operations
+from core.clock import now, rfc3339
+from core.errors import Conflict, NotFound
+from core.ids import new_id
+from core.states import OperationState, Verb
+
+_T, _OP = tables.request, tables.operation
+ACCEPTORS: dict[Verb, Acceptor] = {
+    Verb.DEPLOY: deploy.accept,
+    Verb.START: change.acceptor(Verb.START),
+    Verb.STOP: change.acceptor(Verb.STOP),
+    Verb.DELETE: change.acceptor(Verb.DELETE),
+    Verb.ENROLL: host.enroll,
+    Verb.RETIRE: host.retire,
+    Verb.RECONCILE: host.reconcile,
+    Verb.IMPORT: image.import_,
+    Verb.STAGE: image.stage,
+    Verb.REMOVE: image.remove,
+}
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What a request led to. repeated: it had been made before, this is the answer given then."""
+
+    request_id: str
+    operations: list[Operation]
+    repeated: bool
+
+
+def submit(
+    c: sa.Connection, principal: Principal, verb: Verb, body: Mapping[str, Any], *, source: str,
+    idempotency_key: str | None = None,
+) -> Accepted:  # fmt: skip
+    """Enter a request into the ledger: all of it or nothing. source: api, cli, prefect, reconcile, …
+
+    The same key with the same body gives the first answer again. Raise Invalid, NotFound, Denied, Conflict.
+    """
+    key = _key(principal, idempotency_key)
+    digest = _digest(verb, body)
+    if key is not None and (earlier := _earlier(c, key, digest)) is not None:
+        return earlier
+    drafts = ACCEPTORS[verb](c, principal, body)
+    known = [draft.existing for draft in drafts if draft.existing is not None]
+    if len(known) == len(drafts):
+        return Accepted(known[0].request_id, known, True)
+    request_id = new_id()
+    sql.insert(c, _T, [{
+        "id": request_id, "user_id": principal.id, "source": source[:32], "idempotency_key": key,
+        "body_sha256": digest, "created_at": now(),
+    }])  # fmt: skip
+    entered = _enter(c, principal, verb, request_id, [draft for draft in drafts if draft.existing is None])
+    return Accepted(request_id, [*known, *entered], False)
+
+
+def _key(principal: Principal, key: str | None) -> str | None:
+    """Return the key as it is kept: an account's keys are its own; a long one is kept by its hash."""
+    if not key:
+        return None
+    short = key if len(key) <= 200 else hashlib.sha256(key.encode()).hexdigest()
+    return f"{principal.id}:{short}"
+
+
+def _digest(verb: Verb, body: Mapping[str, Any]) -> str:
+    def plain(value: Any) -> Any:
+        return value.model_dump(mode="json") if isinstance(value, Spec) else str(value)
+
+    text = json.dumps([verb, body], sort_keys=True, default=plain, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _earlier(c: sa.Connection, key: str, digest: str) -> Accepted | None:
+    row = c.execute(sa.select(_T.c.id, _T.c.body_sha256).where(_T.c.idempotency_key == key)).one_or_none()
+    if row is None:
+        return None
+    if row.body_sha256 != digest:
+        raise Conflict(
+            "this idempotency key was used for another request", f"request/{row.id}", {"request": row.id},
+            "use a new key for a new request",
+        )  # fmt: skip
+    ops = c.execute(sa.select(_OP).where(_OP.c.request_id == row.id).order_by(_OP.c.id)).mappings()
+    return Accepted(row.id, [operation_of(op) for op in ops], True)
+
+
+def _enter(
+    c: sa.Connection, principal: Principal, verb: Verb, request_id: str, drafts: Sequence[Draft]
+) -> list[Operation]:
+    at = now()
+    ids = sorted(new_id() for _ in drafts)  # so that a later look finds them in the order asked for
+    rows = [
+        {
+            "id": row_id, "request_id": request_id, "verb": verb, "subject": draft.subject,
+            "subject_name": draft.subject_name, "open_subject": None if draft.waits_for_subject else draft.subject,
+            "after_id": draft.after_id, "asked_by": principal.name, "parameters": draft.parameters,
+            "state": OperationState.PENDING, "reason": "", "error": None, "epoch": draft.epoch, "claimed_by": None,
+            "flow_run_id": None, "cancel_requested": False, "attempts": 0, "not_before": None, "created_at": at,
+            "started_at": None, "finished_at": None,
+        }
+        for row_id, draft in zip(ids, drafts, strict=True)
+    ]  # fmt: skip
+    sql.insert(c, _OP, rows)
+    return [operation_of(row) for row in rows]
+
+
+def show(c: sa.Connection, principal: Principal, request_id: str, *, steps: bool = False) -> dict[str, Any]:
+    """Return a request with its operations. Raise NotFound."""
+    u = tables.user
+    row = c.execute(
+        sa.select(_T, u.c.name.label("asked_by")).where(_T.c.user_id == u.c.id, _T.c.id == request_id)
+    ).mappings().one_or_none()  # fmt: skip
+    if row is None or not (sees_all(principal) or row["user_id"] == principal.id):
+        raise NotFound(f"there is no request {request_id}", f"request/{request_id}")
+    return {
+        "id": row["id"], "source": row["source"], "asked_by": row["asked_by"], "created_at": rfc3339(row["created_at"]),
+        "operations": list_operations(c, principal, request=request_id, steps=steps),
+    }  # fmt: skip
+
+
+def list_(
+    c: sa.Connection, principal: Principal, *, limit: int | None = 100, after: str | None = None
+) -> list[dict[str, Any]]:
+    """Return requests, newest first, with the number of their operations. after: the id of the last one seen."""
+    u, count = tables.user, sa.func.count(_OP.c.id).label("operations")
+    statement = (
+        sa.select(_T.c.id, _T.c.source, _T.c.created_at, u.c.name.label("asked_by"), count)
+        .select_from(_T.join(u, u.c.id == _T.c.user_id).outerjoin(_OP, _OP.c.request_id == _T.c.id))
+        .group_by(_T.c.id, _T.c.source, _T.c.created_at, u.c.name).order_by(_T.c.id.desc()).limit(limit)
+    )  # fmt: skip
+    if not sees_all(principal):
+        statement = statement.where(_T.c.user_id == principal.id)
+    if after is not None:
+        statement = statement.where(_T.c.id < after)
+    return [{**row, "created_at": rfc3339(row["created_at"])} for row in c.execute(statement).mappings()]
