@@ -1,0 +1,130 @@
+"""Which fields of each noun stand in its table, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rackflow_cli import words
+
+Row = Mapping[str, Any]
+
+STATE_STYLES = {
+    "running": "green", "ready": "green", "done": "green", "fits": "green", "chosen": "bold green",
+    "pending": "yellow", "staging": "yellow", "starting": "yellow", "stopping": "yellow", "deleting": "yellow",
+    "importing": "yellow", "enrolling": "yellow", "compensating": "yellow", "copying": "yellow", "open": "yellow",
+    "held": "bold red", "failed": "bold red", "faulty": "bold red", "unreachable": "bold red", "corrupt": "bold red",
+    "compensated": "red", "no": "red",
+    "stopped": "dim", "disabled": "dim", "cancelled": "dim", "retired": "dim",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Column:
+    """key: field, with dots for fields inside; wide: only with -o wide; rare: only if some row has it."""
+
+    header: str
+    key: str
+    form: Callable[[Any], str] = words.text
+    wide: bool = False
+    rare: bool = False
+    right: bool = False
+    state: bool = False
+
+    def value(self, row: Row) -> Any:
+        """Return the raw value in a row, None where there is none."""
+        found: Any = row
+        for name in self.key.split("."):
+            found = found.get(name) if isinstance(found, Mapping) else None
+        return found
+
+
+def _hosts(found: Any) -> str:
+    return words.text([entry.get("host") for entry in found or ()])
+
+
+def _copies(found: Any) -> str:
+    """Say on which hosts a copy is, and how one stands that is not whole."""
+    return words.text([f"{c['host']}" + ("" if c["state"] == "ready" else f" ({c['state']})") for c in found or ()])
+
+
+def _least_free(found: Any) -> str:
+    return words.mib(min((entry["free_mib"] for entry in found or ()), default=None))
+
+
+def _begin(sha256: Any) -> str:
+    return str(sha256)[:12] if sha256 else words.NOTHING
+
+
+NAME, ID = Column("NAME", "name"), Column("ID", "id", wide=True)
+STATE = Column("STATE", "state", state=True)
+AGE = Column("AGE", "created_at", words.age, right=True)
+LABELS = Column("LABELS", "labels", wide=True)
+ERROR = Column("ERROR", "error.message", rare=True)
+
+
+def _number(header: str, key: str, *, wide: bool = False) -> Column:
+    return Column(header, key, words.number, right=True, wide=wide)
+
+
+def _mib(header: str, key: str, *, wide: bool = False) -> Column:
+    return Column(header, key, words.mib, right=True, wide=wide)
+
+
+COLUMNS: dict[str, tuple[Column, ...]] = {
+    "instance": (
+        NAME, Column("KIND", "kind"), STATE, Column("HOST", "host"), Column("ADDRESSES", "addresses"),
+        _number("CPU", "cpu"), _mib("MEMORY", "memory_mib"), _mib("DISK", "disk_mib", wide=True), AGE,
+        Column("IMAGE", "image", wide=True), Column("OWNER", "owner", wide=True), LABELS, ID,
+        Column("REASON", "reason", rare=True),
+    ),
+    "host": (
+        NAME, Column("DRIVER", "driver"), STATE, Column("ADDRESS", "address"), Column("CLUSTER", "cluster"),
+        _number("CPUS", "cpus"), _number("RESERVED", "cpu_reserved", wide=True), _mib("MEMORY", "memory_mib"),
+        _mib("RESERVED", "memory_reserved_mib", wide=True), _number("INSTANCES", "instances"),
+        Column("SEEN", "seen_at", words.age, right=True), Column("USER", "user", wide=True), LABELS, ID, ERROR,
+    ),
+    "image": (
+        NAME, Column("KIND", "kind"), STATE, Column("FORMAT", "format"),
+        Column("SIZE", "size_bytes", words.size_bytes, right=True), _mib("DISK", "virtual_size_mib"), AGE,
+        Column("COPIES", "copies", _copies), Column("SHA256", "sha256", _begin), Column("SOURCE", "source", wide=True),
+        LABELS, ID, ERROR,
+    ),
+    "network": (
+        NAME, Column("BRIDGE", "bridge"), Column("ADDRESSING", "addressing"), Column("SUBNET", "subnet"),
+        _number("LEASED", "leased"), _number("FREE", "free"), Column("HOSTS", "hosts", _hosts),
+        Column("DEFAULT FOR", "default_for"), Column("GATEWAY", "gateway", wide=True),
+        Column("CLUSTER", "cluster", wide=True),
+        Column("NAMESERVERS", "nameservers", wide=True), LABELS, ID, AGE,
+    ),
+    "datastore": (
+        NAME, Column("KIND", "kind"), Column("PATH", "path"), Column("SHARED", "shared"), Column("CLUSTER", "cluster"),
+        Column("HOSTS", "hosts", _hosts), Column("FREE", "hosts", _least_free, right=True),
+        _number("OVERCOMMIT", "overcommit", wide=True), LABELS, ID, AGE,
+    ),
+    "cluster": (
+        NAME, _number("HOSTS", "hosts"), _number("CPU OVERCOMMIT", "cpu_overcommit"),
+        _number("MEMORY OVERCOMMIT", "memory_overcommit"),
+        LABELS, ID, AGE,
+    ),
+    "operation": (
+        Column("ID", "id"), Column("VERB", "verb"), Column("SUBJECT", "name"), STATE,
+        Column("ASKED BY", "asked_by"), AGE, Column("TOOK", "took_s", words.duration, right=True),
+        Column("REQUEST", "request", wide=True), Column("FLOW RUN", "flow_run", wide=True),
+        Column("REASON", "reason", rare=True), ERROR,
+    ),
+    "step": (
+        _number("#", "sequence"), Column("STEP", "name"), Column("HOST", "host"), STATE, _number("ATTEMPT", "attempt"),
+        Column("CHANGED", "changed"), Column("TOOK", "took_s", words.duration, right=True), ERROR,
+    ),
+    "drift": (
+        Column("SUBJECT", "subject"), Column("HOST", "host"), Column("KIND", "kind"), STATE,
+        Column("RECORDED", "recorded"), Column("SEEN", "seen"), Column("SINCE", "since_at", words.age, right=True),
+    ),
+}  # fmt: skip
+
+
+def with_took(row: Row) -> dict[str, Any]:
+    """Add took_s, the seconds between an operation's or step's start and end, for the tables."""
+    return {**row, "took_s": words.seconds_between(row.get("started_at"), row.get("finished_at"))}

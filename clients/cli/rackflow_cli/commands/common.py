@@ -1,0 +1,47 @@
+"""list and show, which every noun has, and delete for those that go at once."""
+
+from typing import Annotated, Any
+
+import typer
+
+from rackflow_cli.connection import part
+from rackflow_cli.names import names_of
+from rackflow_cli.options import Output
+from rackflow_cli.output import Format, show_list, show_one
+from rackflow_cli.session import session, talk
+
+
+def reads(app: typer.Typer, noun: str) -> None:
+    """Add `list` and `show` to a noun's group."""
+    name = typer.Argument(
+        metavar=noun.upper(), help="Name or id.", autocompletion=names_of(f"{noun}s"), show_default=False
+    )
+
+    @app.command("list", help=f"List the {noun}s.")
+    def list_(output: Output = Format.TABLE) -> None:
+        show_list(session.api().items(f"{noun}s"), noun, output)
+
+    @app.command("show", help=f"Show one {noun}.")
+    def show(name: Annotated[str, name], output: Output = Format.TABLE) -> None:
+        show_one(session.api().get(f"{noun}s/{part(name)}"), noun, output)
+
+
+def deletes(app: typer.Typer, noun: str) -> None:
+    """Add `delete` to the group of a noun that goes at once."""
+    names = typer.Argument(
+        metavar=noun.upper(), help="Names or ids.", autocompletion=names_of(f"{noun}s"), show_default=False
+    )
+
+    @app.command("delete", help=f"Delete {noun}s that nothing uses.")
+    def delete(names: Annotated[list[str], names]) -> None:
+        for name in names:
+            session.api().delete(f"{noun}s/{part(name)}")
+            talk(f"{noun} {name} deleted")
+
+
+def create(noun: str, spec: dict[str, Any], output: Format) -> None:
+    """Create one of a noun that is there at once, and show it."""
+    made = session.api().post(f"{noun}s", spec)
+    talk(f"{noun} {spec['name']} created")
+    if output not in (Format.TABLE, Format.WIDE):
+        show_one(made, noun, output)

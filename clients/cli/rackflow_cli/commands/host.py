@@ -1,0 +1,109 @@
+"""rackflow host …"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rackflow_cli.commands.common import reads
+from rackflow_cli.connection import part
+from rackflow_cli.errors import CliError, ExitCode
+from rackflow_cli.hostkeys import confirmed
+from rackflow_cli.names import ClusterOption, HostName, HostNames
+from rackflow_cli.operations import carry_out, show_again
+from rackflow_cli.options import WAIT_TIMEOUT_S, LabelsOption, Output, Timeout, Wait, given, pairs
+from rackflow_cli.output import Format
+from rackflow_cli.session import session, talk
+from rackflow_cli.tree import group
+
+app = group("Machines that run instances.")
+reads(app, "host")
+
+_TARGET = re.compile(r"(?:(?P<user>[^@]+)@)?(?P<address>\[[^]]+\]|[^:@]+)(?::(?P<port>[0-9]+))?$")
+
+
+def target(text: str) -> dict[str, Any]:
+    """Return user, address and port out of [USER@]ADDRESS[:PORT]. Raise CliError (usage)."""
+    match = _TARGET.match(text)
+    if match is None:
+        raise CliError(f"{text!r} is not [USER@]ADDRESS[:PORT]", ExitCode.USAGE)
+    port = int(match["port"]) if match["port"] else None
+    return given(user=match["user"], address=match["address"].strip("[]"), port=port)
+
+
+def name_for(address: str) -> str:
+    """Return a name for a host at that address: the first part of a DNS name, "host-10-1-0-5" for an IP address."""
+    first = address if re.fullmatch(r"[0-9.]+|.*:.*", address) else address.split(".")[0]
+    plain = re.sub(r"[^a-z0-9]+", "-", first.lower()).strip("-")
+    return plain if plain[:1].isalpha() else f"host-{plain}"
+
+
+@app.command()
+def enroll(
+    where: Annotated[
+        str, typer.Argument(metavar="[USER@]ADDRESS[:PORT]", help="By default as root, at port 22.", show_default=False)
+    ],
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="By default made from the address.")] = None,
+    driver: Annotated[str | None, typer.Option(metavar="kvm|lxd", help="By default what is found on it.")] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", metavar="FILE", help="Private key on the front-end; by default rackflow's own."),
+    ] = None,
+    fingerprint: Annotated[
+        str | None, typer.Option(metavar="SHA256:…", help="Of the host key that must be shown.")
+    ] = None,
+    cluster: ClusterOption = None,
+    cpus: Annotated[int | None, typer.Option(min=1, metavar="N", help="Declared; by default what is found.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Declared; by default what is found.")] = None,
+    label: LabelsOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Trust the host key that it shows.")] = False,
+    wait: Wait = True,
+    timeout: Timeout = WAIT_TIMEOUT_S,
+    output: Output = Format.TABLE,
+) -> None:
+    """Enroll a host: pin its host key, look at it by SSH, and make it ready."""
+    place = target(where)
+    spec = {"name": name or name_for(place["address"]), **place, **given(
+        driver=driver, cluster=cluster, cpus=cpus, memory=memory, labels=pairs(label, "--label"),
+        key_file=str(key.expanduser().absolute()) if key else None,
+        fingerprint=fingerprint or confirmed(place["address"], place.get("port", 22), yes),
+    )}  # fmt: skip
+    answer = session.api().post("hosts", spec)
+    carry_out(answer, output, wait=wait, timeout_s=timeout,
+              then=lambda: show_again("host", [spec["name"]], output, alone=True))  # fmt: skip
+
+
+@app.command()
+def enable(name: HostName) -> None:
+    """Let new instances be placed on a host again."""
+    session.api().post(f"hosts/{part(name)}/enable", {})
+    talk(f"host {name} enabled")
+
+
+@app.command()
+def disable(name: HostName) -> None:
+    """Place no new instances on a host; those that run go on."""
+    session.api().post(f"hosts/{part(name)}/disable", {})
+    talk(f"host {name} disabled")
+
+
+@app.command()
+def retire(
+    names: HostNames,
+    force: Annotated[bool, typer.Option("--force", help="Even if instances are on it: they are forgotten.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    wait: Wait = True,
+    timeout: Timeout = WAIT_TIMEOUT_S,
+    output: Output = Format.TABLE,
+) -> None:
+    """Take hosts out."""
+    if not yes and sys.stdin.isatty():
+        typer.confirm(f"Retire {', '.join(names)}?", abort=True, err=True)
+    operations = []
+    for name in names:
+        operations += session.api().delete(f"hosts/{part(name)}", {"force": "true" if force else None})["operations"]
+    carry_out({"operations": operations}, output, wait=wait, timeout_s=timeout)

@@ -1,0 +1,126 @@
+"""Looking at the cloud: why, what happened, how much is left, any question in SQL, drift."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from rackflow_cli import words
+from rackflow_cli.columns import Column
+from rackflow_cli.connection import part
+from rackflow_cli.names import InstanceName, SomeHosts
+from rackflow_cli.operations import carry_out
+from rackflow_cli.options import WAIT_TIMEOUT_S, Output, Timeout, Wait
+from rackflow_cli.output import Format, draw, dump, show_list
+from rackflow_cli.reasons import show_reasons
+from rackflow_cli.session import session, talk
+from rackflow_cli.tree import group
+
+app = group("Looking at the cloud.")
+
+HISTORY = (
+    Column("AT", "at"), Column("WHAT", "what"), Column("HOST", "host"),
+    Column("TOOK", "duration_s", words.duration, right=True), Column("ATTEMPT", "attempt", wide=True),
+    Column("OPERATION", "operation", wide=True), Column("REASON", "why", rare=True),
+)  # fmt: skip
+CAPACITY = (
+    Column("HOST", "host"), Column("STATE", "state", state=True), Column("CLUSTER", "cluster", wide=True),
+    Column("CPUS", "cpus", words.number, right=True),
+    Column("RESERVED", "cpu_reserved", words.number, right=True),
+    Column("USED", "cpu_used", lambda v: words.NOTHING if v is None else f"{v:.2f}", right=True),
+    Column("MEMORY", "memory_mib", words.mib, right=True),
+    Column("RESERVED", "memory_reserved_mib", words.mib, right=True),
+    Column("USED", "memory_used_mib", words.mib, right=True),
+    Column("DISK", "disk_total_mib", words.mib, right=True), Column("FREE", "disk_free_mib", words.mib, right=True),
+    Column("INSTANCES", "instances", words.number, right=True),
+    Column("SAMPLED", "sampled_at", words.age, right=True),
+)  # fmt: skip
+
+
+@app.command()
+def explain(name: InstanceName, output: Output = Format.TABLE) -> None:
+    """Say why an instance is where it is, or why nowhere: every host with its reason, and what would help."""
+    told = session.api().get(f"instances/{part(name)}/explain")
+    if output in (Format.TABLE, Format.WIDE):
+        show_reasons(told)
+    else:
+        dump(told, output)
+
+
+@app.command()
+def history(name: InstanceName, output: Output = Format.TABLE) -> None:
+    """Show what happened to an instance, also to one that is deleted: states, operations, steps with durations."""
+    told = session.api().get(f"instances/{part(name)}/history")
+    if output in (Format.TABLE, Format.WIDE):
+        draw([_event(entry) for entry in told["timeline"]], HISTORY, wide=output is Format.WIDE)
+    else:
+        dump(told, output)
+
+
+def _event(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Say in a few words what an entry of the history was."""
+    kind = entry.get("kind")
+    if kind == "lifecycle":
+        what = " → ".join(str(entry[end]) for end in ("from", "to") if entry.get(end))
+    elif kind == "step":
+        what = f"  {entry.get('step')}: {entry.get('outcome')}"
+    else:
+        what = f"{entry.get('verb') or kind} {entry.get('to') or entry.get('outcome') or ''}".strip()
+    return {**entry, "what": what, "why": entry.get("reason") or entry.get("error")}
+
+
+@app.command()
+def capacity(output: Output = Format.TABLE) -> None:
+    """Show what the hosts have, what is reserved on them and what is used."""
+    rows = session.api().get("capacity")
+    named = [{**row, "name": row.get("host")} for row in rows] if output is Format.NAME else rows
+    show_list(named, "host", output, columns=CAPACITY)
+
+
+@app.command()
+def query(
+    sql: Annotated[
+        str, typer.Argument(metavar="SQL", help="One SELECT; - reads it from standard input.", show_default=False)
+    ],
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Rows at most.")] = 1000,
+    output: Output = Format.TABLE,
+) -> None:
+    """Run one SELECT over the history: events, steps, usage and the views over them.
+
+    `rackflow query "SELECT view_name, comment FROM duckdb_views() WHERE NOT internal"` names the views.
+    """
+    text = sys.stdin.read() if sql == "-" else sql
+    answer = session.api().post("query", {"sql": text, "limit": limit})
+    columns = [str(column) for column in answer["columns"]]
+    rows = [dict(zip(columns, row, strict=True)) for row in answer["rows"]]
+    if output in (Format.TABLE, Format.WIDE):
+        draw(rows, [_plain(name, rows) for name in columns], wide=True)
+    elif output is Format.NAME:
+        print("\n".join(words.text(next(iter(row.values()))) for row in rows))
+    else:
+        dump(rows, output)
+    if answer.get("truncated"):
+        talk(f"only the first {words.counted(len(rows), 'row')}; --limit shows more")
+
+
+def _plain(name: str, rows: list[dict[str, Any]]) -> Column:
+    numbers = all(isinstance(row[name], int | float) or row[name] is None for row in rows)
+    return Column(name, name, right=numbers and bool(rows))
+
+
+@app.command()
+def drift(output: Output = Format.TABLE) -> None:
+    """List where the world differs from the record."""
+    show_list(session.api().get("drift"), "drift", output)
+
+
+@app.command()
+def reconcile(
+    hosts: SomeHosts = None, wait: Wait = True, timeout: Timeout = WAIT_TIMEOUT_S, output: Output = Format.TABLE
+) -> None:
+    """Compare record and world now, and repair what differs."""
+    answer = session.api().post("reconcile", {"hosts": hosts or []})
+    carry_out(answer, output, wait=wait, timeout_s=timeout)

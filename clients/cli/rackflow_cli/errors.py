@@ -1,0 +1,126 @@
+"""What can go wrong for a command, as exit codes and words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from enum import IntEnum
+from typing import Any
+
+
+class ExitCode(IntEnum):
+    """The command line's promise to scripts."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    DENIED = 4
+    CONFLICT = 5
+    NO_CAPACITY = 6
+    TIMED_OUT = 7
+    UNREACHABLE = 8
+    INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+BY_CODE = {  # of an error, in an answer or in the ledger; others count as FAILED
+    "not-found": ExitCode.NOT_FOUND,
+    "denied": ExitCode.DENIED,
+    "conflict": ExitCode.CONFLICT,
+    "no-fit": ExitCode.NO_CAPACITY,
+    "no-capacity-now": ExitCode.NO_CAPACITY,
+}
+BY_STATUS = {  # where an answer carries no code that says more
+    400: ExitCode.USAGE,
+    401: ExitCode.DENIED,
+    403: ExitCode.DENIED,
+    404: ExitCode.NOT_FOUND,
+    409: ExitCode.CONFLICT,
+    422: ExitCode.USAGE,
+}
+_OWN_409 = {"host-fault", "drift", "credential-rejected", "needs-operator"}  # 409 in HTTP, yet no conflict
+_MOST_LINES = 12
+_MOST_LETTERS = 200
+
+
+class CliError(Exception):
+    """message: what went wrong; fix: what to do next; evidence: what was seen, JSON-ready."""
+
+    def __init__(
+        self,
+        message: str,
+        code: ExitCode = ExitCode.FAILED,
+        *,
+        fix: str = "",
+        evidence: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message, self.code, self.fix, self.evidence = message, code, fix, dict(evidence or {})
+
+
+class NotFoundError(CliError):
+    """There is no such thing."""
+
+
+def from_problem(status: int, problem: Any) -> CliError:
+    """Turn an answer that is no success (problem+json, or whatever came) into an error."""
+    said = problem if isinstance(problem, Mapping) else {}
+    kind = str(said.get("code") or "")
+    code = ExitCode.FAILED if kind in _OWN_409 else BY_CODE.get(kind, BY_STATUS.get(status, ExitCode.FAILED))
+    message = said.get("message") or said.get("detail") or said.get("title")
+    evidence = said.get("evidence")
+    if isinstance(message, list):  # a framework's own list of what it did not like
+        evidence, message = {"errors": message}, "the request is not valid"
+    made = NotFoundError if code is ExitCode.NOT_FOUND else CliError
+    return made(
+        str(message or f"the front-end answered with HTTP status {status}"), code,
+        fix=str(said.get("fix") or ""), evidence=evidence if isinstance(evidence, Mapping) else None,
+    )  # fmt: skip
+
+
+def from_operation(operation: Mapping[str, Any]) -> CliError:
+    """Turn an operation that ended other than done into an error."""
+    error = operation.get("error") or {}
+    what = f"{operation.get('verb')} {operation.get('name') or operation.get('subject')}"
+    said = error.get("message") or operation.get("reason") or f"it ended {operation.get('state')}"
+    code = BY_CODE.get(str(error.get("code")), ExitCode.FAILED)
+    return CliError(f"{what}: {said}", code, fix=error.get("fix") or "", evidence=error.get("evidence"))
+
+
+def evidence_lines(evidence: Mapping[str, Any]) -> list[str]:
+    """Return what was seen, in a few short lines."""
+    lines = [line for key, value in evidence.items() for line in _lines(key, value)]
+    left = len(lines) - _MOST_LINES
+    return lines if left <= 1 else [*lines[:_MOST_LINES], f"… and {left} lines more (-o json shows all)"]
+
+
+def _lines(key: str, value: Any) -> Iterator[str]:
+    if value is None or value in ("", [], {}):
+        return
+    if isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(v, Mapping) for v in value):
+        yield from (place_and_words(entry) for entry in value)
+    elif isinstance(value, Mapping) and any(isinstance(v, Mapping) for v in value.values()):
+        yield from (f"{name}: {_short(inner)}" for name, inner in value.items())
+    else:
+        yield f"{key.replace('_', ' ')}: {_short(value)}"
+
+
+def place_and_words(entry: Mapping[str, Any]) -> str:
+    """Return "file:line: field: message" for an error of a file, "key value, …" for anything else."""
+    if "message" not in entry and "msg" not in entry:
+        return _short(entry)
+    place = ":".join(str(entry[part]) for part in ("file", "line") if entry.get(part))
+    where = entry.get("field") or ".".join(str(part) for part in entry.get("loc", ()))
+    return ": ".join(str(part) for part in (place, where, entry.get("message") or entry.get("msg")) if part)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, str):
+        said = value
+    elif isinstance(value, Mapping):
+        said = ", ".join(f"{k.replace('_', ' ')} {_short(v)}" for k, v in value.items() if v not in (None, "", [], {}))
+    elif isinstance(value, Sequence) and all(isinstance(v, str | int | float) for v in value):
+        said = ", ".join(str(v) for v in value)
+    else:
+        said = json.dumps(value, ensure_ascii=False)
+    return said if len(said) <= _MOST_LETTERS else said[: _MOST_LETTERS - 1] + "…"

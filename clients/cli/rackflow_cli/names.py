@@ -1,0 +1,59 @@
+"""Tab completion of names: asked from the front-end with a short deadline; no answer means no names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from rackflow_cli.errors import CliError
+
+_DEADLINE_S = 0.8
+
+
+def names_of(plural: str) -> Callable[[str], list[tuple[str, str]]]:
+    """Return a completer for the names of a noun, each with its state as a hint."""
+
+    def complete(incomplete: str) -> list[tuple[str, str]]:
+        from rackflow_cli.connection import Api
+        from rackflow_cli.endpoint import find
+
+        try:
+            api = Api(find(), timeout_s=_DEADLINE_S)
+            rows = api.get(plural, {"limit": 200}, timeout_s=_DEADLINE_S)
+        except CliError:
+            return []
+        field = "id" if plural == "operations" else "name"
+        found = ((str(row[field]), f"{row.get('verb') or ''} {row.get('state') or ''}".strip()) for row in rows)
+        return [(name, hint) for name, hint in found if name.startswith(incomplete)]
+
+    return complete
+
+
+def _argument(noun: str, help: str) -> typer.models.ArgumentInfo:
+    made: typer.models.ArgumentInfo = typer.Argument(
+        metavar=noun.upper(), help=help, autocompletion=names_of(f"{noun}s"), show_default=False
+    )
+    return made
+
+
+def _option(flag: str, noun: str, help: str) -> typer.models.OptionInfo:
+    made: typer.models.OptionInfo = typer.Option(
+        flag, metavar=noun.upper(), help=help, autocompletion=names_of(f"{noun}s")
+    )
+    return made
+
+
+InstanceName = Annotated[str, _argument("instance", "Name or id.")]
+InstanceNames = Annotated[list[str], _argument("instance", "Names or ids.")]
+HostName = Annotated[str, _argument("host", "Name or id.")]
+HostNames = Annotated[list[str], _argument("host", "Names or ids.")]
+SomeHosts = Annotated[list[str] | None, _argument("host", "Names; all hosts when none is given.")]
+ImageName = Annotated[str, _argument("image", "Name or id.")]
+ImageNames = Annotated[list[str], _argument("image", "Names or ids.")]
+OperationId = Annotated[str, _argument("operation", "Id.")]
+OperationIds = Annotated[list[str], _argument("operation", "Ids.")]
+HostOption = Annotated[str | None, _option("--host", "host", "Only on that host.")]
+ClusterOption = Annotated[str | None, _option("--cluster", "cluster", "In that cluster.")]
+DatastoreOption = Annotated[str | None, _option("--datastore", "datastore", "On that datastore.")]
