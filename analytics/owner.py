@@ -35,13 +35,18 @@ BUFFER_ROWS = 20_000
 UPKEEP_S = 60.0
 
 
-def limit_process_memory(mib: int) -> None:
-    """Let the kernel refuse this process more private memory than mib.
+def limit_process_memory(more_mib: int = 1024) -> None:
+    """Let the kernel refuse this process more private memory than it has mapped now plus more_mib.
 
     DuckDB's memory_limit does not count what scalar functions build; with this, such a query fails (bad allocation)
-    and the process lives on. Call it in the owner's own process only.
+    and the process lives on. Call it in the owner's own process only, once the owner is there. Relative, since
+    Arrow's allocator and the stacks of threads map more than a GiB without using it.
     """
-    resource.setrlimit(resource.RLIMIT_DATA, (mib * 2**20, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    pa.array([1])
+    status = Path("/proc/self/status").read_text().splitlines()
+    mapped_kib = next(int(line.split()[1]) for line in status if line.startswith("VmData:"))
+    limit = mapped_kib * 1024 + more_mib * 2**20
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
 
 
 class AnalyticsOwner:

@@ -27,6 +27,11 @@ CREATE TABLE IF NOT EXISTS usage_rollup ( -- raw samples older than the retentio
     disk_total_mib BIGINT, disk_free_mib_min BIGINT
 );
 
+COMMENT ON TABLE events IS 'every change that was told: kind is lifecycle, operation, host, image, …';
+COMMENT ON TABLE steps IS 'every attempt of a step that ended; outcome is done, compensated, or the code of the error';
+COMMENT ON TABLE usage IS 'raw samples of the last days; instance_id is NULL for the host itself, cpu_used in cores';
+COMMENT ON TABLE usage_rollup IS 'samples older than that, by hour';
+
 CREATE OR REPLACE VIEW capacity_now AS
 SELECT host, max(sampled_at) AS sampled_at,
        arg_max(cpus, sampled_at) AS cpus, arg_max(cpu_used, sampled_at) AS cpu_used,
