@@ -21,5 +21,6 @@ def counts(c: sa.Connection) -> dict[str, dict[str, int]]:
 
 
 def _by_state(c: sa.Connection, table: sa.Table, which: sa.ColumnElement[Any]) -> dict[str, int]:
-    rows = c.execute(sa.select(table.c.state, sa.func.count()).where(which).group_by(table.c.state).order_by(table.c.state))
-    return {str(state): int(count) for state, count in rows}
+    state = table.c.state
+    rows = c.execute(sa.select(state, sa.func.count()).where(which).group_by(state).order_by(state))
+    return {str(found): int(count) for found, count in rows}
