@@ -47,7 +47,8 @@ install_guest_packages() { # in a second step: debootstrap cannot resolve cloud-
 
 configure() {
   # Without the package locales, cloud-init's locale module fails and "cloud-init status" says error: off.
-  printf 'datasource_list: [NoCloud, ConfigDrive, None]\nlocale: false\n' > "$TREE/etc/cloud/cloud.cfg.d/90_rackflow.cfg"
+  # The guest's own name goes into /etc/hosts: sudo looks it up.
+  printf 'datasource_list: [NoCloud, ConfigDrive, None]\nlocale: false\nmanage_etc_hosts: true\n' > "$TREE/etc/cloud/cloud.cfg.d/90_rackflow.cfg"
   echo debian > "$TREE/etc/hostname"
   : > "$TREE/etc/machine-id"
   : > "$TREE/etc/resolv.conf"
