@@ -120,6 +120,8 @@ class SshTransport:
     ) -> tuple[int, bytes, bytes]:
         async with self._channels, self._process(argv, sudo, timeout_s) as process:
             async with self._deadline(process, argv, timeout_s):
+                if not stdin:  # asyncssh closes it only after it has written something
+                    process.stdin.write_eof()
                 out, err = await process.communicate(stdin)
             return self._status(process, argv), out or b"", _PID.sub(b"", err or b"")
 

@@ -118,8 +118,8 @@ class HypervisorContract:
         driver, spec = rig.hypervisor, await rig.new()
         await driver.define(spec)
         await driver.start(spec.name)
-        assert await driver.stop(spec.name, grace_s=2) is True
-        assert await driver.start(spec.name) is True
+        assert await driver.stop(spec.name, grace_s=5) is True
+        assert await settle(lambda: driver.start(spec.name)) is True
         assert await self.power(rig, spec.name) is PowerState.RUNNING
 
     async def test_a_changed_spec_is_applied(self, rig: HypervisorRig) -> None:

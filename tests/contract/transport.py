@@ -46,6 +46,9 @@ class TransportContract:
     async def test_stdin(self, rig: TransportRig) -> None:
         assert (await rig.transport.run(["cat"], stdin=b"one\ntwo\n")).stdout == "one\ntwo\n"
 
+    async def test_without_stdin_a_reader_sees_its_end(self, rig: TransportRig) -> None:
+        assert (await rig.transport.run(["cat"], timeout_s=10)).stdout == ""
+
     async def test_a_deadline(self, rig: TransportRig) -> None:
         begin = time.monotonic()
         with pytest.raises(Unreachable):
