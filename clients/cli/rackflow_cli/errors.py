@@ -39,6 +39,7 @@ BY_STATUS = {  # where an answer carries no code that says more
     422: ExitCode.USAGE,
 }
 _OWN_409 = {"host-fault", "drift", "credential-rejected", "needs-operator"}  # 409 in HTTP, yet no conflict
+_FOR_PROGRAMS = ("decision", "change")  # of evidence: an id, and what `fix` says in words
 _MOST_LINES = 12
 _MOST_LETTERS = 200
 
@@ -95,7 +96,7 @@ def evidence_lines(evidence: Mapping[str, Any]) -> list[str]:
 
 
 def _lines(key: str, value: Any) -> Iterator[str]:
-    if value is None or value in ("", [], {}):
+    if value is None or value in ("", [], {}) or key in _FOR_PROGRAMS:
         return
     if isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(v, Mapping) for v in value):
         yield from (place_and_words(entry) for entry in value)
@@ -106,7 +107,9 @@ def _lines(key: str, value: Any) -> Iterator[str]:
 
 
 def place_and_words(entry: Mapping[str, Any]) -> str:
-    """Return "file:line: field: message" for an error of a file, "key value, …" for anything else."""
+    """Return "file:line: field: message" for an error of a file, "host: constraint: reason" for one of placement."""
+    if "host" in entry and "reason" in entry:
+        return ": ".join(str(entry[part]) for part in ("host", "constraint", "reason") if entry.get(part))
     if "message" not in entry and "msg" not in entry:
         return _short(entry)
     place = ":".join(str(entry[part]) for part in ("file", "line") if entry.get(part))

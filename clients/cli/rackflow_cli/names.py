@@ -31,10 +31,11 @@ def names_of(plural: str) -> Callable[[str], list[tuple[str, str]]]:
     return complete
 
 
-def _argument(noun: str, help: str) -> typer.models.ArgumentInfo:
+def _argument(noun: str, help: str, *, many: bool = False) -> typer.models.ArgumentInfo:
     made: typer.models.ArgumentInfo = typer.Argument(
-        metavar=noun.upper(), help=help, autocompletion=names_of(f"{noun}s"), show_default=False
-    )
+        metavar=noun.upper() + ("..." if many else ""), help=help, autocompletion=names_of(f"{noun}s"),
+        show_default=False,
+    )  # fmt: skip
     return made
 
 
@@ -46,14 +47,14 @@ def _option(flag: str, noun: str, help: str) -> typer.models.OptionInfo:
 
 
 InstanceName = Annotated[str, _argument("instance", "Name or id.")]
-InstanceNames = Annotated[list[str], _argument("instance", "Names or ids.")]
+InstanceNames = Annotated[list[str], _argument("instance", "Names or ids.", many=True)]
 HostName = Annotated[str, _argument("host", "Name or id.")]
-HostNames = Annotated[list[str], _argument("host", "Names or ids.")]
-SomeHosts = Annotated[list[str] | None, _argument("host", "Names; all hosts when none is given.")]
+HostNames = Annotated[list[str], _argument("host", "Names or ids.", many=True)]
+SomeHosts = Annotated[list[str] | None, _argument("host", "Names; all hosts when none is given.", many=True)]
 ImageName = Annotated[str, _argument("image", "Name or id.")]
-ImageNames = Annotated[list[str], _argument("image", "Names or ids.")]
+ImageNames = Annotated[list[str], _argument("image", "Names or ids.", many=True)]
 OperationId = Annotated[str, _argument("operation", "Id.")]
-OperationIds = Annotated[list[str], _argument("operation", "Ids.")]
+OperationIds = Annotated[list[str], _argument("operation", "Ids.", many=True)]
 HostOption = Annotated[str | None, _option("--host", "host", "Only on that host.")]
 ClusterOption = Annotated[str | None, _option("--cluster", "cluster", "In that cluster.")]
 DatastoreOption = Annotated[str | None, _option("--datastore", "datastore", "On that datastore.")]

@@ -85,7 +85,8 @@ def draw_fields(row: Row) -> None:
     table.add_column(overflow="fold")
     for key, value in row.items():
         said = _field(key, value)
-        table.add_row(key.replace("_", " "), _styled_state(said) if key == "state" else said)
+        label = key.removesuffix("_mib").removesuffix("_bytes").removesuffix("_at").replace("_", " ")
+        table.add_row(label, _styled_state(said) if key == "state" else said)
     console().print(table)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rackflow_cli import words
@@ -14,38 +14,28 @@ from rackflow_cli.session import paint
 HOSTS = (
     Column("HOST", "host"),
     Column("VERDICT", "verdict", state=True),
-    Column("SCORE", "score", lambda v: words.NOTHING if v is None else f"{v:.3f}", right=True),
+    Column("SCORE", "score", lambda v: words.NOTHING if v is None else f"{v:.3f}", right=True),  # the lowest is best
     Column("ROOM FOR", "room", right=True),
     Column("WHY", "why"),
 )
 _SAID_ELSEWHERE = ("kind", "cpu", "memory_mib", "disk_mib")
 
 
-def show_reasons(told: Mapping[str, Any]) -> None:
+def show_reasons(name: str, told: Mapping[str, Any]) -> None:
     """Print the decision in one line, what was asked for, every host with its verdict, and what would help."""
-    record = told.get("record") or told
-    chosen = told.get("host") or record.get("host") or None
-    print(_headline(told, chosen))
-    if asked := _asked(record.get("shape") or {}):
-        print(f"asked for: {asked}")
-    rows = [_row(entry, chosen) for entry in record.get("hosts", ())]
-    if rows:
-        print()
-        draw(rows, HOSTS, wide=False)
-    for constraint, names in (record.get("others") or {}).items():
+    chosen = told["host"]
+    nowhere = paint("fitted nowhere", "red", sys.stdout)
+    where = f"was placed on {paint(chosen, 'green', sys.stdout)}" if chosen else nowhere
+    print(f"{paint(name, 'bold', sys.stdout)} {where} {words.age(told['decided_at'])} ago")
+    print(f"asked for: {_asked(told['shape'])}\n")
+    if told["hosts"]:
+        draw([_row(entry, chosen) for entry in told["hosts"]], HOSTS, wide=False)
+    else:
+        print("there is no host")
+    for constraint, names in (told.get("others") or {}).items():
         print(f"and {words.counted(len(names), 'host')} more: {constraint}")
-    if change := record.get("change"):
+    if change := told.get("change"):
         print(f"\n{paint('smallest change:', 'cyan', sys.stdout)} {change['text']}")
-    elif record.get("summary") and chosen is None and not rows:
-        print(record["summary"])
-
-
-def _headline(told: Mapping[str, Any], chosen: str | None) -> str:
-    name = told.get("instance") or told.get("name") or "it"
-    when = f" (decided {words.age(told['created_at'])} ago)" if told.get("created_at") else ""
-    if chosen:
-        return f"{paint(name, 'bold', sys.stdout)} is placed on {paint(chosen, 'green', sys.stdout)}{when}"
-    return f"{paint(name, 'bold', sys.stdout)} {paint('fits on no host', 'red', sys.stdout)}{when}"
 
 
 def _asked(shape: Mapping[str, Any]) -> str:
@@ -72,12 +62,3 @@ def _row(entry: Mapping[str, Any], chosen: str | None) -> dict[str, Any]:
 
 def _parts(parts: Mapping[str, Any]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:+.3f}" for name, value in parts.items() if value)
-
-
-def one_line(entries: Sequence[Mapping[str, Any]]) -> str:
-    """Return why no host would do, briefly: "memory: needs … (h1, h2); kind: runs … (h3)"."""
-    grouped: dict[str, list[str]] = {}
-    for entry in entries:
-        if "constraint" in entry:
-            grouped.setdefault(f"{entry['constraint']}: {entry.get('reason', '')}", []).append(str(entry["host"]))
-    return "; ".join(f"{why} ({', '.join(hosts)})" for why, hosts in grouped.items())

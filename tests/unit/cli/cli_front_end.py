@@ -12,7 +12,6 @@ from urllib.parse import parse_qs, urlsplit
 
 AT = "2026-11-23T08:28:00.000Z"
 END = "2026-11-23T08:28:03.500Z"
-Answer = tuple[int, Any] | Callable[["Asked"], tuple[int, Any]]
 
 INSTANCE: dict[str, Any] = {
     "id": "01jdbtwx2m000000web0", "name": "web", "kind": "vm", "state": "running", "host": "h1",
@@ -56,6 +55,9 @@ class Asked:
     headers: dict[str, str]
 
 
+Answer = tuple[int, Any] | Callable[[Asked], tuple[int, Any]]
+
+
 @dataclass
 class FrontEnd:
     """routes: (method, path below /v1/) -> (status, JSON) or a function that makes them."""
@@ -84,7 +86,7 @@ class FrontEnd:
     def answer(self, asked: Asked) -> tuple[int, Any]:
         """Return what is told for a request."""
         self.asked.append(asked)
-        found = self.routes.get((asked.method, asked.path), (404, error("not-found", f"there is no {asked.path}")))
+        found: Answer = self.routes.get((asked.method, asked.path), (404, error("not-found", f"there is no {asked.path}")))
         return found if isinstance(found, tuple) else found(asked)
 
 

@@ -29,7 +29,7 @@ def reads(app: typer.Typer, noun: str) -> None:
 def deletes(app: typer.Typer, noun: str) -> None:
     """Add `delete` to the group of a noun that goes at once."""
     names = typer.Argument(
-        metavar=noun.upper(), help="Names or ids.", autocompletion=names_of(f"{noun}s"), show_default=False
+        metavar=noun.upper() + "...", help="Names or ids.", autocompletion=names_of(f"{noun}s"), show_default=False
     )
 
     @app.command("delete", help=f"Delete {noun}s that nothing uses.")

@@ -45,7 +45,7 @@ def explain(name: InstanceName, output: Output = Format.TABLE) -> None:
     """Say why an instance is where it is, or why nowhere: every host with its reason, and what would help."""
     told = session.api().get(f"instances/{part(name)}/explain")
     if output in (Format.TABLE, Format.WIDE):
-        show_reasons(told)
+        show_reasons(name, told)
     else:
         dump(told, output)
 

@@ -181,7 +181,7 @@ def delete(
 def ssh(
     name: InstanceName,
     command: Annotated[
-        list[str] | None, typer.Argument(metavar="COMMAND", help="By default a shell.", show_default=False)
+        list[str] | None, typer.Argument(metavar="COMMAND...", help="By default a shell.", show_default=False)
     ] = None,
     user: Annotated[str, typer.Option("--user", "-u", help="Log in as.")] = "root",
     key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="Private key.")] = None,
@@ -196,7 +196,7 @@ def ssh(
 def exec_(
     name: InstanceName,
     command: Annotated[
-        list[str], typer.Argument(metavar="COMMAND", help="Command and arguments, best after --.", show_default=False)
+        list[str], typer.Argument(metavar="COMMAND...", help="Best after --.", show_default=False)
     ],
     timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How long it may run.")] = _EXEC_TIMEOUT_S,
     stdin: Annotated[bool, typer.Option("--stdin", help="Give it what stands on standard input.")] = False,
