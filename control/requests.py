@@ -56,8 +56,8 @@ def submit(
     """
     key = _key(principal, idempotency_key)
     digest = _digest(verb, body)
-    if key is not None and (earlier := _earlier(c, key, digest)) is not None:
-        return earlier
+    if key is not None and (before := _earlier(c, key, digest)) is not None:
+        return before
     drafts = ACCEPTORS[verb](c, principal, body)
     known = [draft.existing for draft in drafts if draft.existing is not None]
     if len(known) == len(drafts):
@@ -87,11 +87,17 @@ def _digest(verb: Verb, body: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _earlier(c: sa.Connection, key: str, digest: str) -> Accepted | None:
+def earlier(c: sa.Connection, principal: Principal, idempotency_key: str | None) -> Accepted | None:
+    """Return what was answered to the request that bore this key; None: there was none."""
+    key = _key(principal, idempotency_key)
+    return _earlier(c, key, None) if key is not None else None
+
+
+def _earlier(c: sa.Connection, key: str, digest: str | None) -> Accepted | None:
     row = c.execute(sa.select(_T.c.id, _T.c.body_sha256).where(_T.c.idempotency_key == key)).one_or_none()
     if row is None:
         return None
-    if row.body_sha256 != digest:
+    if digest is not None and row.body_sha256 != digest:
         raise Conflict(
             "this idempotency key was used for another request", f"request/{row.id}", {"request": row.id},
             "use a new key for a new request",

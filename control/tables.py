@@ -68,7 +68,7 @@ def _at(name: str, *, nullable: bool = False, index: bool = False) -> sa.Column[
 
 cluster = sa.Table(
     "cluster", metadata, _id(), sa.Column("name", sa.String(63), nullable=False, unique=True),
-    sa.Column("cpu_overcommit", sa.Float, nullable=False), sa.Column("memory_overcommit", sa.Float, nullable=False),
+    sa.Column("cpu_overcommit", sa.Double, nullable=False), sa.Column("memory_overcommit", sa.Double, nullable=False),
     _json("labels"), _at("created_at"),
 )  # fmt: skip
 
@@ -80,8 +80,8 @@ host = sa.Table(
     sa.Column("user", sa.String(63), nullable=False), sa.Column("key_file", sa.String(1024), nullable=False),
     sa.Column("host_key", sa.String(1024), nullable=False),  # pinned
     sa.Column("state", sa.String(16), nullable=False, index=True),
-    sa.Column("cpus", sa.Float, nullable=False), sa.Column("memory_mib", sa.Integer, nullable=False),
-    sa.Column("cpu_overcommit", sa.Float), sa.Column("memory_overcommit", sa.Float),  # NULL: the cluster's
+    sa.Column("cpus", sa.Double, nullable=False), sa.Column("memory_mib", sa.Integer, nullable=False),
+    sa.Column("cpu_overcommit", sa.Double), sa.Column("memory_overcommit", sa.Double),  # NULL: the cluster's
     _json("spec"), _json("labels"), _json("facts"), _json("capabilities"),
     sa.Column("version", sa.Integer, nullable=False),  # grows with each placement and each change; guards conflicts
     _at("seen_at", nullable=True), _maybe_json("error"), _at("created_at"), _at("updated_at"),
@@ -91,7 +91,7 @@ datastore = sa.Table(
     "datastore", metadata, _id(), sa.Column("name", sa.String(63), nullable=False, unique=True),
     sa.Column("kind", sa.String(16), nullable=False), sa.Column("path", sa.String(1024), nullable=False),
     sa.Column("shared", sa.Boolean, nullable=False), _ref("cluster_id", "cluster"),
-    sa.Column("overcommit", sa.Float, nullable=False), _json("labels"), _at("created_at"),
+    sa.Column("overcommit", sa.Double, nullable=False), _json("labels"), _at("created_at"),
 )  # fmt: skip
 
 datastore_host = sa.Table(  # a datastore as it is on one host; no row: not reachable from there
@@ -145,7 +145,7 @@ instance = sa.Table(  # host_id set = its cpu, memory and disk are reserved ther
     "instance", metadata, _id(), _name(), sa.Column("live_name", sa.String(63), unique=True),
     sa.Column("kind", sa.String(16), nullable=False), sa.Column("state", sa.String(16), nullable=False, index=True),
     sa.Column("owner", sa.String(63), nullable=False, index=True),
-    sa.Column("cpu", sa.Float, nullable=False), sa.Column("memory_mib", sa.Integer, nullable=False),
+    sa.Column("cpu", sa.Double, nullable=False), sa.Column("memory_mib", sa.Integer, nullable=False),
     sa.Column("disk_mib", sa.BigInteger, nullable=False),  # root and further disks
     _ref("image_id", "image", nullable=False), _ref("host_id", "host"), _ref("datastore_id", "datastore"),
     _json("spec"), _json("labels"), sa.Column("blueprint", sa.String(255), nullable=False),
@@ -167,7 +167,7 @@ lease = sa.Table(
 user = sa.Table(
     "account", metadata, _id(), sa.Column("name", sa.String(63), nullable=False, unique=True),
     sa.Column("role", sa.String(16), nullable=False),  # admin | user
-    sa.Column("max_instances", sa.Integer), sa.Column("max_cpu", sa.Float), sa.Column("max_memory_mib", sa.BigInteger),
+    sa.Column("max_instances", sa.Integer), sa.Column("max_cpu", sa.Double), sa.Column("max_memory_mib", sa.BigInteger),
     _at("created_at"),
 )  # fmt: skip
 

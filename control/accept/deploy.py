@@ -36,7 +36,8 @@ class Nouns:
 def accept(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> list[Draft]:
     """Make rows of instances. Raise Invalid, Conflict (name taken), NotFound, Denied (access, quota), Unsupported."""
     check_keys(body, ("instances", "blueprint"))
-    wanted = [one for spec in specs(body, "instances", InstanceSpec) for one in spec.expand()]
+    asked = specs(body, "instances", InstanceSpec)
+    wanted = [one for spec in asked for one in spec.expand()]
     require(principal, Verb.DEPLOY, principal.name, "instances")
     if not wanted:
         raise Invalid("count is 0: nothing was asked for", "request")
@@ -47,7 +48,9 @@ def accept(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> l
     check_places(c, settled)
     check_addresses(c, settled, nouns)
     _check_quota(c, principal, settled)
-    return _enter(c, principal, settled, nouns, str(body.get("blueprint") or ""))
+    label = str(body.get("blueprint") or "")
+    groups = {one.name: label if spec.count is None else spec.name for spec in asked for one in spec.expand()}
+    return _enter(c, principal, settled, nouns, groups)
 
 
 def check_names_free(c: sa.Connection, names: Sequence[str]) -> None:
@@ -71,7 +74,8 @@ def settle(spec: InstanceSpec, nouns: Nouns) -> InstanceSpec:
             "rackflow image list shows them",
         )  # fmt: skip
     if image.state is not ImageState.READY and image.state not in _COMING:
-        raise Conflict(f"image {image.name} is {image.state}", f"image/{image.name}", image.error or {}, "import it anew")
+        seen = image.error or {}
+        raise Conflict(f"image {image.name} is {image.state}", f"image/{image.name}", seen, "import it again")
     kind = spec.kind or image.kind
     if kind is not image.kind:
         raise Invalid(
@@ -83,13 +87,13 @@ def settle(spec: InstanceSpec, nouns: Nouns) -> InstanceSpec:
             subject, {"memory_mib": spec.memory_mib, "min_memory_mib": image.min_memory_mib},
         )  # fmt: skip
     check_root(spec, image)
-    where = spec.requirements.model_copy(update={"datastore": _datastore(spec)})
+    where = spec.requirements.model_copy(update={"datastore": datastore_of(spec)})
     return spec.model_copy(
         update={"kind": kind, "nics": _nics(spec, kind, nouns.networks), "requirements": where}
     )
 
 
-def _datastore(spec: InstanceSpec) -> str | None:
+def datastore_of(spec: InstanceSpec) -> str | None:
     """Return the datastore that an instance's disks name. Raise Unsupported when they name several."""
     named = {disk.datastore for disk in spec.disks if disk.datastore}
     if spec.requirements.datastore:
@@ -179,7 +183,7 @@ def disk_mib(spec: InstanceSpec, image: ImageRecord) -> int:
 
 
 def _enter(
-    c: sa.Connection, principal: Principal, wanted: Sequence[InstanceSpec], nouns: Nouns, blueprint: str
+    c: sa.Connection, principal: Principal, wanted: Sequence[InstanceSpec], nouns: Nouns, groups: Mapping[str, str]
 ) -> list[Draft]:
     imports = unfinished(c, {f"image/{image.id}" for image in nouns.images.values() if image.state in _COMING})
     after = {image.name: ops[-1].id for image in nouns.images.values() if (ops := imports.get(f"image/{image.id}"))}
@@ -190,7 +194,8 @@ def _enter(
             "state": InstanceState.PENDING, "owner": principal.name, "cpu": spec.cpu, "memory_mib": spec.memory_mib,
             "disk_mib": disk_mib(spec, nouns.images[spec.image]), "image_id": nouns.images[spec.image].id,
             "host_id": None, "datastore_id": None, "spec": spec.model_dump(mode="json"), "labels": spec.labels,
-            "blueprint": blueprint, "epoch": 0, "reason": "", "created_at": at, "updated_at": at, "deleted_at": None,
+            "blueprint": groups[spec.name], "epoch": 0, "reason": "", "created_at": at, "updated_at": at,
+            "deleted_at": None,
         }
         for spec in wanted
     ]  # fmt: skip

@@ -1,0 +1,112 @@
+"""Leases: an address (or DHCP) and a MAC for every NIC of an instance on its host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from blueprints.instance import InstanceSpec, NicSpec
+from control import addresses, sql, tables
+from control.addresses import Range
+from control.placing_view import Cloud
+from core.ids import mac_address, new_id
+
+_T = tables.lease
+Placed = tuple[str, InstanceSpec, int]  # instance id, spec, index of the host in the cloud's view
+
+
+@dataclass(frozen=True)
+class Given:
+    """What one NIC gets. address None: DHCP."""
+
+    instance_id: str
+    nic_index: int
+    network_id: str
+    address: str | None
+    prefix_length: int
+    gateway: str
+
+
+def draw(cloud: Cloud, placed: Sequence[Placed]) -> tuple[list[Given], set[str]]:
+    """Return a lease for every NIC, fixed addresses first, and the instances for which an address was missing."""
+    pool = _Pool(cloud)
+    given: list[Given] = []
+    short: set[str] = set()
+    for fixed in (True, False):
+        for instance_id, spec, h in placed:
+            for index, nic in enumerate(spec.nics):
+                if bool(nic.address) is not fixed:
+                    continue
+                found = pool.take(nic, h)
+                if found is None:
+                    short.add(instance_id)
+                else:
+                    given.append(Given(instance_id, index, *found))
+    return [one for one in given if one.instance_id not in short], short
+
+
+class _Pool:
+    """The addresses of the cloud's networks while a batch draws from them."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.cloud = cloud
+        self.taken = {
+            net.id: set(cloud.leased[net.id]) | addresses.reserved(net.subnet, net.gateway)
+            for net in cloud.networks.values()
+        }
+        self.free: dict[tuple[str, str], Iterator[tuple[Range, int]]] = {}
+
+    def take(self, nic: NicSpec, h: int) -> tuple[str, str | None, int, str] | None:
+        """Return network id, address, prefix length, gateway; None: there is no such address to give."""
+        net = self.cloud.networks.get(nic.network)
+        if net is None:
+            return None
+        if net.addressing == "dhcp":
+            return net.id, None, 0, ""
+        taken = self.taken[net.id]
+        if nic.address:
+            number = addresses.number(nic.address)
+            item = addresses.range_with(self.cloud.ranges_on(net, h), number)
+            found = (item, number) if item is not None and number not in taken else None
+        else:
+            key = (net.id, self.cloud.ids[h])
+            if key not in self.free:
+                self.free[key] = addresses.free(self.cloud.ranges_on(net, h), taken)
+            found = next(self.free[key], None)
+        if found is None:
+            return None
+        taken.add(found[1])
+        return net.id, addresses.text(found[1]), found[0].prefix_length, found[0].gateway
+
+
+def write(c: sa.Connection, given: Sequence[Given], at: datetime) -> None:
+    """Write leases, each with a MAC that nobody else has."""
+    macs = _macs(c, given)
+    sql.insert(c, _T, [
+        {"id": new_id(), "network_id": one.network_id, "instance_id": one.instance_id, "nic_index": one.nic_index,
+         "mac": mac, "address": one.address, "prefix_length": one.prefix_length, "gateway": one.gateway,
+         "created_at": at}
+        for one, mac in zip(given, macs, strict=True)
+    ])  # fmt: skip
+
+
+def _macs(c: sa.Connection, given: Sequence[Given]) -> list[str]:
+    """Return a MAC for each: the one that follows from instance and index, or one further on where that is taken.
+
+    24 bits of hash are few: among 5000 NICs two are alike about every second time.
+    """
+    macs = [mac_address(one.instance_id, one.nic_index) for one in given]
+    rows = sql.fetch_in(c, set(macs), lambda part: sa.select(_T.c.mac).where(_T.c.mac.in_(part)))
+    taken = {str(row["mac"]) for row in rows}
+    for at, one in enumerate(given):
+        turn = 0
+        while macs[at] in taken:
+            turn += 1
+            macs[at] = mac_address(one.instance_id, one.nic_index + 1000 * turn)
+            if c.execute(sa.select(_T.c.id).where(_T.c.mac == macs[at])).first() is not None:
+                taken.add(macs[at])
+        taken.add(macs[at])
+    return macs

@@ -1,0 +1,231 @@
+"""Place: decisions, reservations and leases for a batch, in one transaction, guarded by each host's version.
+
+Two processes may place at once. Who finds that a chosen host has changed since it was looked at has lost that host, and
+only those instances are placed again. Addresses are safe by a lock on their networks, and by a unique index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from blueprints.instance import InstanceSpec, NicSpec
+from control import decisions, images, leases, sql, tables
+from control.accept.deploy import check_root, disk_mib
+from control.access import Principal
+from control.images import ImageRecord
+from control.ledger import Operation, Stale, stale_among
+from control.networks import NetworkRecord
+from control.networks import records as network_records
+from control.placement import engine
+from control.placement.look import could_ever
+from control.placement.model import Choice, Request, Shape
+from control.placing_view import Cloud, shape_of
+from core.clock import now
+from core.errors import Busy, Conflict, NoCapacityNow, NoFit, RackflowError
+from core.states import InstanceKind
+
+_T = tables.instance
+ROUNDS = 5  # of losing a host to another process
+_TOLD = 20  # hosts in an error's evidence; the decision record has all
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where an operation's instance is placed, or why nowhere: NoFit, NoCapacityNow, Busy, Stale or what is wrong."""
+
+    operation_id: str
+    instance_id: str
+    host: str | None
+    error: RackflowError | None
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """One instance to be placed."""
+
+    op: Operation
+    instance_id: str
+    request: Request
+    disk_mib: int
+    spec: InstanceSpec
+
+
+def place(c: sa.Connection, ops: Sequence[Operation], features: Mapping[str, Any] | None = None) -> list[Outcome]:
+    """Choose hosts for the instances of deploy operations and write it all down; one outcome each, in their order.
+
+    features: measured figures by host, with their version. An instance that is placed already stays where it is.
+    """
+    outcomes, wanted = _wanted(c, ops)
+    version = int((features or {}).get("version") or 0)
+    for _ in range(ROUNDS):
+        if not wanted:
+            break
+        cloud = Cloud(c, {one.request.shape for one in wanted}, lock=True)
+        choices = engine.choose(cloud.view, [one.request for one in wanted], features)
+        lost_hosts = _changed(c, cloud, {cloud.ids[ch.host] for ch in choices if ch.host is not None})
+        won: list[tuple[_Wanted, Choice]] = []
+        lost: list[tuple[_Wanted, Choice]] = []
+        for one, choice in zip(wanted, choices, strict=True):
+            mine = choice.host is None or cloud.ids[choice.host] not in lost_hosts
+            (won if mine else lost).append((one, choice))
+        lost += _write(c, cloud, won, version, outcomes)
+        wanted = [one for one, _ in lost]
+    for one in wanted:
+        error = Busy(f"{one.request.name}: other placements were faster, {ROUNDS} times", one.op.subject)
+        outcomes[one.op.id] = Outcome(one.op.id, one.instance_id, None, error)
+    return [outcomes[op.id] for op in ops]
+
+
+def _wanted(c: sa.Connection, ops: Sequence[Operation]) -> tuple[dict[str, Outcome], list[_Wanted]]:
+    """Return the outcomes that are clear already, and what there is to place."""
+    lost = stale_among(c, ops)
+    rows = {row["id"]: row for row in sql.fetch_in(c, {op.subject_id for op in ops}, _instances)}
+    contents = images.records(c, {row["image_id"] for row in rows.values()})
+    clear: dict[str, Outcome] = {}
+    wanted: list[_Wanted] = []
+    for op in ops:
+        row = rows.get(op.subject_id)
+        found: _Wanted | Outcome
+        if op.id in lost:
+            error = Stale("it was taken over or is finished", f"operation/{op.id}", {"operations": [op.id]})
+            found = Outcome(op.id, op.subject_id, None, error)
+        elif row is None:
+            gone = Conflict(f"instance {op.subject_name} is deleted", op.subject)
+            found = Outcome(op.id, op.subject_id, None, gone)
+        elif row["host"] is not None:
+            found = Outcome(op.id, row["id"], row["host"], None)
+        else:
+            found = _request(op, row, contents[row["image_id"]])
+        if isinstance(found, Outcome):
+            clear[op.id] = found
+        else:
+            wanted.append(found)
+    return clear, wanted
+
+
+def _instances(part: list[Any]) -> sa.Select[Any]:
+    h = tables.host
+    return (
+        sa.select(_T.c.id, _T.c.name, _T.c.kind, _T.c.spec, _T.c.image_id, h.c.name.label("host"))
+        .select_from(_T.outerjoin(h, h.c.id == _T.c.host_id)).where(_T.c.id.in_(part), _T.c.live_name.is_not(None))
+    )  # fmt: skip
+
+
+def _request(op: Operation, row: sa.RowMapping, image: ImageRecord) -> _Wanted | Outcome:
+    spec = InstanceSpec.model_validate(row["spec"])
+    try:
+        check_root(spec, image)
+    except RackflowError as error:
+        return Outcome(op.id, row["id"], None, error)
+    size = disk_mib(spec, image)
+    shape = shape_of(spec, row["kind"], size, image, op.parameters.get("avoid") or ())
+    return _Wanted(op, row["id"], Request(op.id, row["name"], shape), size, spec)
+
+
+def _changed(c: sa.Connection, cloud: Cloud, host_ids: set[str]) -> set[str]:
+    """Lock the chosen hosts; return those that changed since they were looked at, and mark the others as changed."""
+    t = tables.host
+    rows = sql.fetch_in(
+        c, sorted(host_ids),
+        lambda part: sa.select(t.c.id, t.c.version).where(t.c.id.in_(part)).order_by(t.c.id).with_for_update(),
+    )  # fmt: skip
+    same = [row["id"] for row in rows if row["version"] == cloud.versions[row["id"]]]
+    sql.run_in(c, same, lambda part: sa.update(t).where(t.c.id.in_(part)).values(version=t.c.version + 1))
+    return host_ids - set(same)
+
+
+def _write(
+    c: sa.Connection, cloud: Cloud, won: Sequence[tuple[_Wanted, Choice]], version: int, outcomes: dict[str, Outcome]
+) -> list[tuple[_Wanted, Choice]]:
+    """Write decisions, reservations and leases; return those for whom no address was left after all."""
+    placed = [(one, choice, choice.host) for one, choice in won if choice.host is not None]
+    given, short = leases.draw(cloud, [(one.instance_id, one.spec, h) for one, _, h in placed])
+    lost = [(one, choice) for one, choice in won if one.instance_id in short]
+    kept = [(one, choice, h) for one, choice, h in placed if one.instance_id not in short]
+    at = now()
+    sql.update_each(
+        c, _T,
+        [{"id": one.instance_id, "host_id": cloud.ids[h], "datastore_id": cloud.stores.get(choice.datastore or ""),
+          "disk_mib": one.disk_mib, "updated_at": at} for one, choice, h in kept],
+    )  # fmt: skip
+    leases.write(c, given, at)
+    decided = [(choice, one.op.id, one.instance_id) for one, choice in won if one.instance_id not in short]
+    ids = decisions.record(c, decided, cloud.view.names, version)
+    for one, _, h in kept:
+        outcomes[one.op.id] = Outcome(one.op.id, one.instance_id, cloud.view.names[h], None)
+    possible: dict[Shape, bool] = {}
+    for one, choice in won:
+        if choice.host is None:
+            error = _error(cloud, one.request, choice, possible, one.op.parameters, ids[one.op.id])
+            outcomes[one.op.id] = Outcome(one.op.id, one.instance_id, None, error)
+    return lost
+
+
+def _error(
+    cloud: Cloud, request: Request, choice: Choice, possible: dict[Shape, bool], parameters: Mapping[str, Any],
+    decision: str | None,
+) -> RackflowError:  # fmt: skip
+    """Return NoCapacityNow when it could fit this cloud at another time, else NoFit; with what would help."""
+    shape, record = request.shape, choice.record
+    if shape not in possible:
+        possible[shape] = could_ever(cloud.view, shape)
+    change = record.get("change")
+    evidence = {"hosts": record["hosts"][:_TOLD], "change": change, "decision": decision}
+    fix = change["text"] if change else ""
+    subject = f"instance/{request.name}"
+    if possible[shape]:
+        return NoCapacityNow(f"no host has room for {request.name} now: {record['summary']}", subject, evidence, fix)
+    if shape.avoid and could_ever(cloud.view, replace(shape, avoid=frozenset())):
+        failed = (parameters.get("avoid_error") or {}).get("message", "it failed there")
+        tried = ", ".join(sorted(shape.avoid))
+        return NoFit(f"no host is left for {request.name}: on {tried}: {failed}", subject, evidence, fix)
+    return NoFit(f"no host of this cloud can hold {request.name}: {record['summary']}", subject, evidence, fix)
+
+
+def plan(
+    c: sa.Connection, principal: Principal, specs: Sequence[InstanceSpec], features: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Return where instances would be placed if they were asked for now; nothing is written.
+
+    What does not exist yet (an image to be imported, a network to be made) is left out of account, and noted.
+    """
+    known = images.by_name(c, {spec.image for spec in specs})
+    nets = network_records(c)
+    requests: list[Request] = []
+    notes: dict[str, list[str]] = {}
+    for spec in (one for many in specs for one in many.expand()):
+        image = known.get(spec.image)
+        kind = spec.kind or (image.kind if image else InstanceKind.VM)
+        told = [] if image else [f"image {spec.image} is not there yet"]
+        told += [f"network {nic.network} is not there yet" for nic in spec.nics if nic.network not in nets]
+        nics = tuple(nic for nic in spec.nics if nic.network in nets) or _default(spec, kind, nets)
+        size = disk_mib(spec, image) if image else (spec.disk_mib or 0) + sum(d.size_mib for d in spec.disks)
+        shape = shape_of(spec.model_copy(update={"nics": nics}), kind, size, image)
+        requests.append(Request(spec.name, spec.name, shape))
+        notes[spec.name] = told
+    cloud = Cloud(c, {request.shape for request in requests}, lock=False)
+    possible: dict[Shape, bool] = {}
+    return [_planned(cloud, ch, possible, notes) for ch in engine.choose(cloud.view, requests, features)]
+
+
+def _default(spec: InstanceSpec, kind: str, nets: Mapping[str, NetworkRecord]) -> tuple[NicSpec, ...]:
+    if spec.nics:
+        return ()
+    return tuple(NicSpec(network=net.name) for net in nets.values() if kind in net.default_for)[:1]
+
+
+def _planned(
+    cloud: Cloud, choice: Choice, possible: dict[Shape, bool], notes: Mapping[str, list[str]]
+) -> dict[str, Any]:
+    request = choice.request
+    error = None if choice.host is not None else _error(cloud, request, choice, possible, {}, None)
+    return {
+        "name": request.name, "kind": request.shape.kind, "cpu": request.shape.cpu_m / 1000,
+        "memory_mib": request.shape.memory_mib, "disk_mib": request.shape.disk_mib,
+        "host": cloud.view.names[choice.host] if choice.host is not None else None, "datastore": choice.datastore,
+        "notes": notes[request.name], "error": error.to_dict() if error else None,
+    }  # fmt: skip

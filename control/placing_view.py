@@ -1,0 +1,178 @@
+"""From tables to the arrays that placement looks at, and from specs to shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from blueprints.instance import InstanceSpec
+from control import addresses, hosts, instances_on, networks, sql, tables
+from control.images import ImageRecord
+from control.networks import NetworkRecord
+from control.placement.model import Mask, Net, Shape, Store, View, mask_of, millis
+from core.states import CopyState, HostState
+
+_HOST, _CLUSTER, _DS, _DS_HOST = tables.host, tables.cluster, tables.datastore, tables.datastore_host
+
+
+def shape_of(
+    spec: InstanceSpec, kind: str, disk_mib: int, image: ImageRecord | None, avoid: Collection[str] = ()
+) -> Shape:
+    """Return the shape of a spec. disk_mib: all disks together; image None: nothing is known of it yet."""
+    counts: dict[str, int] = {}
+    for nic in spec.nics:
+        if not nic.address:
+            counts[nic.network] = counts.get(nic.network, 0) + 1
+    where = spec.requirements
+    return Shape(
+        kind=kind, cpu_m=millis(spec.cpu), memory_mib=spec.memory_mib, disk_mib=disk_mib,
+        image=image.sha256 if image else "", image_mib=-(-image.size_bytes // 2**20) if image else 0,
+        disk_min_mib=image.virtual_size_mib if image else 0, cluster=where.cluster, host=where.host,
+        datastore=where.datastore, labels=tuple(sorted(where.host_labels.items())), nics=tuple(sorted(counts.items())),
+        fixed=tuple((nic.network, addresses.number(nic.address)) for nic in spec.nics if nic.address),
+        avoid=frozenset(avoid),
+    )  # fmt: skip
+
+
+class Cloud:
+    """A view with what it takes to write a choice down: ids, versions, address ranges. Index h: the view's host."""
+
+    def __init__(self, c: sa.Connection, shapes: Collection[Shape], *, lock: bool) -> None:
+        """Read the cloud as far as these shapes need it. lock: nobody else gives addresses of their networks away."""
+        wanted = {name for shape in shapes for name, _ in (*shape.nics, *shape.fixed)}
+        if lock and wanted:
+            net = tables.network
+            c.execute(
+                sa.select(net.c.id).where(net.c.name.in_(wanted)).order_by(net.c.id).with_for_update(key_share=True)
+            ).all()  # fmt: skip
+        known = networks.records(c)
+        self.networks: dict[str, NetworkRecord] = {name: known[name] for name in sorted(wanted) if name in known}
+        self.rows = list(c.execute(_hosts()).mappings())
+        self.ids = [str(row["id"]) for row in self.rows]
+        self.versions = {str(row["id"]): int(row["version"]) for row in self.rows}
+        self.ranges = networks.ranges(c, [net.id for net in self.networks.values()])
+        self.leased = networks.leased(c, [net.id for net in self.networks.values()])
+        self.stores: dict[str, str] = {}  # datastore name -> id
+        self._index = {host_id: h for h, host_id in enumerate(self.ids)}
+        self.view = self._view(c, {shape.image for shape in shapes if shape.image})
+
+    def _view(self, c: sa.Connection, images: Collection[str]) -> View:
+        rows = self.rows
+        held = instances_on.reserved(c, self.ids)
+        used = [held.get(host_id, instances_on.NOTHING) for host_id in self.ids]
+        cpu = np.array([int(row["cpus"] * _overcommit(row, "cpu") * 1000 + 1e-6) for row in rows], np.int64)
+        memory = np.array([int(row["memory_mib"] * _overcommit(row, "memory") + 1e-6) for row in rows], np.int64)
+        return View(
+            names=tuple(row["name"] for row in rows), states=tuple(row["state"] for row in rows),
+            unknown=mask_of([row["state"] == HostState.ENROLLING or row["seen_at"] is None for row in rows]),
+            clusters=tuple(row["cluster"] for row in rows), labels=tuple(row["labels"] for row in rows),
+            kinds=tuple(_kinds(row) for row in rows),
+            cpus_m=np.array([int(row["cpus"] * 1000) for row in rows], np.int64), cpu_limit_m=cpu,
+            cpu_left_m=cpu - np.array([millis(one.cpu) for one in used], np.int64), memory_limit_mib=memory,
+            memory_left_mib=memory - np.array([one.memory_mib for one in used], np.int64),
+            physical_mib=np.array([max(row["physical_mib"] or 0, row["memory_mib"]) for row in rows], np.int64),
+            instances=np.array([one.instances for one in used], np.int64),
+            stores=self._stores(c), nets={name: self._net(c, net) for name, net in self.networks.items()},
+            images=self._images(c, images),
+        )  # fmt: skip
+
+    def _stores(self, c: sa.Connection) -> dict[str, Store]:
+        seen: dict[str, dict[int, sa.RowMapping]] = {}
+        for row in c.execute(sa.select(_DS_HOST)).mappings():
+            if row["host_id"] in self._index:
+                seen.setdefault(row["datastore_id"], {})[self._index[row["host_id"]]] = row
+        i = tables.instance
+        allocated: dict[tuple[str, int], int] = {
+            (row.datastore_id, self._index[row.host_id]): int(row.mib)
+            for row in c.execute(
+                sa.select(i.c.datastore_id, i.c.host_id, sa.func.sum(i.c.disk_mib).label("mib"))
+                .where(i.c.host_id.is_not(None), i.c.datastore_id.is_not(None)).group_by(i.c.datastore_id, i.c.host_id)
+            )
+            if row.host_id in self._index
+        }  # fmt: skip
+        found: dict[str, Store] = {}
+        for row in c.execute(sa.select(_DS).order_by(_DS.c.created_at, _DS.c.id)).mappings():
+            self.stores[row["name"]] = row["id"]
+            found[row["name"]] = self._store(row, seen.get(row["id"], {}), allocated)
+        return found
+
+    def _store(
+        self, row: sa.RowMapping, seen: Mapping[int, sa.RowMapping], allocated: Mapping[tuple[str, int], int]
+    ) -> Store:
+        """Return one datastore: a group per host, or one for all where it is shared."""
+        n, factor = len(self.ids), row["overcommit"]
+        groups = {h: 0 if row["shared"] else at for at, h in enumerate(sorted(seen))}
+        size = max(groups.values(), default=-1) + 1
+        limit, free, used = (np.zeros(size, np.int64) for _ in range(3))
+        for h, group in groups.items():
+            limit[group] = max(limit[group], int(seen[h]["total_mib"] * factor))
+            free[group] = max(free[group], int(seen[h]["free_mib"] * factor))
+            used[group] += allocated.get((row["id"], h), 0)
+        return Store(
+            group=np.array([groups.get(h, -1) for h in range(n)], np.int64), limit_mib=limit, left_mib=limit - used,
+            free_mib=free,
+            unseen=mask_of([
+                h not in seen and (host["seen_at"] is None or host["seen_at"] < row["created_at"])
+                for h, host in enumerate(self.rows)
+            ]),
+        )  # fmt: skip
+
+    def _net(self, c: sa.Connection, net: NetworkRecord) -> Net:
+        """Return one network. Hosts whose ranges are the same draw from one group."""
+        nh = tables.network_host
+        there = {self._index.get(h) for h in c.scalars(sa.select(nh.c.host_id).where(nh.c.network_id == net.id))}
+        unusable, taken = addresses.reserved(net.subnet, net.gateway), set(self.leased[net.id])
+        spans: dict[tuple[tuple[int, int], ...], int] = {}
+        group = np.full(len(self.ids), -1, np.int64)
+        for h in sorted(h for h in there if h is not None):
+            key = tuple((r.first, r.last) for r in self.ranges_on(net, h))
+            group[h] = spans.setdefault(key, len(spans))
+        pools = [[addresses.Range(a, b, 0, "") for a, b in key] for key in spans]
+        return Net(
+            reach=mask_of([h in there for h in range(len(self.ids))]), dhcp=net.addressing == "dhcp", group=group,
+            left=np.array([addresses.count_free(pool, taken | unusable) for pool in pools], np.int64),
+            whole=np.array([addresses.count_free(pool, unusable) for pool in pools], np.int64),
+            spans=tuple(spans), taken=frozenset(taken), reserved=frozenset(unusable),
+        )  # fmt: skip
+
+    def ranges_on(self, net: NetworkRecord, h: int) -> list[addresses.Range]:
+        """Return the address ranges of a network that are good on one host."""
+        return [r for r in self.ranges[net.id] if r.host_id in (None, self.ids[h])]
+
+    def _images(self, c: sa.Connection, images: Collection[str]) -> dict[str, Mask]:
+        copy = tables.image_copy
+        found = {sha: np.zeros(len(self.ids), np.bool_) for sha in images}
+        for row in sql.fetch_in(
+            c, images,
+            lambda part: sa.select(copy.c.sha256, copy.c.host_id)
+            .where(copy.c.sha256.in_(part), copy.c.state == CopyState.READY),
+        ):  # fmt: skip
+            if row["host_id"] in self._index:
+                found[row["sha256"]][self._index[row["host_id"]]] = True
+        return found
+
+
+def _hosts() -> sa.Select[Any]:
+    return (
+        sa.select(
+            _HOST.c.id, _HOST.c.name, _HOST.c.state, _HOST.c.driver, _HOST.c.cpus, _HOST.c.memory_mib,
+            _HOST.c.cpu_overcommit, _HOST.c.memory_overcommit, _HOST.c.labels, _HOST.c.capabilities, _HOST.c.version,
+            _HOST.c.seen_at, _HOST.c.facts["memory_mib"].as_integer().label("physical_mib"),
+            _CLUSTER.c.name.label("cluster"), _CLUSTER.c.cpu_overcommit.label("cluster_cpu"),
+            _CLUSTER.c.memory_overcommit.label("cluster_memory"),
+        )
+        .where(_HOST.c.cluster_id == _CLUSTER.c.id, _HOST.c.live_name.is_not(None)).order_by(_HOST.c.id)
+    )  # fmt: skip
+
+
+def _overcommit(row: sa.RowMapping, what: str) -> float:
+    own = row[f"{what}_overcommit"]
+    return float(row[f"cluster_{what}"] if own is None else own)
+
+
+def _kinds(row: sa.RowMapping) -> tuple[str, ...]:
+    said: Sequence[str] = row["capabilities"].get("kinds") or hosts.KINDS.get(row["driver"], ())
+    return tuple(str(kind) for kind in said)
