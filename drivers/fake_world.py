@@ -194,15 +194,18 @@ class World:
 
     def crash(self, host: str) -> None:
         """Cut the host's power: connections die, instances stop, disks and definitions stay."""
+        self.cut(host)
         target = self.host(host)
-        target.alive = False
         for instance in target.instances.values():
             if instance.power is PowerState.RUNNING:
                 instance.end()
 
     def cut(self, host: str) -> None:
-        """Cut the host's network: connections die, instances go on."""
-        self.host(host).alive = False
+        """Cut the host's network: connections die and what was held over them ends, instances go on."""
+        target = self.host(host)
+        target.alive = False
+        for end in list(target.running.values()):
+            end(255)
 
     def revive(self, host: str) -> None:
         """Bring a crashed or cut host back; connections have to be made anew."""

@@ -17,7 +17,7 @@ from core.errors import CredentialRejected, RackflowError, Unreachable
 from core.ids import on_host
 from core.states import HostState, PowerState
 from drivers.hosts import Host
-from drivers.hypervisor.base import KeepsImages, ObservedInstance
+from drivers.hypervisor.base import ObservedInstance
 from tasks.ledger import Seen, load, run_step
 from tasks.runtime import Runtime, runtime
 
@@ -106,9 +106,8 @@ async def _clear_residue(rt: Runtime, record: HostRecord, host: Host) -> list[bo
         if await _is_there(host, name):
             await host.hypervisor.stop(name, grace_s=0)
         await host.hypervisor.undefine(name)
-        if not isinstance(host.hypervisor, KeepsImages):
-            for store in await rt.store.read(lambda c: datastores.on_cluster(c, record.cluster)):
-                await host.storage(store.path).delete_volumes(row.instance_id)
+        for store in await rt.store.read(lambda c: datastores.on_cluster(c, record.cluster)):
+            await host.storage(store.path).delete_volumes(row.instance_id)
         await rt.store.write(lambda c, r=row: drift.close(c, r.id, "repaired"))  # type: ignore[misc]
         done.append(True)
     return done

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -61,6 +61,7 @@ class FakeTransport(Transport):
         self._endpoint = endpoint
         self._boots = boots
         self._closed = False
+        self._sessions: set[FakeSession] = set()
 
     @property
     def endpoint(self) -> Endpoint:
@@ -148,16 +149,18 @@ class FakeTransport(Transport):
             session.end(_conflict_code(argv))
             yield session
             return
+        if lock is not None:
+            session.at_end = lock.release
         pid = host.begin(session.end)
+        self._sessions.add(session)
         for line in _begin_script(host, pid, argv):
             session.say(line)
         try:
             yield session
         finally:
             host.running.pop(pid, None)
+            self._sessions.discard(session)
             session.end(0)
-            if lock is not None:
-                lock.release()
 
     async def _take(self, lock: asyncio.Lock, argv: Sequence[str]) -> bool:
         if lock.locked() and {"-n", "--nonblock"} & set(argv):
@@ -176,6 +179,8 @@ class FakeTransport(Transport):
 
     async def close(self) -> None:
         self._closed = True
+        for session in list(self._sessions):
+            session.end(255)
 
 
 def _lock_of(host: FakeHost, argv: Sequence[str]) -> tuple[asyncio.Lock | None, Sequence[str]]:
@@ -218,11 +223,13 @@ class FakeSession(Session):
         self._transport = transport
         self._lines: asyncio.Queue[str] = asyncio.Queue()
         self._exit_code: int | None = None
+        self.at_end: Callable[[], None] = lambda: None
 
     def end(self, exit_code: int) -> None:
-        """Let the command end; the first exit code counts."""
+        """Let the command end; the first exit code counts. A lock that it held is free at once."""
         if self._exit_code is None:
             self._exit_code = exit_code
+            self.at_end()
 
     def say(self, line: str) -> None:
         """Let the command print a line."""

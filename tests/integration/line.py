@@ -1,7 +1,7 @@
 """The line from request to host without Prefect: flows as plain coroutines over a real store and simulated hosts.
 
-The hosts are fakes, for scale and faults; `tests/live` runs the same flows on libvirt and LXD, `tests/prefect` runs them
-through a real Prefect server.
+The hosts are fakes, for scale and faults; `tests/live` runs the same flows on libvirt and LXD, `tests/prefect` runs
+them through a real Prefect server.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from control.seed import seed
 from prefect import Flow, Task
 
 import flows.change
@@ -27,6 +26,7 @@ from blueprints.network import NetworkSpec
 from control import access, instances, networks, operations, requests
 from control.access import Principal
 from control.operations import Operation
+from control.seed import seed
 from control.store import Store
 from core.ids import new_id
 from core.settings import DriverSettings, Paths, Settings
@@ -162,7 +162,8 @@ async def make_line(folder: Path, hosts: int = 3, **size: Any) -> Line:
     for i in range(hosts):
         world.add(FakeHost(f"f{i}", **size))
     lan = NetworkSpec.model_validate({
-        "name": "lan", "bridge": "br0", "subnet": "10.9.0.0/16", "ranges": [{"first": "10.9.0.10", "last": "10.9.9.250"}],
+        "name": "lan", "bridge": "br0", "subnet": "10.9.0.0/16",
+        "ranges": [{"first": "10.9.0.10", "last": "10.9.9.250"}],
         "default_for": ["vm", "container"],
     })  # fmt: skip
     store.write_now(lambda c: networks.ensure(c, admin, lan))

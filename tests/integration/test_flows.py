@@ -19,6 +19,15 @@ from tests.integration.line import Line, left_on_hosts
 DONE = OperationState.DONE
 
 
+class GoneStore:
+    """The store as a killed worker sees it."""
+
+    async def write(self, change: object) -> None:
+        raise asyncio.CancelledError
+
+    read = write
+
+
 def box(name: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "image": "box", "cpu": 1, "memory": 512, **more}
 
@@ -126,9 +135,10 @@ async def test_a_dead_workers_operation_is_finished_by_another(line: Line, verb:
     before = world.calls.get(verb, 0)
     while not any(world.calls.get(k, 0) > before for k in (verb, f"storage.{verb}")):
         await asyncio.sleep(0.01)
-    job.cancel()  # kill -9: nothing that the worker wanted to write comes after this
-    await asyncio.gather(job, return_exceptions=True)
     old = line.runtime
+    old.store = GoneStore()  # type: ignore[assignment]  # kill -9: nothing is written after this
+    job.cancel()
+    await asyncio.gather(job, return_exceptions=True)
     await line.store.write(lambda c: operations.renew_claim(c, old.worker_id, "test", -1))
     await old.pool.close()
     world.release("*", verb)
@@ -138,7 +148,7 @@ async def test_a_dead_workers_operation_is_finished_by_another(line: Line, verb:
     for _ in range(3):
         await line.work()
     (op,) = line.operations([op_id])
-    assert op.state is DONE, op
+    assert op.state is DONE, (op.reason, op.error)
     assert line.instance("orphan")["state"] == InstanceState.RUNNING
     assert len([row for row in left_on_hosts() if "instance" in row]) == 1
 
