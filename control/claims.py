@@ -100,14 +100,15 @@ def _claimed(op: Operation) -> dict[str, Any]:
 def _claimable(c: sa.Connection, at: datetime, limit: int, only: Collection[str] | None) -> dict[str, int]:
     """Return id -> epoch of what may be claimed; read without locks, so to be looked at again under one."""
     prior = _OP.alias("prior")
+    is_time = sa.or_(_OP.c.not_before.is_(None), _OP.c.not_before <= at)
     due = sa.and_(
-        _OP.c.state == OperationState.PENDING, _OP.c.claimed_by.is_(None),
-        sa.or_(_OP.c.not_before.is_(None), _OP.c.not_before <= at),
+        _OP.c.state == OperationState.PENDING, _OP.c.claimed_by.is_(None), is_time,
         sa.or_(_OP.c.after_id.is_(None), prior.c.id.is_(None), prior.c.state.in_(FINISHED)),
     )  # fmt: skip
+    ran_out = sa.or_(_WORKER.c.id.is_(None), _WORKER.c.expires_at < at)
     nobodys = sa.and_(
         _OP.c.state != OperationState.PENDING,
-        sa.or_(_OP.c.claimed_by.is_(None), _WORKER.c.id.is_(None), _WORKER.c.expires_at < at),
+        sa.or_(sa.and_(_OP.c.claimed_by.is_(None), is_time), sa.and_(_OP.c.claimed_by.is_not(None), ran_out)),
     )
     among = sa.true() if only is None else _OP.c.id.in_(list(only))
     rows = c.execute(

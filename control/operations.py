@@ -83,11 +83,13 @@ def _end(c: sa.Connection, ends: Sequence[tuple[Operation, OperationState, dict[
 
 
 def postpone(c: sa.Connection, op: Operation, reason: str, not_before: datetime | None) -> None:
-    """Put an operation back among the pending ones, held by nobody, with the reason. Raise Stale."""
+    """Let an operation wait, held by nobody, with the reason; one that is being undone goes on being undone. Raise Stale."""
     guard(c, [op])
+    undoing = OperationState.COMPENSATING.value
+    state = sa.case((_T.c.state == undoing, undoing), else_=OperationState.PENDING.value)
     c.execute(
         sa.update(_T).where(_T.c.id == op.id).values(
-            state=OperationState.PENDING, claimed_by=None, not_before=not_before, reason=reason[:1024],
+            state=state, claimed_by=None, not_before=not_before, reason=reason[:1024],
             flow_run_id=None,
         )
     )  # fmt: skip

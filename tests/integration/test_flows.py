@@ -246,3 +246,18 @@ async def test_the_lock_on_a_host_keeps_a_second_worker_out(line: Line) -> None:
 
 def _host_states(line: Line) -> dict[str, str]:
     return {row.name: row.state.value for row in line.store.read_now(lambda c: hosts.records(c))}
+
+
+async def test_an_undo_that_fails_is_tried_again_and_never_turns_into_a_deployment(line: Line) -> None:
+    world.fail("*", "hypervisor.define", Invalid("no such machine type"), 1)
+    world.fail("*", "storage.delete_volumes", HostFault("the file system is read-only"), 1)
+    (op_id,) = line.submit(Verb.DEPLOY, {"instances": [{"name": "odd", "image": "vm", "memory": 512}]})
+    await line.work()
+    (op,) = line.operations([op_id])
+    assert op.state is OperationState.COMPENSATING
+    assert "read-only" in op.reason
+    assert await line.work() == []
+    await asyncio.sleep(2.1)  # its next try
+    await line.work()
+    assert line.operations([op_id])[0].state is OperationState.COMPENSATED
+    assert left_on_hosts() == []
