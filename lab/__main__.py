@@ -123,7 +123,7 @@ def images_command(name: Annotated[str, typer.Argument(help="tiny (seconds) or d
     built = images.build(settings, name)
     if built:
         centre.refresh_blueprint(settings)
-    say(f"{name}: {'built' if built else 'is there'}")
+        say(f"guest images built: {name}")
     for recipe in images.RECIPES[name]:
         for file in recipe.files:
             typer.echo(str(images.image_path(settings, file)))

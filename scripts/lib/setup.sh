@@ -4,37 +4,46 @@
 SETUP_REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 SETUP_VENV=$SETUP_REPO/.venv
 
+# What .venv is made with; libvirt-python is built against this machine's libvirt.
+SETUP_BUILD_PACKAGES=(ca-certificates python3-venv python3-dev gcc libc6-dev pkg-config libvirt-dev)
 # What rackflow, its lab and its guest images need. Recommended packages are left out (no desktop, no mail server).
 SETUP_PACKAGES=(
-  ca-certificates curl iputils-ping procps sudo openssh-client openssh-server
+  curl iputils-ping procps sudo openssh-client openssh-server
   iproute2 iptables dnsmasq-base e2fsprogs fdisk util-linux
   libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils
   lxd lxd-client lxcfs
   busybox-static cpio extlinux syslinux-common debootstrap zstd
   postgresql
-  python3-venv python3-dev gcc libc6-dev pkg-config libvirt-dev # libvirt-python is built against this libvirt
 )
 SETUP_TEST_PACKAGES=(mariadb-server chromium) # the third state database; the browser that fills Prefect's form
 
-setup_all() { # for the demo and the benchmarks: this machine is looked at before anything is installed
+setup_all() { # for the demo: this machine is looked at before anything is installed
   _setup_machine || return
-  setup_packages "${SETUP_PACKAGES[@]}" || return
-  setup_venv || return
+  _setup_both "" "${SETUP_PACKAGES[@]}" || return
+  setup_images
+}
+
+setup_bench() {
+  _setup_machine || return
+  _setup_both dev "${SETUP_PACKAGES[@]}" || return
   setup_images
 }
 
 setup_tests() { # without root all must be installed already; what needs root is then skipped, by name
-  setup_packages "${SETUP_PACKAGES[@]}" "${SETUP_TEST_PACKAGES[@]}" || return
-  setup_venv || return
+  _setup_both dev "${SETUP_PACKAGES[@]}" "${SETUP_TEST_PACKAGES[@]}" || return
   if [ "$(id -u)" = 0 ]; then setup_images; fi
+}
+
+setup_check() {
+  setup_packages "${SETUP_BUILD_PACKAGES[@]}" && setup_venv dev
 }
 
 setup_packages() { # PACKAGE...
   _setup_alone _setup_packages "$@"
 }
 
-setup_venv() {
-  _setup_alone _setup_venv
+setup_venv() { # [dev]: with what tests and checks need
+  _setup_alone _setup_venv "$@"
 }
 
 setup_images() { # the tiny ones; a full Debian is built on its first use
@@ -48,11 +57,21 @@ _setup_fail() {
   return 1
 }
 
-_setup_alone() { # FUNCTION ARGUMENT...: two scripts at once would spoil each other's packages and .venv
+_setup_alone() { # FUNCTION ARGUMENT...: two scripts at once would spoil each other's packages or .venv
   (
     flock 9
     "$@" 9>&-
-  ) 9> "${TMPDIR:-/tmp}/rackflow-setup-$(id -u).lock"
+  ) 9> "${TMPDIR:-/tmp}/rackflow$1-$(id -u).lock"
+}
+
+_setup_both() { # EXTRA PACKAGE...: pip and apt wait for the network and the disk in turn: side by side
+  local extra=$1 venv
+  shift
+  setup_packages "${SETUP_BUILD_PACKAGES[@]}" || return
+  setup_venv $extra &
+  venv=$!
+  setup_packages "$@" || { kill "$venv" 2> /dev/null; wait "$venv"; return 1; }
+  wait "$venv"
 }
 
 _setup_debian() {
@@ -125,21 +144,26 @@ _setup_apt() {
 # ---- .venv
 
 _setup_venv() { # made again when the repository moved, brought up to date when what it is made from changed
-  local python stamp want
+  local python stamp=$SETUP_VENV/.rackflow-stamp want extra=${1:-}
   python=$(_setup_python) || return
-  stamp=$SETUP_VENV/.rackflow-stamp
-  want=$(cd "$SETUP_REPO" && { echo "$SETUP_REPO" && cat pyproject.toml constraints.txt; } | sha256sum)
+  if grep -qs ' dev$' "$stamp"; then extra=dev; fi # never less than there was
+  want="$(_setup_venv_sources) $extra"
   if [ "$(cat "$stamp" 2> /dev/null)" = "$want" ]; then return 0; fi
   if ! _setup_venv_is_ours; then
     _setup_say "making .venv with $("$python" --version)"
     "$python" -m venv --clear "$SETUP_VENV" || _setup_fail "$python -m venv failed" || return
   fi
   _setup_say "installing Python packages into .venv"
-  (
-    cd "$SETUP_REPO" &&
-      "$SETUP_VENV/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
-  ) || _setup_fail "pip could not install what pyproject.toml asks for" || return
+  _setup_pip "${extra:+[$extra]}" || _setup_fail "pip could not install what pyproject.toml asks for" || return
   echo "$want" > "$stamp"
+}
+
+_setup_venv_sources() { # print a checksum of what decides what is in it
+  (cd "$SETUP_REPO" && { echo "$SETUP_REPO" && cat pyproject.toml constraints.txt; }) | sha256sum | cut -d' ' -f1
+}
+
+_setup_pip() { # EXTRAS
+  (cd "$SETUP_REPO" && "$SETUP_VENV/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt -e ".$1")
 }
 
 _setup_venv_is_ours() { # a venv knows its own path: one that was moved along with its folder is broken
