@@ -27,6 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     up = verbs.add_parser("up", help="start the front-end; in the foreground until Ctrl-C, unless --detach")
     up.add_argument("--detach", action="store_true", help="return when everything is ready")
+    up.add_argument("--only", metavar="NAMES", help="only these processes, separated by commas (tests, repairs)")
     up.add_argument("--detached", action="store_true", help=argparse.SUPPRESS)
     verbs.add_parser("down", help="end the front-end")
     status = verbs.add_parser("status", help="show the processes and addresses")
@@ -45,9 +46,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _local(arguments: argparse.Namespace, settings: Settings, flags: list[str]) -> int:
     if arguments.verb == "up":
-        from daemon.up import up
+        from daemon.up import detach, up
 
-        return up(settings, detach=arguments.detach, detached=arguments.detached, flags=flags)
+        only = arguments.only.split(",") if arguments.only else []
+        again = [*flags, f"--only={arguments.only}"] if only else flags
+        if arguments.detach:
+            return detach(settings.paths, again)
+        return up(settings, detached=arguments.detached, only=only)
     if arguments.verb == "down":
         from daemon.up import down
 

@@ -22,8 +22,8 @@ class SupervisorLock:
 
     def __init__(self, paths: Paths) -> None:
         self._descriptors = [
-            _hold(paths.data_dir / "supervisor.lock", f"the data folder {paths.data_dir}"),
-            _hold(lock_file(paths), f"the run folder {paths.run_dir}"),
+            hold(paths.data_dir / "supervisor.lock", f"the data folder {paths.data_dir}"),
+            hold(lock_file(paths), f"the run folder {paths.run_dir}"),
         ]
 
     def release(self) -> None:
@@ -52,7 +52,8 @@ def holder(paths: Paths) -> int | None:
     return None if kind == fcntl.F_UNLCK else int(pid)
 
 
-def _hold(file: Path, what: str) -> int:
+def hold(file: Path, what: str) -> int:
+    """Lock a file for the rest of this process's life; return its descriptor. Raise Conflict when another has it."""
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -28,6 +28,7 @@ def configure() -> None:
     logging.basicConfig(
         level=os.environ.get("RACKFLOW_LOG_LEVEL", "INFO"),
         format="%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S",
+        force=True,
     )
     for noisy in ("asyncssh", "httpx", "httpcore", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -61,7 +61,7 @@ def settle(settings: Settings) -> Settings:
     host = settings.api_host
     chosen = choose(wanted, _read(file), lambda port: is_free(host, port), lambda: any_free(host))
     write_private(file, json.dumps(chosen) + "\n", mode=0o644)
-    return dataclasses.replace(settings, **chosen)
+    return dataclasses.replace(settings, api_port=chosen["api_port"], prefect_port=chosen["prefect_port"])
 
 
 def _read(file: Path) -> dict[str, int]:

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from core.errors import HostFault
 from core.settings import Paths
@@ -125,23 +126,21 @@ class PrivateCluster:
         command = [
             str(self.bin / "initdb"), "-D", str(self.data), "-U", ROLE, "--auth=peer", "-E", "UTF8", "--locale=C",
         ]  # fmt: skip
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd="/", **self.identity(),
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", **self.identity())
         if done.returncode != 0:
             raise HostFault(
                 f"initdb failed in {self.data}: {done.stderr.strip()[-500:]}", "postgres",
                 fix=f"the user {self.account.name} must be able to reach {self.data}; is a folder above it private?",
             )
 
-    def identity(self) -> dict[str, object]:
+    def identity(self) -> dict[str, Any]:
         """Return the arguments of subprocess that make a child run as the account."""
         if os.geteuid() == self.account.uid:
             return {}
         return {"user": self.account.uid, "group": self.account.gid, "extra_groups": []}
 
     def _configure(self) -> None:
-        caller = pwd.getpwuid(os.geteuid()).pw_name
+        users = dict.fromkeys((pwd.getpwuid(os.geteuid()).pw_name, self.account.name))
         settings = _CONF | {
             "data_directory": _quoted(self.data), "unix_socket_directories": _quoted(self.socket_dir),
             "hba_file": _quoted(self.conf / "pg_hba.conf"), "ident_file": _quoted(self.conf / "pg_ident.conf"),
@@ -149,7 +148,7 @@ class PrivateCluster:
         files = {
             "postgresql.conf": "".join(f"{name} = {value}\n" for name, value in settings.items()),
             "pg_hba.conf": "local all all peer map=rackflow\n",
-            "pg_ident.conf": "".join(f"rackflow {user} {ROLE}\n" for user in dict.fromkeys((caller, self.account.name))),
+            "pg_ident.conf": "".join(f"rackflow {user} {ROLE}\n" for user in users),
         }
         self.conf.mkdir(mode=0o755, exist_ok=True)
         for name, text in files.items():

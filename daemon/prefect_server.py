@@ -10,6 +10,7 @@ import functools
 import socket
 import time
 from datetime import timedelta
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import uvicorn
@@ -46,11 +47,11 @@ def wait_for_database(url: str, timeout_s: float = 90.0) -> None:
 
 
 def _slow_docket() -> None:
+    from docket import Worker
     from prefect.server.api import background_workers
 
-    background_workers.Worker = functools.partial(  # type: ignore[misc,assignment]
-        background_workers.Worker, minimum_check_interval=_LOOK, scheduling_resolution=_LOOK,
-    )  # fmt: skip
+    slow: Any = functools.partial(Worker, minimum_check_interval=_LOOK, scheduling_resolution=_LOOK)
+    background_workers.Worker = slow  # type: ignore[attr-defined]
 
 
 def run(settings: Settings) -> None:

@@ -42,6 +42,7 @@ def addresses(settings: Settings) -> dict[str, str]:
         "api": f"http://{settings.api_host}:{settings.api_port}",
         "token_file": str(settings.paths.token_file),
         "prefect_ui": prefect_settings.url(settings),
+        "prefect_api": f"{prefect_settings.url(settings)}/api",
         "prefect_user": prefect_settings.USER,
         "prefect_password_file": str(settings.paths.data_dir / "prefect.password"),
         "data_dir": str(settings.paths.data_dir),

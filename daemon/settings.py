@@ -62,6 +62,7 @@ class Configuration(BaseSettings):
     prefect_port: Port = "auto"
     work_pool: str = "rackflow"
     reconcile_every_s: int = Field(default=60, ge=10)
+    domain_type: Literal["kvm", "qemu", "auto"] | None = None  # short for drivers.domain_type
     drivers: DriverSettings = Field(default_factory=DriverSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
 
@@ -102,12 +103,13 @@ def load(flags: Mapping[str, Any] | None = None) -> Settings:
             f"the path {paths.run_dir} is too long for the sockets in it", "settings",
             fix=f"set RACKFLOW_RUN_DIR to a path of at most {_LONGEST_RUN_DIR} characters",
         )
+    drivers = dataclasses.replace(found.drivers, domain_type=found.domain_type or found.drivers.domain_type)
     return Settings(
         paths=paths,
         database_url=found.database_url or f"sqlite:///{paths.data_dir / 'rackflow.db'}",
         api_host=found.api_host, api_port=_port(found.api_port), prefect_port=_port(found.prefect_port),
         work_pool=found.work_pool, reconcile_every_s=found.reconcile_every_s,
-        drivers=found.drivers, worker=found.worker,
+        drivers=drivers, worker=found.worker,
     )
 
 

@@ -69,7 +69,7 @@ class Supervisor:
 
     async def _keep(self, spec: ChildSpec) -> None:
         """Start one process again and again, for as long as this task lives."""
-        await self._wait(lambda: all(self._status[name].state in GOOD for name in spec.after))
+        await self._wait(lambda: all(self._status[name].state in GOOD for name in spec.after if name in self._specs))
         failures = Failures()
         while True:
             begun = time.monotonic()

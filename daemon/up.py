@@ -53,16 +53,44 @@ def print_addresses(paths: Paths) -> None:
     print(f"  logs        {logs.folder(paths)}", flush=True)
 
 
-def up(settings: Settings, *, detach: bool, detached: bool, flags: Sequence[str]) -> int:
-    """Start everything and return the exit code. detached: this is the process that --detach left behind."""
+def up(settings: Settings, *, detached: bool = False, only: Sequence[str] = ()) -> int:
+    """Start everything and stay until a signal comes; return the exit code.
+
+    detached: this is the process that `detach` left behind. only: these processes and no others.
+    """
     make_folders(settings.paths)
-    if pid := lock.holder(settings.paths):
-        print(f"rackflow is already up (supervisor {pid})")
-        print_addresses(settings.paths)
+    return 0 if _is_up(settings.paths) else asyncio.run(_supervise(settings, detached, only))
+
+
+def detach(paths: Paths, flags: Sequence[str]) -> int:
+    """Start the supervisor as a process of its own and pass its lines on until it is up; return the exit code."""
+    make_folders(paths)
+    if _is_up(paths):
         return 0
-    if detach:
-        return _detach(settings.paths, flags)
-    return asyncio.run(_supervise(settings, detached))
+    argv = [sys.executable, "-m", "daemon", "up", "--detached", *flags]
+    process = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        return 130
+    if endpoint_file(paths).exists() and lock.holder(paths) == process.pid:
+        process.returncode = 0  # it goes on; nobody here waits for it
+        return 0
+    return process.wait()
+
+
+def _is_up(paths: Paths) -> bool:
+    if pid := lock.holder(paths):
+        print(f"rackflow is already up (supervisor {pid})")
+        print_addresses(paths)
+    return pid is not None
 
 
 def make_folders(paths: Paths) -> None:
@@ -89,7 +117,7 @@ def make_ssh_key(paths: Paths) -> None:
         raise HostFault(f"ssh-keygen failed: {error}", "settings", fix="apt-get install openssh-client") from error
 
 
-async def _supervise(settings: Settings, detached: bool) -> int:
+async def _supervise(settings: Settings, detached: bool, only: Sequence[str]) -> int:
     say, paths = Progress(), settings.paths
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -101,7 +129,8 @@ async def _supervise(settings: Settings, detached: bool) -> int:
     make_ssh_key(paths)
     cluster = PrivateCluster(paths)
     addresses = processes.addresses(settings)
-    supervisor = Supervisor(paths, processes.table(settings, cluster), addresses, say)
+    specs = [spec for spec in processes.table(settings, cluster) if not only or spec.name in only]
+    supervisor = Supervisor(paths, specs, addresses, say)
     try:
         return await _run(supervisor, say, settings, stopping, detached)
     finally:
@@ -147,27 +176,6 @@ def _move_output(log: Path) -> None:
     for number in (1, 2):
         os.dup2(descriptor, number)
     os.close(descriptor)
-
-
-def _detach(paths: Paths, flags: Sequence[str]) -> int:
-    """Start the supervisor as a process of its own and pass its lines on until it is up."""
-    argv = [sys.executable, "-m", "daemon", "up", "--detached", *flags]
-    process = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            print(line, end="", flush=True)
-    except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
-        return 130
-    if endpoint_file(paths).exists() and lock.holder(paths) == process.pid:
-        process.returncode = 0  # it goes on; nobody here waits for it
-        return 0
-    return process.wait()
 
 
 def down(paths: Paths) -> int:

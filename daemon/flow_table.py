@@ -1,0 +1,59 @@
+"""Which flow does which verb, and which deployments exist. One deployment per flow, named as the flow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from control.operations import Operation
+from core.states import Verb
+
+FLOW_OF = {
+    Verb.DEPLOY: "deploy",
+    Verb.START: "start",
+    Verb.STOP: "stop",
+    Verb.DELETE: "delete",
+    Verb.ENROLL: "enroll",
+    Verb.RETIRE: "enroll",
+    Verb.IMPORT: "stage",
+    Verb.STAGE: "stage",
+    Verb.REMOVE: "stage",
+    Verb.RECONCILE: "reconcile",
+}
+
+
+@dataclass(frozen=True)
+class FlowEntry:
+    """A flow's dotted entrypoint (never a path: that would load the module a second time). scheduled: run regularly."""
+
+    name: str
+    entrypoint: str
+    scheduled: bool = False
+
+
+FLOWS = (
+    FlowEntry("deploy", "flows.deploy.deploy"),
+    FlowEntry("start", "flows.change.start"),
+    FlowEntry("stop", "flows.change.stop"),
+    FlowEntry("delete", "flows.change.delete"),
+    FlowEntry("enroll", "flows.enroll.enroll"),
+    FlowEntry("stage", "flows.stage.stage"),
+    FlowEntry("reconcile", "flows.reconcile.reconcile", scheduled=True),
+)
+
+
+def batches(operations: Iterable[Operation]) -> dict[str, list[Operation]]:
+    """Return flow name -> its operations of this round: one flow run each."""
+    found: dict[str, list[Operation]] = {}
+    for operation in operations:
+        found.setdefault(FLOW_OF[operation.verb], []).append(operation)
+    return found
+
+
+def run_name(operations: list[Operation]) -> str:
+    """Return what a flow run is called in Prefect's UI: "deploy web-1", "deploy 40 instances"."""
+    first = operations[0]
+    if len(operations) == 1:
+        return f"{first.verb} {first.subject_name or first.subject}"
+    nouns = {operation.subject_kind for operation in operations}
+    return f"{first.verb} {len(operations)} {nouns.pop() + 's' if len(nouns) == 1 else 'operations'}"

@@ -1,0 +1,149 @@
+"""The in-process Prefect worker: runs flows in this process's own event loop, at no subprocess per run.
+
+Two ways lead to a run. A run that was created elsewhere (Prefect's UI, a schedule, a bare API call) waits in the work
+pool; an event or the poll finds it. A run that the dispatcher creates is begun here at once (`begin`), in state
+Pending, so that no poll can take it: it belongs to the worker that claimed its operations. Prefect 3.8.8.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import anyio.abc
+import httpx
+from prefect import Flow
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import Abort, PrefectException
+from prefect.flows import load_flow_from_flow_run
+from prefect.states import Cancelled, Crashed, Pending
+from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
+
+from daemon.flow_engine import adapted, run_flow
+
+log = logging.getLogger("rackflow.worker")
+
+TYPE = "rackflow-in-process"
+WORKER_LABEL = "prefect.worker.name"
+
+
+class InProcessResult(BaseWorkerResult):
+    """How a run ended, for Prefect's worker: always well, for the engine itself reports the run's state."""
+
+
+class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, InProcessResult]):
+    """A work pool's worker without subprocesses. flows: those known by deployment id, others are loaded when met."""
+
+    type = TYPE
+    job_configuration = BaseJobConfiguration
+    _description = "Runs flows inside rackflow's worker process."
+
+    def __init__(self, work_pool_name: str, name: str) -> None:
+        super().__init__(work_pool_name=work_pool_name, name=name)
+        self.flows: dict[UUID, Flow[..., Any]] = {}
+        self.runs: dict[UUID, asyncio.Task[None]] = {}
+        self._poke = asyncio.Event()
+
+    async def run(
+        self, flow_run: FlowRun, configuration: BaseJobConfiguration,
+        task_status: anyio.abc.TaskStatus[int] | None = None,
+    ) -> InProcessResult:
+        """Run a flow run that was found in the work pool."""
+        if task_status is not None:
+            task_status.started(os.getpid())
+        await asyncio.wait([self.begin(flow_run)])
+        return InProcessResult(status_code=0, identifier=self.name)
+
+    def begin(self, flow_run: FlowRun, ended: Callable[[], None] | None = None) -> asyncio.Task[None]:
+        """Start a flow run at once and return its task, which never raises. ended: called when it is over."""
+        task = asyncio.create_task(self._execute(flow_run), name=f"flow run {flow_run.name}")
+        self.runs[flow_run.id] = task
+
+        def over(_: asyncio.Task[None]) -> None:
+            self.runs.pop(flow_run.id, None)
+            if ended is not None:
+                ended()
+
+        task.add_done_callback(over)
+        return task
+
+    def poke(self) -> None:
+        """Have the work pool looked at now."""
+        self._poke.set()
+
+    async def poll(self, every_s: float) -> None:
+        """Look for runs whenever poked, and regularly. Goes on whatever happens to Prefect's server."""
+        pause_s = every_s
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._poke.wait(), pause_s)
+            self._poke.clear()
+            try:
+                await self.get_and_submit_flow_runs()
+                pause_s = every_s
+            except (httpx.HTTPError, PrefectException) as error:
+                pause_s = min(30.0, pause_s * 2)
+                log.warning("Prefect's server does not answer (%s); next look in %.0f s", error, pause_s)
+
+    async def keep_registered(self, every_s: float) -> None:
+        """Tell Prefect's server regularly that this worker lives."""
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await self.sync_with_backend()
+            except (httpx.HTTPError, PrefectException) as error:
+                log.warning("no heartbeat to Prefect's server: %s", error)
+
+    async def create_run(
+        self, deployment_id: UUID, *, name: str, parameters: dict[str, Any], idempotency_key: str
+    ) -> FlowRun:
+        """Create a run that only this worker will run. Raise httpx.HTTPError, PrefectException."""
+        return await self.client.create_flow_run_from_deployment(
+            deployment_id, name=name, parameters=parameters, idempotency_key=idempotency_key, state=Pending(),
+            labels={WORKER_LABEL: self.name},
+        )  # fmt: skip
+
+    async def stop_runs(self, grace_s: float) -> None:
+        """Give running flows the grace to end, then cancel them (they end as Crashed; the ledger goes on later)."""
+        if self.runs:
+            await asyncio.wait(list(self.runs.values()), timeout=grace_s)
+        left = list(self.runs.values())
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=3.0)
+
+    async def _execute(self, flow_run: FlowRun) -> None:
+        try:
+            flow = await self._flow(flow_run)
+            await run_flow(flow, flow_run)
+        except Abort as error:
+            log.info("flow run %s was not begun or not ended: %s", flow_run.name, error)
+            await self._end_cancelled(flow_run.id)
+        except (Exception, asyncio.CancelledError) as error:
+            log.warning("flow run %s broke off: %r", flow_run.name, error)
+            await self._report_crash(flow_run, error)
+
+    async def _flow(self, flow_run: FlowRun) -> Flow[..., Any]:
+        known = self.flows.get(flow_run.deployment_id) if flow_run.deployment_id else None
+        return known or adapted(await load_flow_from_flow_run(flow_run, ignore_storage=True))
+
+    async def _end_cancelled(self, flow_run_id: UUID) -> None:
+        """A run that somebody cancelled stays Cancelling for Prefect until it is told that the run is over."""
+        with contextlib.suppress(httpx.HTTPError, PrefectException):
+            found = await self.client.read_flow_run(flow_run_id)
+            if found.state is not None and found.state.is_cancelling():
+                await self.client.set_flow_run_state(flow_run_id, Cancelled(), force=True)
+
+    async def _report_crash(self, flow_run: FlowRun, error: BaseException) -> None:
+        with contextlib.suppress(httpx.HTTPError, PrefectException, TimeoutError):
+            async with asyncio.timeout(2.0):
+                found = await self.client.read_flow_run(flow_run.id)
+                if found.state is None or not found.state.is_final():
+                    state: State[Any] = Crashed(message=f"the worker broke off: {error!r}"[:500])
+                    await self.client.set_flow_run_state(flow_run.id, state, force=True)
