@@ -64,6 +64,7 @@ class KvmHypervisor(Hypervisor):
         await self._link.call(
             "asking what QEMU can do", lambda c: c.getDomainCapabilities(None, None, None, domain_type)
         )
+        await self.capabilities()
         return [f"domain type {domain_type}: {why}"] if why else []
 
     async def _find_domain_type(self) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from drivers.transport.base import Transport
 
 SOCKET = "/run/libvirt/libvirt-sock"
 T = TypeVar("T")
+_GOODBYE_S = 2.0
 Call = Callable[[Any], T]  # takes a virConnect; libvirt-python is untyped
 
 libvirt.registerErrorHandler(lambda _context, _error: None, None)  # else it prints every error on stderr
@@ -101,11 +102,19 @@ class LibvirtLink:
         return found
 
     async def close(self) -> None:
-        """Close the connection; calls under way end."""
+        """Close the connection; calls under way end.
+
+        It is closed in a thread: libvirt says good-bye over the socket, which this thread's event loop forwards.
+        """
         self._closed = True
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            job = self._threads.submit(connection.close)
+            done, _ = await asyncio.wait([asyncio.wrap_future(job)], timeout=_GOODBYE_S)
+            for future in done:
+                future.exception()
         self._transport.cut(SOCKET)
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._connection = None
 
 
 def _threadsafe(loop: asyncio.AbstractEventLoop, *calls: Callable[[], object]) -> None:

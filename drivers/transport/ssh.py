@@ -28,6 +28,7 @@ __all__ = ["HostKey", "SshTransport", "connect", "scan_host_key"]
 
 _CHUNK_BYTES = 2**18
 _GRACE_S = 3.0  # for a process that was asked to end
+_OPEN_PAUSES_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _CIPHERS = ("aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr")  # cheapest first
 
 # $1 part file, $2 target, $3 mode, $4 size in bytes, $5 "keep": go on from what is there, keep it on failure.
@@ -142,16 +143,32 @@ class SshTransport:
         self, argv: Sequence[str], sudo: bool, timeout_s: float | None
     ) -> AsyncIterator[asyncssh.SSHClientProcess[bytes]]:
         """Open a process; end it if it still runs when the context is left."""
-        try:
-            process = await self._connection.create_process(self._line(argv, sudo, timeout_s), encoding=None)
-        except (asyncssh.Error, OSError) as error:
-            raise translate(error, self._endpoint, closed=not self.is_alive()) from error
+        process = await self._open(self._line(argv, sudo, timeout_s))
         try:
             yield process
         finally:
             if process.exit_status is None and self.is_alive():
                 await asyncio.shield(self._end(process, sudo))
             process.close()
+
+    async def _open(self, line: str) -> asyncssh.SSHClientProcess[bytes]:
+        # sshd counts a session for a moment after its channel has closed, so that ours may be one too many.
+        for pause_s in _OPEN_PAUSES_S:
+            with contextlib.suppress(asyncssh.ChannelOpenError):
+                return await self._create(line)
+            await asyncio.sleep(pause_s)
+        try:
+            return await self._create(line)
+        except asyncssh.ChannelOpenError as error:
+            raise translate(error, self._endpoint) from error
+
+    async def _create(self, line: str) -> asyncssh.SSHClientProcess[bytes]:
+        try:
+            return await self._connection.create_process(line, encoding=None)
+        except (asyncssh.Error, OSError) as error:
+            if isinstance(error, asyncssh.ChannelOpenError) and self.is_alive():
+                raise
+            raise translate(error, self._endpoint, closed=not self.is_alive()) from error
 
     async def _end(self, process: asyncssh.SSHClientProcess[bytes], sudo: bool) -> None:
         said = _PID.search(process.collect_output()[1] or b"")

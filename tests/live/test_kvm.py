@@ -1,0 +1,57 @@
+"""KVM, dir, bridge and SSH pass the suites of their families, against a host of the lab."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+
+from drivers.network.bridge import INTERFACES_DIR
+from tests.contract.hypervisor import HypervisorContract, HypervisorRig
+from tests.contract.network import NetworkContract, NetworkRig
+from tests.contract.storage import StorageContract, StorageRig
+from tests.contract.transport import TransportContract, TransportRig
+from tests.labs import Lab
+from tests.live.kvm import KvmHost, kvm_host, tiny
+
+
+@pytest.fixture
+async def kvm(lab: Lab) -> AsyncIterator[KvmHost]:
+    async with kvm_host(lab, "h1") as found:
+        yield found
+
+
+@pytest.fixture
+async def folder(kvm: KvmHost) -> AsyncIterator[str]:
+    path = f"/var/lib/rackflow-test/{uuid.uuid4().hex}"
+    await kvm.host.transport.run(["mkdir", "-p", path])
+    yield path
+    kvm.lab.run("h1", f"rm -rf {path}")
+
+
+class TestSshTransport(TransportContract):
+    @pytest.fixture
+    def rig(self, kvm: KvmHost, folder: str) -> TransportRig:
+        return TransportRig(kvm.host.transport, folder)
+
+
+class TestKvmHypervisor(HypervisorContract):
+    @pytest.fixture
+    def rig(self, kvm: KvmHost) -> HypervisorRig:
+        return HypervisorRig(
+            kvm.hypervisor, kvm.new, kvm.broken, kvm.take_name, kvm.ready, at_once=4, delays_s=(0.0, 0.01, 0.2),
+        )  # fmt: skip
+
+
+class TestDirStorage(StorageContract):
+    @pytest.fixture
+    def rig(self, kvm: KvmHost, folder: str) -> StorageRig:
+        return StorageRig(kvm.host.storage(f"{folder}/store"), tiny(kvm.lab))
+
+
+class TestBridgeNetwork(NetworkContract):
+    @pytest.fixture
+    async def rig(self, kvm: KvmHost) -> AsyncIterator[NetworkRig]:
+        yield NetworkRig(kvm.host.network, "br0", "rftest0", "mgmt0")
+        kvm.lab.run("h1", f"ip link del rftest0; rm -f {INTERFACES_DIR}/rackflow-rftest0", check=False)
