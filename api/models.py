@@ -1,0 +1,397 @@
+"""What the API answers, for its OpenAPI description. A test holds every answer against these."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.states import CopyState, HostState, ImageState, InstanceKind, InstanceState, OperationState, StepState, Verb
+
+Id = Annotated[str, Field(description="20 characters, sortable by time", examples=["0hs1k3v8m2c4d5e6f7g8"])]
+At = Annotated[str, Field(description="RFC 3339, UTC", examples=["2026-11-23T08:28:00.123Z"])]
+Labels = dict[str, str]
+Object = dict[str, Any]
+
+
+class Answer(BaseModel):
+    """Absent values are null, sizes are whole numbers in the unit of their name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Problem(Answer):
+    """An error (RFC 9457). code is stable; evidence says what was seen, fix what to do."""
+
+    type: str = Field(examples=["urn:rackflow:error:conflict"])
+    title: str
+    status: int
+    detail: str
+    code: str = Field(examples=["conflict", "invalid", "not-found", "denied", "no-fit", "unreachable"])
+    message: str = Field(examples=["instance web exists already"])
+    subject: str | None
+    evidence: Object
+    fix: str | None
+    safe_to_retry: bool
+
+
+class OperationRef(Answer):
+    id: Id
+    verb: Verb
+    subject: str = Field(examples=["instance/0hs1k3v8m2c4d5e6f7g8"])
+    name: str = Field(examples=["web"])
+    state: OperationState
+
+
+class Accepted(Answer):
+    """The request stands in the ledger; its operations go on without you. repeated: this answer was given before."""
+
+    request: Id
+    operations: list[OperationRef]
+    repeated: bool
+
+
+class Changed(Answer):
+    changed: bool
+
+
+class Deleted(Answer):
+    deleted: str
+
+
+class Instance(Answer):
+    id: Id
+    name: str
+    kind: InstanceKind
+    state: InstanceState
+    host: str | None
+    addresses: list[str]
+    cpu: float
+    memory_mib: int
+    disk_mib: int
+    image: str
+    owner: str
+    labels: Labels
+    reason: str | None = Field(description="why it is pending, held or failed")
+    operation: Id | None = Field(description="the unfinished one")
+    created_at: At
+    updated_at: At
+
+
+class Nic(Answer):
+    network: str
+    bridge: str
+    mac: str
+    address: str | None
+    prefix_length: int | None
+    gateway: str | None
+
+
+class InstanceShown(Instance):
+    spec: Object
+    nics: list[Nic]
+    epoch: int
+    blueprint: str | None
+    deleted_at: At | None
+
+
+class Host(Answer):
+    id: Id
+    name: str
+    state: HostState
+    driver: str | None
+    address: str
+    port: int
+    user: str
+    host_key: str | None
+    cluster: str
+    kinds: list[InstanceKind]
+    cpus: float | None
+    memory_mib: int | None
+    cpu_reserved: float
+    memory_reserved_mib: int
+    instances: int
+    labels: Labels
+    error: Object | None
+    seen_at: At | None
+    created_at: At
+    updated_at: At
+
+
+class HostShown(Host):
+    spec: Object
+    facts: Object
+    capabilities: Object
+    datastores: list[Object]
+    networks: list[Object]
+
+
+class HostKey(Answer):
+    """What a machine shows before anybody logs in; compare the fingerprint before you trust it."""
+
+    algorithm: str
+    public: str
+    fingerprint: str = Field(examples=["SHA256:Gq3bQ0c1fYk2oVbGq5Zk0m1Tj2W3cS4d5E6f7G8h9I0"])
+
+
+class Copy(Answer):
+    host: str
+    state: CopyState
+    bytes_done: int
+    verified_at: At | None
+
+
+class Image(Answer):
+    id: Id
+    name: str
+    kind: InstanceKind
+    state: ImageState
+    source: str
+    sha256: str | None
+    format: str | None
+    size_bytes: int | None
+    virtual_size_mib: int | None
+    min_memory_mib: int | None
+    os: str | None
+    labels: Labels
+    copies: list[Copy]
+    error: Object | None
+    created_at: At
+    updated_at: At
+
+
+class ImageShown(Image):
+    spec: Object
+
+
+class Cluster(Answer):
+    id: Id
+    name: str
+    hosts: int
+    cpu_overcommit: float
+    memory_overcommit: float
+    labels: Labels
+    created_at: At
+
+
+class Datastore(Answer):
+    id: Id
+    name: str
+    kind: str
+    path: str
+    shared: bool
+    cluster: str | None
+    overcommit: float
+    labels: Labels
+    hosts: list[Object]
+    created_at: At
+
+
+class Network(Answer):
+    id: Id
+    name: str
+    kind: str
+    bridge: str
+    addressing: str
+    subnet: str | None
+    gateway: str | None
+    nameservers: list[str]
+    default_for: list[str]
+    cluster: str | None
+    labels: Labels
+    ranges: list[Object]
+    leased: int
+    free: int
+    hosts: list[Object]
+    created_at: At
+
+
+class NetworkShown(Network):
+    leases: list[Object]
+
+
+class Differs(Answer):
+    name: str
+    fields: list[str]
+    needs: str = Field(default="", description="what would make it so, where it cannot be changed in place")
+
+
+class Changes(Answer):
+    """What happens to one noun, by name. differs: cannot be changed in place."""
+
+    create: list[str]
+    update: list[Differs]
+    unchanged: list[str]
+    delete: list[str]
+    differs: list[Differs]
+
+
+class Placement(Answer):
+    """Where a new instance would be placed now, or why nowhere."""
+
+    name: str
+    kind: InstanceKind
+    cpu: float
+    memory_mib: int
+    disk_mib: int
+    host: str | None
+    datastore: str | None
+    notes: list[str]
+    error: Object | None
+
+
+class Started(OperationRef):
+    request: Id
+
+
+class Plan(Answer):
+    """What a blueprint changes. surplus: instances beyond a lower count, kept unless pruned."""
+
+    dry_run: bool
+    clusters: Changes
+    datastores: Changes
+    networks: Changes
+    images: Changes
+    hosts: Changes
+    instances: Changes
+    surplus: list[str]
+    operations: list[Started]
+    placements: list[Placement] = Field(description="of a dry run")
+
+
+class Step(Answer):
+    sequence: int
+    name: str
+    host: str | None
+    state: StepState
+    attempt: int
+    changed: bool | None
+    started_at: At | None
+    finished_at: At | None
+    evidence: Object | None
+    error: Object | None
+    compensation: str | None
+
+
+class Operation(Answer):
+    id: Id
+    request: Id
+    verb: Verb
+    state: OperationState
+    subject: str
+    name: str
+    asked_by: str
+    parameters: Object
+    reason: str | None
+    error: Object | None
+    attempts: int
+    after: Id | None
+    cancel_requested: bool
+    flow_run: str | None
+    not_before: At | None
+    created_at: At
+    started_at: At | None
+    finished_at: At | None
+    steps: list[Step] = Field(default=[], description="only when asked for")
+
+
+class Request(Answer):
+    id: Id
+    source: str
+    asked_by: str
+    created_at: At
+    operations: list[Operation]
+
+
+class RequestRow(Answer):
+    id: Id
+    source: str
+    asked_by: str
+    created_at: At
+    operations: int
+
+
+class Executed(Answer):
+    exit_status: int
+    stdout: str
+    stderr: str
+
+
+class Logs(Answer):
+    text: str
+
+
+class TimelineEntry(Answer):
+    """One thing that happened. Which fields are there depends on its kind."""
+
+    model_config = ConfigDict(extra="allow")
+
+    at: At
+    kind: str = Field(examples=["lifecycle", "operation", "step"])
+
+
+class History(Answer):
+    instance_id: Id
+    instance: str | None
+    owner: str | None
+    host: str | None
+    state: str | None
+    timeline: list[TimelineEntry]
+
+
+class CapacityRow(Answer):
+    """Of one host: what it has, what is reserved on it (record), what is used (measured; null when not known)."""
+
+    host: str
+    state: HostState
+    cluster: str
+    cpus: float | None
+    cpu_reserved: float
+    cpu_used: float | None
+    cpu_used_ratio: float | None
+    memory_mib: int | None
+    memory_reserved_mib: int
+    memory_used_mib: int | None
+    disk_total_mib: int | None
+    disk_free_mib: int | None
+    instances: int
+    sampled_at: At | None
+
+
+class Rows(Answer):
+    columns: list[str]
+    types: list[str]
+    rows: list[list[Any]]
+    truncated: bool
+    duration_s: float
+
+
+class Drift(Answer):
+    """recorded: what should be; seen: what was found; policy: what is done about it."""
+
+    id: Id
+    subject: str
+    name: str | None
+    host: str
+    kind: str
+    recorded: Object
+    seen: Object
+    policy: str
+    state: Literal["open", "repaired", "gone"]
+    since_at: At
+    closed_at: At | None
+
+
+class Health(Answer):
+    status: Literal["ok"]
+    version: str
+
+
+class Status(Answer):
+    version: str
+    started_at: At
+    processes: list[Object]
+    hosts: dict[str, int] = Field(description="state -> how many", examples=[{"ready": 4}])
+    instances: dict[str, int]
+    operations: dict[str, int] = Field(description="unfinished ones, state -> how many")
+    history: Object

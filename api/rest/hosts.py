@@ -1,0 +1,81 @@
+"""/v1/hosts"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse
+
+from api import models
+from api.accept import Key, accept
+from api.auth import Caller
+from api.bodies import Hosts, as_list
+from api.context import PAGE, After, Ctx, Labels, Limit, Name, State, page
+from control import hosts
+from control.access import require
+from core.states import Verb
+
+router = APIRouter(prefix="/hosts", tags=["hosts"])
+
+
+@router.get("", response_model=list[models.Host])
+async def list_hosts(
+    request: Request, ctx: Ctx, caller: Caller, labels: Labels, name: Name = None, state: State = None,
+    cluster: str | None = None, limit: Limit = PAGE, after: After = None,
+) -> JSONResponse:  # fmt: skip
+    """List hosts with what is reserved on them, oldest first."""
+    rows = await ctx.store.read(
+        lambda c: hosts.list_(
+            c, caller, name=name, state=state, cluster=cluster, labels=labels, limit=limit, after=after
+        )
+    )
+    return page(request, rows, limit)
+
+
+@router.post("", status_code=202, response_model=models.Accepted)
+async def enroll_hosts(ctx: Ctx, caller: Caller, body: Hosts, key: Key = None) -> JSONResponse:
+    """Ask for machines to be enrolled. Without a fingerprint the key that a machine shows is trusted and pinned."""
+    return await accept(ctx, caller, Verb.ENROLL, {"hosts": as_list(body)}, key)
+
+
+@router.get("/scan", response_model=models.HostKey)
+async def scan_host(
+    caller: Caller, address: str, port: Annotated[int, Query(ge=1, le=65535)] = 22
+) -> JSONResponse:
+    """Return the host key that a machine shows, before it is enrolled."""
+    require(caller, Verb.ENROLL, None, "hosts")
+    from drivers.transport.hostkey import scan_host_key  # asyncssh takes 0.2 s to import
+
+    key = await scan_host_key(address, port)
+    return JSONResponse({"algorithm": key.algorithm, "public": key.public, "fingerprint": key.fingerprint})
+
+
+@router.get("/{name}", response_model=models.HostShown)
+async def show_host(ctx: Ctx, caller: Caller, name: str) -> JSONResponse:
+    """Show a host with facts, capabilities, datastores and networks."""
+    return JSONResponse(await ctx.store.read(lambda c: hosts.show(c, caller, name)))
+
+
+@router.post("/{name}/enable", response_model=models.Changed)
+async def enable_host(ctx: Ctx, caller: Caller, name: str) -> JSONResponse:
+    """Let a host take placements again."""
+    changed = await ctx.store.write(lambda c: hosts.enable(c, caller, name))
+    ctx.wake()  # deploys may wait for room
+    return JSONResponse({"changed": changed})
+
+
+@router.post("/{name}/disable", response_model=models.Changed)
+async def disable_host(ctx: Ctx, caller: Caller, name: str) -> JSONResponse:
+    """Place nothing more on a host; what runs there goes on."""
+    return JSONResponse({"changed": await ctx.store.write(lambda c: hosts.disable(c, caller, name))})
+
+
+@router.delete("/{name}", status_code=202, response_model=models.Accepted)
+async def retire_host(
+    ctx: Ctx, caller: Caller, name: str,
+    force: Annotated[bool, Query(description="even if instances are on it: they are forgotten")] = False,
+    key: Key = None,
+) -> JSONResponse:  # fmt: skip
+    """Ask for a host to be taken out."""
+    return await accept(ctx, caller, Verb.RETIRE, {"hosts": [name], "force": force}, key)

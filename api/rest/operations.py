@@ -1,0 +1,68 @@
+"""/v1/operations and /v1/requests"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse
+
+from api import models
+from api.auth import Caller
+from api.context import After, Ctx, Limit, State, page
+from control import operations, requests
+from core.errors import Invalid
+
+router = APIRouter(tags=["operations"])
+IDS_MAX = 1000
+Steps = Annotated[bool, Query(description="with the steps of each")]
+Ids = Annotated[str | None, Query(description="only these: ids with commas between")]
+
+
+@router.get("/operations", response_model=list[models.Operation])
+async def list_operations(
+    request: Request, ctx: Ctx, caller: Caller, ids: Ids = None, state: State = None, verb: str | None = None,
+    subject: Annotated[str | None, Query(description="instance/ID, or a name")] = None, steps: Steps = False,
+    limit: Limit = 50, after: After = None,
+) -> JSONResponse:  # fmt: skip
+    """List operations, the newest first; with `ids` all of those."""
+    wanted = None if ids is None else [one for one in ids.split(",") if one]
+    if wanted is not None and len(wanted) > IDS_MAX:
+        raise Invalid(f"{len(wanted)} ids are more than {IDS_MAX}", "request", fix="ask in several requests")
+    most = limit if wanted is None else len(wanted)
+    rows = await ctx.store.read(
+        lambda c: operations.list_(
+            c, caller, ids=wanted, state=state, verb=verb, subject=subject, steps=steps, limit=most, after=after,
+            newest_first=True,
+        )
+    )  # fmt: skip
+    return page(request, rows, limit) if wanted is None else JSONResponse(rows)
+
+
+@router.get("/operations/{operation_id}", response_model=models.Operation)
+async def show_operation(ctx: Ctx, caller: Caller, operation_id: str) -> JSONResponse:
+    """Show an operation with its steps."""
+    return JSONResponse(await ctx.store.read(lambda c: operations.show(c, caller, operation_id)))
+
+
+@router.post("/operations/{operation_id}/cancel", response_model=models.Operation)
+async def cancel_operation(ctx: Ctx, caller: Caller, operation_id: str) -> JSONResponse:
+    """Cancel an operation: at once if nobody runs it yet, else what it did is undone."""
+    await ctx.store.write(lambda c: operations.cancel(c, caller, operation_id))
+    ctx.wake()
+    return await show_operation(ctx, caller, operation_id)
+
+
+@router.get("/requests", response_model=list[models.RequestRow])
+async def list_requests(
+    request: Request, ctx: Ctx, caller: Caller, limit: Limit = 50, after: After = None
+) -> JSONResponse:
+    """List requests, the newest first, with the number of their operations."""
+    rows = await ctx.store.read(lambda c: requests.list_(c, caller, limit=limit, after=after))
+    return page(request, rows, limit)
+
+
+@router.get("/requests/{request_id}", response_model=models.Request)
+async def show_request(ctx: Ctx, caller: Caller, request_id: str, steps: Steps = False) -> JSONResponse:
+    """Show a request with its operations."""
+    return JSONResponse(await ctx.store.read(lambda c: requests.show(c, caller, request_id, steps=steps)))
