@@ -75,7 +75,7 @@ def draw(rows: Sequence[Row], columns: Sequence[Column], *, wide: bool) -> None:
         table.add_column(column.header, justify="right" if column.right else "left", no_wrap=not column.rare)
     for row in rows:
         table.add_row(*(_cell(column, row) for column in shown))
-    console().print(table)
+    _put(table)
 
 
 def draw_fields(row: Row) -> None:
@@ -87,10 +87,19 @@ def draw_fields(row: Row) -> None:
         said = _field(key, value)
         label = key.removesuffix("_mib").removesuffix("_bytes").removesuffix("_at").replace("_", " ")
         table.add_row(label, _styled_state(said) if key == "state" else said)
-    console().print(table)
+    _put(table)
 
 
-def console() -> Console:
+def _put(table: Table) -> None:
+    """Print a table without the blanks that fill its last column."""
+    console = _console()
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        _print(line.rstrip())
+
+
+def _console() -> Console:
     """Return a console on standard output in the colours of this session; nothing is cut in a pipe."""
     from rich.console import Console
 

@@ -86,7 +86,8 @@ class FrontEnd:
     def answer(self, asked: Asked) -> tuple[int, Any]:
         """Return what is told for a request."""
         self.asked.append(asked)
-        found: Answer = self.routes.get((asked.method, asked.path), (404, error("not-found", f"there is no {asked.path}")))
+        nothing: Answer = (404, error("not-found", f"there is no {asked.path}"))
+        found = self.routes.get((asked.method, asked.path), nothing)
         return found if isinstance(found, tuple) else found(asked)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.unit.cli.cli_front_end import INSTANCE, FrontEnd
 
-LIMIT_S = 0.2  # of CPU, in all
+LIMIT = 8  # times the CPU of starting Python, which is 25 ms where `instance list` takes 150
 ROOMS = {"core", "blueprints", "drivers", "control", "analytics", "tasks", "flows", "api", "daemon", "lab"}
 HEAVY = {"pydantic", "httpx", "prefect", "sqlalchemy", "fastapi", "numpy", "asyncio", "yaml", "rich"}
 
@@ -30,13 +30,12 @@ def loaded(*arguments: str) -> set[str]:
     return set(modules)
 
 
-def cpu_s(*arguments: str) -> float:
+def cpu_s(*argv: str) -> float:
     """Return the least CPU time out of some runs: the others were disturbed."""
-    program = str(Path(sys.executable).with_name("rackflow"))
     times: list[float] = []
     for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([program, *arguments], check=True, capture_output=True)
+        subprocess.run(argv, check=True, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     return min(times)
@@ -72,7 +71,9 @@ def test_help_loads_no_command() -> None:
 
 @pytest.mark.parametrize("arguments", [("--help",), ("instance", "list"), ("instance", "list", "-o", "json")])
 def test_starting_costs_little(listed: FrontEnd, arguments: tuple[str, ...]) -> None:
-    assert cpu_s(*arguments) < LIMIT_S
+    """Judge beside Python's own start, which a busy machine makes slower just as much."""
+    program = str(Path(sys.executable).with_name("rackflow"))
+    assert cpu_s(program, *arguments) < LIMIT * cpu_s(sys.executable, "-c", "pass")
 
 
 def test_a_folder_named_like_a_room_is_not_taken(tmp_path: Path) -> None:

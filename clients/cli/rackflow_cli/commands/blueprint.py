@@ -15,7 +15,7 @@ from rackflow_cli.hostkeys import confirmed
 from rackflow_cli.operations import carry_out, settle, watch
 from rackflow_cli.options import WAIT_TIMEOUT_S, Output, Timeout, Wait
 from rackflow_cli.output import Format, dump, show_list
-from rackflow_cli.plans import show_changes, show_plan
+from rackflow_cli.plans import refuse_what_differs, show_changes, show_plan
 from rackflow_cli.session import complain, session, talk
 from rackflow_cli.tree import group
 from rackflow_cli.words import counted
@@ -57,33 +57,38 @@ def apply(
         _vouch(blueprint, yes)
     body = {"blueprint": blueprint, "prune": prune, "dry_run": dry_run}
     answer = session.api().post("apply", body)
-    show_changes(answer)
     if dry_run:
-        if output not in (Format.TABLE, Format.WIDE):
-            dump(answer, output)
+        _show(answer, output)
         return
+    show_changes(answer)
     carry_out(answer, output, wait=wait, timeout_s=timeout)
+    refuse_what_differs(answer)
+
+
+def _show(answer: dict[str, Any], output: Format) -> None:
+    if output in (Format.TABLE, Format.WIDE, Format.NAME):
+        show_plan(answer, output)
+    else:
+        dump(answer, output)
 
 
 def _vouch(blueprint: dict[str, Any], yes: bool) -> None:
-    """Have the host key accepted of each host that is new and for which the blueprint gives no fingerprint."""
-    known: set[str] | None = None
+    """Fill in the fingerprints that the blueprint leaves out: accepted by the person, or as accepted before."""
     for host in blueprint.get("hosts", ()):
         if host.get("fingerprint"):
             continue
-        known = known if known is not None else {row["name"] for row in session.api().items("hosts")}
-        if host["name"] not in known:
-            host["fingerprint"] = confirmed(host["address"], host.get("port", 22), yes)
+        try:
+            known = session.api().get(f"hosts/{part(host['name'])}")["spec"].get("fingerprint")
+        except NotFoundError:
+            known = confirmed(host["address"], host.get("port", 22), yes)
+        if known:
+            host["fingerprint"] = known
 
 
 @app.command()
 def plan(file: Files = None, prune: Prune = False, output: Output = Format.TABLE) -> None:
     """Say what `apply` would do, and where new instances would be placed. Nothing is changed."""
-    answer = session.api().post("plan", {"blueprint": _read(file), "prune": prune})
-    if output in (Format.TABLE, Format.WIDE, Format.NAME):
-        show_plan(answer, output)
-    else:
-        dump(answer, output)
+    _show(session.api().post("plan", {"blueprint": _read(file), "prune": prune}), output)
 
 
 @app.command()
