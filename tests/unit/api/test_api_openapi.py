@@ -25,7 +25,8 @@ async def test_every_route_is_described(api: Rig) -> None:
     page = await described(api)
     routes = {
         (method, f"/v1{route.path}")
-        for room in ROOMS for route in room.router.routes if isinstance(route, APIRoute) for method in route.methods or ()
+        for room in ROOMS for route in room.router.routes if isinstance(route, APIRoute)
+        for method in route.methods or ()
     }  # fmt: skip
     there = {(m.upper(), path) for path, operations in page["paths"].items() for m in operations}
     assert there == routes
