@@ -83,7 +83,7 @@ def _end(c: sa.Connection, ends: Sequence[tuple[Operation, OperationState, dict[
 
 
 def postpone(c: sa.Connection, op: Operation, reason: str, not_before: datetime | None) -> None:
-    """Let an operation wait, held by nobody, with the reason; one that is being undone goes on being undone. Raise Stale."""
+    """Let an operation wait, held by nobody, with the reason; one that is being undone stays so. Raise Stale."""
     guard(c, [op])
     undoing = OperationState.COMPENSATING.value
     state = sa.case((_T.c.state == undoing, undoing), else_=OperationState.PENDING.value)

@@ -24,10 +24,8 @@ def record(
     grown = _datastores(c, host_id, datastores, at)
     nets = c.execute(sa.select(_NET.c.id, _NET.c.bridge, _NET.c.addressing).where(_in_cluster(_NET, cluster_id))).all()
     there = {net.id: bridges[net.bridge] for net in nets if net.bridge in bridges}
-    before = dict(
-        c.execute(sa.select(_NET_HOST.c.network_id, _NET_HOST.c.cidr).where(_NET_HOST.c.host_id == host_id))
-        .tuples().all()
-    )  # fmt: skip
+    known = sa.select(_NET_HOST.c.network_id, _NET_HOST.c.cidr).where(_NET_HOST.c.host_id == host_id)
+    before = {row.network_id: row.cidr for row in c.execute(known)}
     lost = sorted(set(before) - set(there))
     if lost:
         c.execute(sa.delete(_NET_HOST).where(_NET_HOST.c.host_id == host_id, _NET_HOST.c.network_id.in_(lost)))

@@ -238,6 +238,6 @@ outbox = sa.Table(  # lifecycle events on their way to DuckDB; also read by `eve
 )  # fmt: skip
 
 for _table in metadata.tables.values():  # names, keys and hashes are compared byte by byte on every database
-    _table.dialect_options["mysql"]["engine"] = "InnoDB"
-    _table.dialect_options["mysql"]["charset"] = "utf8mb4"
-    _table.dialect_options["mysql"]["collate"] = "utf8mb4_bin"
+    for _dialect in ("mysql", "mariadb"):
+        for _option, _value in {"engine": "InnoDB", "charset": "utf8mb4", "collate": "utf8mb4_bin"}.items():
+            _table.dialect_options[_dialect][_option] = _value

@@ -188,16 +188,17 @@ def _enter(
     imports = unfinished(c, {f"image/{image.id}" for image in nouns.images.values() if image.state in _COMING})
     after = {image.name: ops[-1].id for image in nouns.images.values() if (ops := imports.get(f"image/{image.id}"))}
     at = now()
+    ids = sorted(new_id() for _ in wanted)  # so that lists show them in the order asked for
     rows = [
         {
-            "id": new_id(), "name": spec.name, "live_name": spec.name, "kind": spec.kind,
+            "id": row_id, "name": spec.name, "live_name": spec.name, "kind": spec.kind,
             "state": InstanceState.PENDING, "owner": principal.name, "cpu": spec.cpu, "memory_mib": spec.memory_mib,
             "disk_mib": disk_mib(spec, nouns.images[spec.image]), "image_id": nouns.images[spec.image].id,
             "host_id": None, "datastore_id": None, "spec": spec.model_dump(mode="json"), "labels": spec.labels,
             "blueprint": groups[spec.name], "epoch": 0, "reason": "", "created_at": at, "updated_at": at,
             "deleted_at": None,
         }
-        for spec in wanted
+        for row_id, spec in zip(ids, wanted, strict=True)
     ]  # fmt: skip
     sql.insert(c, _T, rows)
     outbox.emit_all(c, [

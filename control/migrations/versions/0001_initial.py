@@ -17,9 +17,9 @@ _SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 def _table(name: str, *columns: Any) -> None:
     """Make a table; names, keys and hashes in it are compared byte by byte on every database."""
-    op.create_table(
-        name, *columns, mysql_engine="InnoDB", mysql_charset="utf8mb4", mysql_collate="utf8mb4_bin"
-    )
+    options = {"engine": "InnoDB", "charset": "utf8mb4", "collate": "utf8mb4_bin"}
+    by_dialect: dict[str, Any] = {f"{d}_{key}": value for d in ("mysql", "mariadb") for key, value in options.items()}
+    op.create_table(name, *columns, **by_dialect)
 
 
 def _ref(table: str, column: str, target: str, *, nullable: bool = True) -> sa.Column[Any]:

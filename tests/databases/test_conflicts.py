@@ -1,0 +1,248 @@
+"""Two writers at once, each with a store of its own, as two processes have: nothing is given away twice."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import pytest
+import sqlalchemy as sa
+
+from control import access, hosts, instances_on, networks, operations, placing, requests, tables
+from control.access import Principal
+from control.operations import Operation
+from control.store import Store
+from core.errors import Conflict, NoCapacityNow
+from core.ids import new_id
+from core.states import HostState, OperationState, Verb
+from tests.rig import Rig
+
+T = TypeVar("T")
+Opened = Callable[[str], Store]
+
+
+def at_once(*jobs: Callable[[], T]) -> list[T | Exception]:
+    """Run jobs in threads that start together; return what each returned or raised."""
+    ready = threading.Barrier(len(jobs))
+    results: list[Any] = [None] * len(jobs)
+
+    def run(index: int, job: Callable[[], T]) -> None:
+        ready.wait()
+        try:
+            results[index] = job()
+        except Exception as error:
+            results[index] = error
+
+    threads = [threading.Thread(target=run, args=(i, job)) for i, job in enumerate(jobs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+        assert not thread.is_alive()
+    return results
+
+
+@pytest.fixture
+def writers(url: str, store: Store, opened: Opened) -> list[Store]:
+    """Two stores over the same database."""
+    return [store, opened(url)]
+
+
+@pytest.fixture
+def cloud(rig: Rig) -> Rig:
+    rig.network()
+    rig.image()
+    return rig
+
+
+def submit(who: Principal, verb: Verb, body: dict[str, Any], key: str | None = None) -> Callable[[sa.Connection], Any]:
+    return lambda c: requests.submit(c, who, verb, body, source="test", idempotency_key=key)
+
+
+def body(*names: str, **spec: Any) -> dict[str, Any]:
+    return {"instances": [{"name": n, "image": "tiny", "memory": 256, "cpu": 1, **spec} for n in names]}
+
+
+def errors(results: Sequence[Any]) -> list[Exception]:
+    return [one for one in results if isinstance(one, Exception)]
+
+
+def test_a_name_is_given_once(writers: list[Store], cloud: Rig) -> None:
+    for n in range(10):
+        change = submit(cloud.admin, Verb.DEPLOY, body(f"a-{n}"))
+        results = at_once(*(lambda w=w: w.write_now(change) for w in writers))  # type: ignore[misc]
+        (lost,) = errors(results)
+        assert isinstance(lost, Conflict)
+        assert "exists already" in lost.message
+    assert len(cloud.claim()) == 10
+
+
+def test_the_same_key_gives_one_answer(writers: list[Store], cloud: Rig) -> None:
+    for n in range(10):
+        change = submit(cloud.admin, Verb.DEPLOY, body(f"a-{n}"), key=f"key-{n}")
+        results = at_once(*(lambda w=w: w.write_now(change) for w in writers))  # type: ignore[misc]
+        assert errors(results) == []
+        assert sorted(r.repeated for r in results) == [False, True]
+        assert len({r.request_id for r in results}) == 1
+
+
+def test_one_verb_at_a_time_on_a_subject(writers: list[Store], cloud: Rig) -> None:
+    cloud.host("h1", cpus=64, memory_mib=65536)
+    cloud.deploy(*(f"a-{n}" for n in range(8)))
+    for n in range(8):
+        changes = [submit(cloud.admin, verb, {"instances": [f"a-{n}"]}) for verb in (Verb.STOP, Verb.START)]
+        results = at_once(*(lambda w=w, ch=ch: w.write_now(ch) for w, ch in zip(writers, changes, strict=True)))  # type: ignore[misc]
+        (lost,) = errors(results)
+        assert isinstance(lost, Conflict)
+        assert "is busy" in lost.message
+
+
+def test_a_quota_holds_against_requests_at_once(writers: list[Store], cloud: Rig) -> None:
+    eve = cloud.user("eve")
+    t = tables.user
+    cloud.run(lambda c: c.execute(sa.update(t).where(t.c.name == "eve").values(max_instances=5)))
+    jobs = [submit(eve, Verb.DEPLOY, body(f"a-{n}", f"b-{n}")) for n in range(6)]
+    at_once(*(lambda i=i, job=job: writers[i % 2].write_now(job) for i, job in enumerate(jobs)))  # type: ignore[misc]
+    assert cloud.run(lambda c: instances_used(c, "eve")) == 4
+
+
+def instances_used(c: sa.Connection, owner: str) -> int:
+    t = tables.instance
+    return int(c.execute(sa.select(sa.func.count()).where(t.c.owner == owner)).scalar_one())
+
+
+def test_operations_are_claimed_by_one_worker_each(writers: list[Store], cloud: Rig) -> None:
+    cloud.ask(*(f"a-{n}" for n in range(60)))
+    workers = [new_id(), new_id()]
+    for worker in workers:
+        cloud.run(lambda c, w=worker: operations.renew_claim(c, w, "test", 3600))  # type: ignore[misc]
+
+    def claim_all(index: int) -> list[Operation]:
+        found: list[Operation] = []
+        for _ in range(12):
+            found += writers[index].write_now(lambda c: operations.claim_pending(c, workers[index], limit=7))
+        return found
+
+    results = at_once(lambda: claim_all(0), lambda: claim_all(1))
+    assert errors(results) == []
+    taken = [op.id for ops in results if not isinstance(ops, Exception) for op in ops]
+    assert len(taken) == len(set(taken)) == 60
+    for worker, ops in zip(workers, results, strict=True):
+        held = cloud.run(lambda c, w=worker: operations.active_of(c, w))  # type: ignore[misc]
+        assert not isinstance(ops, Exception)
+        assert {op.id for op in held} == {op.id for op in ops}
+
+
+def halves(cloud: Rig, count: int, **spec: Any) -> list[list[Operation]]:
+    """Claim `count` deploys and deal them out to two placers."""
+    cloud.ask(*(f"i-{n}" for n in range(count)), **spec)
+    ops = cloud.claim()
+    return [ops[0::2], ops[1::2]]
+
+
+@pytest.mark.parametrize("nics", [[{"network": "lan"}], [{"network": "wire"}]], ids=["pool", "dhcp"])
+def test_hosts_are_not_overcommitted_by_two_placers(writers: list[Store], cloud: Rig, nics: list[dict[str, str]]) -> None:
+    """4 hosts with room for 5 each, 30 instances: 20 are placed, whoever places them; the others wait.
+
+    With a pool, its lock keeps the placers apart; with DHCP only the hosts' versions do.
+    """
+    cloud.network(name="wire", bridge="br1", addressing="dhcp", subnet=None, gateway=None, ranges=[], default_for=[])
+    for n in range(4):
+        cloud.host(f"h{n}", cpus=5, memory_mib=5 * 256, bridges={"br0": "10.9.0.1/24", "br1": ""})
+    jobs = [
+        lambda w=w, ops=ops: [w.write_now(lambda c, part=part: placing.place(c, part, {})) for part in parts(ops, 4)]  # type: ignore[misc]
+        for w, ops in zip(writers, halves(cloud, 30, nics=nics), strict=True)
+    ]
+    results = at_once(*jobs)
+    assert errors(results) == []
+    outcomes = [one for batches in results if not isinstance(batches, Exception) for part in batches for one in part]
+    assert Counter(type(one.error) for one in outcomes) == {type(None): 20, NoCapacityNow: 10}
+    held = cloud.run(lambda c: instances_on.reserved(c, [h.id for h in hosts.records(c)]))
+    assert [(one.instances, one.memory_mib) for one in held.values()] == [(5, 1280)] * 4
+
+
+def parts(ops: Sequence[Operation], size: int) -> list[Sequence[Operation]]:
+    return [ops[i : i + size] for i in range(0, len(ops), size)]
+
+
+def test_addresses_are_leased_once_by_two_placers(writers: list[Store], cloud: Rig) -> None:
+    """20 addresses, 30 instances, plenty of hosts."""
+    cloud.network(ranges=[{"first": "10.9.0.100", "last": "10.9.0.119"}])
+    for n in range(3):
+        cloud.host(f"h{n}", cpus=64, memory_mib=65536)
+    jobs = [
+        lambda w=w, ops=ops: [w.write_now(lambda c, part=part: placing.place(c, part, {})) for part in parts(ops, 3)]  # type: ignore[misc]
+        for w, ops in zip(writers, halves(cloud, 30), strict=True)
+    ]
+    results = at_once(*jobs)
+    assert errors(results) == []
+    t = tables.lease
+    leased = cloud.run(lambda c: list(c.scalars(sa.select(t.c.address))))
+    assert sorted(leased) == [f"10.9.0.{n}" for n in range(100, 120)]
+    shown = cloud.run(lambda c: networks.show(c, cloud.admin, "lan"))
+    assert (shown["leased"], shown["free"]) == (20, 0)
+
+
+def test_a_host_that_changes_between_look_and_choice_is_lost_to_its_loser_only(
+    writers: list[Store], cloud: Rig, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process disables the chosen host after this one looked: the instances go elsewhere."""
+    if backend == "sqlite":
+        pytest.skip("SQLite: nobody else writes while a transaction places")
+    first = cloud.host("h1")
+    cloud.host("h2")
+    cloud.network(name="wire", bridge="br0", addressing="dhcp", subnet=None, gateway=None, ranges=[], default_for=[])
+    cloud.ask("a", "b", nics=[{"network": "wire"}])
+    ops = cloud.claim()
+    real = placing.engine.choose
+    rounds: list[list[str]] = []
+
+    def choose(view: Any, wanted: Any, features: Any = None) -> Any:
+        choices = real(view, wanted, features)
+        rounds.append([view.names[one.host] for one in choices])
+        if len(rounds) == 1:
+            writers[1].write_now(lambda c: hosts.set_state(c, first, HostState.DISABLED))
+        return choices
+
+    monkeypatch.setattr(placing.engine, "choose", choose)
+    outcomes = writers[0].write_now(lambda c: placing.place(c, ops, {}))
+    assert rounds == [["h1", "h1"], ["h2", "h2"]]
+    assert [one.host for one in outcomes] == ["h2", "h2"]
+
+
+def test_a_stale_placer_writes_nothing(writers: list[Store], cloud: Rig) -> None:
+    cloud.host("h1")
+    cloud.ask("a")
+    (old,) = cloud.claim()
+    cloud.run(lambda c: operations.release(c, [old.id]))
+    (new,) = cloud.claim()
+    (outcome,) = writers[1].write_now(lambda c: placing.place(c, [old], {}))
+    assert (outcome.host, type(outcome.error)) == (None, operations.Stale)
+    assert cloud.show("a")["host"] is None
+    (outcome,) = writers[0].write_now(lambda c: placing.place(c, [new], {}))
+    assert outcome.host == "h1"
+
+
+def test_finish_and_delete_at_once_leave_one_way_on(writers: list[Store], cloud: Rig) -> None:
+    """A deploy ends while its instance is deleted: the delete runs after it, or at once; it is never stuck."""
+    cloud.host("h1", cpus=64, memory_mib=65536)
+    cloud.ask(*(f"a-{n}" for n in range(8)))
+    ops = cloud.claim()
+    cloud.place(ops)
+    for op in ops:
+        results = at_once(
+            lambda op=op: writers[0].write_now(lambda c: operations.finish(c, op, OperationState.DONE)),  # type: ignore[misc]
+            lambda op=op: writers[1].write_now(submit(cloud.admin, Verb.DELETE, {"instances": [op.subject_name]})),  # type: ignore[misc]
+        )
+        assert errors(results) == []
+    deletes = cloud.claim()
+    assert sorted(op.subject_name for op in deletes) == [f"a-{n}" for n in range(8)]
+
+
+def test_an_account_is_made_once(writers: list[Store], cloud: Rig) -> None:
+    for n in range(10):
+        results = at_once(*(lambda w=w: w.write_now(lambda c: access.named(c, f"u{n}")) for w in writers))  # type: ignore[misc]
+        assert errors(results) == []
+        assert results[0] == results[1]
