@@ -176,7 +176,10 @@ class LxdApi:
     ) -> T:
         """Run call in a thread. A killed coroutine leaves it: it ends by itself, and the next look sees its work."""
 
+        begun = threading.Event()
+
         def run() -> T:
+            begun.set()
             self._sessions.deadline(timeout_s)
             return call()
 
@@ -193,6 +196,6 @@ class LxdApi:
             error.subject = error.subject or subject
             raise
         except Exception as error:  # whatever a library raises; all become one of ours
-            if isinstance(error, TimeoutError):
+            if isinstance(error, TimeoutError) and begun.is_set():
                 self._cut()
             raise translate(error, self.host, subject, doing) from error

@@ -130,7 +130,7 @@ def changed_config(found: Mapping[str, Any], wanted: Json) -> Json | None:
 
     Keys that are none of ours (volatile.*, image.*, what an operator set by hand) stay as they are.
     """
-    mine = {key: value for key, value in found["config"].items() if _OURS.match(key)}
+    mine = {key: value for key, value in found["config"].items() if _OURS.match(key) or key in wanted["config"]}
     if mine == wanted["config"] and found["devices"] == wanted["devices"]:
         return None
     others = {key: value for key, value in found["config"].items() if key not in mine}
@@ -166,7 +166,7 @@ def observed(found: Mapping[str, Any]) -> ObservedInstance:
         cpus=_cpus(config),
         memory_mib=_memory_mib(config.get("limits.memory", "")),
         cpu_seconds=usage_ns / 1e9 if running and usage_ns >= 0 else None,
-        memory_used_mib=usage_bytes // 2**20 if running and state else None,
+        memory_used_mib=-(-usage_bytes // 2**20) if running and state else None,
         disks=tuple(_disk_source(found["name"], d) for d in _disks(found)),
         addresses=_addresses(state.get("network") or {}),
         reason="" if power is not PowerState.CRASHED else f"LXD says {found['status']}",

@@ -31,7 +31,8 @@ def changes(
     """
     found = []
     if POOL not in [pool["name"] for pool in pools]:
-        found.append(Change("storage-pools", {"name": POOL, "driver": "dir"}, f"storage pool {POOL} (dir)"))
+        words = f"storage pool {POOL} (dir: sizes of disks are not enforced)"
+        found.append(Change("storage-pools", {"name": POOL, "driver": "dir"}, words))
     there = {network["name"]: network for network in networks}
     if not bridges and not any(network["managed"] and network["type"] == "bridge" for network in networks):
         bridges = [(BRIDGE, "")]
