@@ -84,7 +84,8 @@ class AnalyticsOwner:
         """Answer no more, write what is buffered, checkpoint and give the file free."""
         self._stop.set()
         self._buffered.set()
-        self._server.shutdown()
+        self.queries.interrupt()
+        self._server.shutdown()  # waits for answers under way
         for thread in (self._upkeep, self._flusher):
             if thread.is_alive():
                 thread.join(timeout=10)

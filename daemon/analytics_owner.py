@@ -22,7 +22,6 @@ _LOOK_S = 1.0
 _BATCH = 2000
 _KEPT = timedelta(days=30)  # moved events stay that long in the state database, so that history can be rebuilt
 _PURGE_EVERY_S = 3600.0
-_MEMORY_MIB = 3072  # of private memory, address space that DuckDB reserves included
 
 
 class Pump:
@@ -58,11 +57,11 @@ def run(settings: Settings) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    limit_process_memory(_MEMORY_MIB)
     store = Store(settings.database_url)
     pump = Pump(store)
     pump.owner = owner = AnalyticsOwner(settings.paths.duckdb_file, settings.paths.analytics_socket, pump=pump)
     owner.start()
+    limit_process_memory()  # after what libraries map without using it
     notify.ready()
     try:
         while not stop.wait(_LOOK_S):

@@ -137,3 +137,23 @@ def test_values_become_json() -> None:
                     {1: (True, None)}]) == [
         "2026-01-02T03:04:05.600Z", "2026-01-02", 1.5, 3, 1.5, "01", None, {"1": [True, None]},
     ]  # fmt: skip
+
+
+def test_a_stop_ends_what_runs(tmp_path: Path) -> None:
+    owner = AnalyticsOwner(tmp_path / "h.duckdb", tmp_path / "s.sock")
+    refused: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            AnalyticsClient(tmp_path / "s.sock").query("SELECT count(*) FROM range(10000000) a, range(10000000) b")
+        except (Invalid, Unreachable) as error:
+            refused.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    time.sleep(0.5)
+    started = time.perf_counter()
+    owner.close()
+    thread.join()
+    assert time.perf_counter() - started < 5
+    assert len(refused) == 1
