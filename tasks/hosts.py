@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from control.hosts import HostRecord
-from control.operations import Operation
-from drivers.facts import gather_facts
 from prefect import task
 
 from control import datastores, hosts
+from control.hosts import HostRecord
+from control.operations import Operation
 from core.errors import CredentialRejected, HostFault
 from core.states import HostState, Verb
+from drivers.facts import gather_facts
 from drivers.hosts import Host, HostFacts
 from drivers.hypervisor.base import Capabilities, Capacity
 from drivers.network.base import NetworkSpec

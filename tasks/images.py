@@ -8,19 +8,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from control.hosts import HostRecord
-from control.images import ImageRecord
-from control.operations import Operation
-from drivers.storage.sources import fetch
 from prefect import task
 
 from control import hosts as host_rows
 from control import images as image_rows
 from control import instances
+from control.hosts import HostRecord
+from control.images import ImageRecord
+from control.operations import Operation
 from core.states import CopyState, InstanceKind, Verb
 from drivers.hosts import Host
 from drivers.hypervisor.base import KeepsImages
 from drivers.storage.base import ImageFile
+from drivers.storage.sources import fetch
 from tasks.ledger import Seen, each, load, run_step, sequence_of
 from tasks.retry import stage_may_retry
 from tasks.runtime import Runtime, runtime

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from control.instances import Deployable
-from control.operations import Operation
 from prefect import task
 
 from control import instances as rows
+from control.instances import Deployable
+from control.operations import Operation
 from core.errors import HostFault
 from core.ids import on_host
 from core.states import InstanceState, PowerState, Verb

@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from control.lifecycle import VERBS
-from control.operations import Operation, Stale
 from prefect.runtime import flow_run
 
 from control import access, instances, operations, requests
+from control.lifecycle import VERBS
+from control.operations import Operation, Stale
 from core.errors import HostFault, RackflowError, Unreachable
 from core.states import OperationState, StepState, Verb
 from tasks.retry import retrying

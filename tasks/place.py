@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from control.operations import Operation
 from prefect import task
 
 from control import instances, operations, placing
+from control.operations import Operation
 from core.errors import Busy, Invalid
 from core.states import ImageState, InstanceState, Verb
 from tasks.ledger import load, sequence_of

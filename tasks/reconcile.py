@@ -17,7 +17,7 @@ from core.errors import CredentialRejected, RackflowError, Unreachable
 from core.ids import on_host
 from core.states import HostState, PowerState
 from drivers.hosts import Host
-from drivers.hypervisor.base import ObservedInstance
+from drivers.hypervisor.base import Capacity, ObservedInstance
 from tasks.ledger import Seen, load, run_step
 from tasks.runtime import Runtime, runtime
 
@@ -70,7 +70,7 @@ async def look_at(rt: Runtime, record: HostRecord) -> Seen:
         return rows.record_findings(c, record.id, record.name, findings)
 
     findings = await rt.store.write(write)
-    await _usage(rt, record, capacity.memory_used_mib, stores_seen, seen)
+    await _usage(rt, record, _memory_used_mib(record, capacity, seen), stores_seen, seen)
     repaired = [await _repair(rt, finding) for finding in findings]
     repaired += await _clear_residue(rt, record, host)
     return Seen(
@@ -115,6 +115,18 @@ async def _clear_residue(rt: Runtime, record: HostRecord, host: Host) -> list[bo
 
 async def _is_there(host: Host, name: str) -> bool:
     return (await host.hypervisor.observe(name)).power not in (PowerState.ABSENT, PowerState.STOPPED)
+
+
+def _memory_used_mib(record: HostRecord, capacity: Capacity, seen: Sequence[ObservedInstance]) -> int:
+    """Return what counts as used of the host's declared memory.
+
+    A host that was given to rackflow in part only (declared smaller than found) is measured by its instances: what the
+    machine does beside them is not rackflow's to share out.
+    """
+    if record.memory_mib >= capacity.memory_mib:
+        return capacity.memory_used_mib
+    on = [o for o in seen if o.power is PowerState.RUNNING]
+    return sum(o.memory_mib if o.memory_used_mib is None else o.memory_used_mib for o in on)
 
 
 async def _usage(

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from analytics.client import AnalyticsClient
-from control.hosts import HostRecord
-
 from control import operations
+from control.hosts import HostRecord
 from control.store import Store
 from core.errors import Busy, RackflowError
 from core.settings import Settings

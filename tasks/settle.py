@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from control.instances import Deployable
-from control.lifecycle import VERBS
-from control.operations import Operation, Stale, Step
 from prefect import task
 
 from control import drift, instances, operations
+from control.instances import Deployable
+from control.lifecycle import VERBS
+from control.operations import Operation, Stale, Step
 from core.errors import NeedsOperator, Permanent, RackflowError, Unreachable, from_dict
 from core.states import InstanceState, OperationState, StepState, Verb
 from tasks.instances import instance_id, undo_define, undo_start, undo_volumes

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from control.instances import Deployable, LeaseRecord
-from drivers.storage.seed import seed_texts
-
 from core.ids import on_host
 from core.states import InstanceKind
 from drivers.hypervisor.base import DiskAttachment, InstanceSpec, NicAttachment
 from drivers.network.base import NetworkSpec, NicSpec
 from drivers.storage.base import SeedSpec, VolumeSpec
+from drivers.storage.seed import seed_texts
 
 POOL = "default"  # of the hypervisors that keep root disks in a pool of their own (LXD)
 
