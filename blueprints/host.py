@@ -23,7 +23,9 @@ class HostSpec(Spec):
     address: str = Field(min_length=1)
     port: Annotated[int, Field(ge=1, le=65535)] = 22
     user: str = "root"
-    driver: Literal["kvm", "lxd", "fake"] | None = Field(default=None, description="by default what is found on it; fake is simulated")
+    driver: Literal["kvm", "lxd", "fake"] | None = Field(
+        default=None, description="by default what is found on it; fake is simulated"
+    )
     key_file: str | None = Field(
         default=None, description="private key on the front-end; default: rackflow's own"
     )

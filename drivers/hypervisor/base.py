@@ -120,7 +120,7 @@ class Hypervisor(Protocol):
     """One host's hypervisor. Errors: Unreachable, Busy, HostFault, Conflict, Unsupported."""
 
     async def prepare(self, *, bridges: Sequence[tuple[str, str]] = ()) -> list[str]:
-        """Ensure that the hypervisor is initialised (LXD: pool, profile, bridges (name, cidr or "")); return what changed."""
+        """Ensure that the hypervisor is initialised, with bridges (name, cidr or ""); return what was changed."""
         ...
 
     async def capabilities(self) -> Capabilities: ...
@@ -141,7 +141,7 @@ class Hypervisor(Protocol):
         ...
 
     async def undefine(self, name: str) -> bool:
-        """Take the definition away (it must be stopped, else Conflict); absent is fine. LXD: the root disk goes with it."""
+        """Take the definition away (LXD: with the root disk). A running one is Conflict, an absent one is fine."""
         ...
 
     async def close(self) -> None: ...

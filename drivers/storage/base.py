@@ -63,7 +63,7 @@ class Storage(Protocol):
         ...
 
     async def ensure_image(self, image: ImageFile, *, progress: Progress | None = None) -> bool:
-        """Copy (resumable), verify the sha256 on the host, then make it visible. A full store: HostFault before copying."""
+        """Copy (resumable), verify the sha256 on the host, make it visible. A full store: HostFault before copying."""
         ...
 
     def image_path(self, sha256: str, format: str) -> str:

@@ -67,7 +67,7 @@ class Transport(Protocol):
         progress: Progress | None = None,
         timeout_s: float = 600.0,
     ) -> None:
-        """Write a file on the host: into a temporary name beside target, then renamed. resume: go on from bytes there."""
+        """Write a file on the host, under a temporary name, then renamed. resume: go on from the bytes there."""
         ...
 
     async def get(self, source: str, *, sudo: bool = False, max_bytes: int = 2**24, timeout_s: float = 60.0) -> bytes:
