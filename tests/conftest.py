@@ -18,7 +18,7 @@ _TEST_DIR = "/var/tmp/rackflow-test-lab"
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    stages.mark_live(items)
+    stages.mark(items)
     items.sort(key=stages.order)
     config.stash[_SUITES] = stages.staged(items)
 

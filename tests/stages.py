@@ -12,7 +12,7 @@ from lab import preflight
 
 # A test belongs to the last stage that one of its markers names; unmarked ones come first.
 STAGES = ("databases", "prefect", "live")
-LIVE_FOLDERS = ("tests/live/", "tests/chaos/")
+FOLDERS = {"tests/databases/": "databases", "tests/prefect/": "prefect", "tests/live/": "live", "tests/chaos/": "live"}
 FIRST_LIVE = "tests/live/test_lab.py"  # it makes and removes labs itself, and only one can be there at a time
 _REASON_NOT_RUN = "an earlier stage failed, or the run was stopped"
 
@@ -22,11 +22,12 @@ def stage(item: pytest.Item) -> int:
     return max((n for n, name in enumerate(STAGES, 1) if item.get_closest_marker(name)), default=0)
 
 
-def mark_live(items: Sequence[pytest.Item]) -> None:
-    """Mark what stands in the live folders, and skip all live tests, with the reason, where the lab cannot run."""
+def mark(items: Sequence[pytest.Item]) -> None:
+    """Mark tests by their folders, and skip all live ones, with the reason, where the lab cannot run."""
     for item in items:
-        if item.nodeid.startswith(LIVE_FOLDERS):
-            item.add_marker("live")
+        for folder, marker in FOLDERS.items():
+            if item.nodeid.startswith(folder):
+                item.add_marker(marker)
     live = [item for item in items if item.get_closest_marker("live")]
     missing = preflight.problems() if live else []
     if missing:

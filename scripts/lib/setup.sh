@@ -162,8 +162,12 @@ _setup_venv_sources() { # print a checksum of what decides what is in it
   (cd "$SETUP_REPO" && { echo "$SETUP_REPO" && cat pyproject.toml constraints.txt; }) | sha256sum | cut -d' ' -f1
 }
 
-_setup_pip() { # EXTRAS
-  (cd "$SETUP_REPO" && "$SETUP_VENV/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt -e ".$1")
+_setup_pip() { # EXTRAS. libvirt-python comes as source of the old kind, of which pip warns.
+  (
+    cd "$SETUP_REPO" &&
+      "$SETUP_VENV/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt -e ".$1" \
+        2> >(grep -v DEPRECATION >&2)
+  )
 }
 
 _setup_venv_is_ours() { # a venv knows its own path: one that was moved along with its folder is broken
