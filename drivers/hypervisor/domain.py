@@ -10,6 +10,7 @@ import hashlib
 import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 
 from lxml import etree
 
@@ -136,8 +137,9 @@ def _devices(root: etree._Element, spec: InstanceSpec) -> None:
 
 def _targets(disks: Sequence[DiskAttachment]) -> Iterator[tuple[DiskAttachment, str]]:
     """Name writable disks vda, vdb, … in order, read-only ones (the seed) from vdz down: a guest's names stay."""
-    writable = iter(range(len(disks)))
-    read_only = iter(range(25, 25 - len(disks), -1))
+    reserved = [25 - n for n in range(sum(disk.read_only for disk in disks))]
+    read_only = iter(reserved)
+    writable = (n for n in count() if n not in reserved)
     for disk in disks:
         index = next(read_only if disk.read_only else writable)
         letters = _LETTERS[index] if index < 26 else _LETTERS[index // 26 - 1] + _LETTERS[index % 26]
