@@ -6,6 +6,7 @@ import asyncio
 import io
 import itertools
 import json
+import os
 import tarfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,11 +30,13 @@ from drivers.hypervisor.lxd import LxdHypervisor
 from drivers.network.base import NetworkSpec
 from drivers.storage.base import ImageFile
 from tests.contract.hypervisor import HypervisorContract, HypervisorRig
+from tests.contract.tools import settle
 from tests.labs import Lab
 
 STORE = "/var/lib/rackflow/lxd-tests"
 SOCKET = "/var/lib/lxd/unix.socket"
 _last_octets = itertools.cycle(range(100, 250))
+_all_made: list[str] = []
 
 
 @dataclass
@@ -57,6 +60,7 @@ class LxdRig:
         nic = NicAttachment("eth0", mac_address(instance_id, 0), "lxcbr0", address=address)
         root = DiskAttachment("root", "pool", "default", "raw", image_fingerprint=self.image.sha256)
         self.made.append(on_host(instance_id))
+        _all_made.append(on_host(instance_id))
         plain = InstanceSpec(
             instance_id, on_host(instance_id), "web", InstanceKind.CONTAINER, 0.5, 64, (root,), (nic,)
         )
@@ -314,12 +318,11 @@ async def test_lxd_killed_while_it_unpacks(rig: LxdRig, tmp_path: Path) -> None:
     plain = rig.spec()
     spec = replace(plain, disks=(replace(plain.disks[0], image_fingerprint=image.sha256),))
     making = asyncio.ensure_future(rig.lxd.define(spec))
-    await until(lambda: there(rig, spec.name))
+    await until(lambda: unpacking(rig, spec.name))
     await rig.host.transport.run(["pkill", "-KILL", "-x", "lxd"])
     with pytest.raises(Unreachable):
         await making
     await until(lambda: there(rig, spec.name))
-    await rig.host.transport.run(["test", "-e", f"/var/lib/lxd/storage-pools/default/containers/{spec.name}/rootfs"])
     assert await rig.lxd.define(spec) is True, "what LXD left half made was taken for whole"
     assert await rig.lxd.define(spec) is False
     assert await rig.lxd.start(spec.name) is True
@@ -327,6 +330,11 @@ async def test_lxd_killed_while_it_unpacks(rig: LxdRig, tmp_path: Path) -> None:
     assert size.stdout == f"{700 * 2**20}\n"
     await rig.lxc("delete", "--force", spec.name)
     assert await rig.lxd.delete_image(image.sha256) is True
+
+
+async def unpacking(rig: LxdRig, name: str) -> bool:
+    large = f"/var/lib/lxd/storage-pools/default/containers/{name}/rootfs/large"
+    return (await rig.host.transport.run(["test", "-s", large], check=False)).exit_code == 0
 
 
 async def there(rig: LxdRig, name: str) -> bool:
@@ -367,6 +375,30 @@ def add(tar: tarfile.TarFile, name: str, data: bytes, mode: int = 0o644) -> None
     tar.addfile(entry, io.BytesIO(data))
 
 
+@pytest.mark.skipif(os.environ.get("RACKFLOW_TEST_KEEP_LAB") == "1", reason="RACKFLOW_TEST_KEEP_LAB spares the hosts")
+async def test_a_host_that_loses_power(rig: LxdRig, lab: Lab) -> None:
+    spec, stopped = rig.spec(), rig.spec()
+    for one in (spec, stopped):
+        await rig.lxd.define(one)
+    await rig.lxd.start(spec.name)
+    endpoint = rig.host.transport.endpoint
+    call = asyncio.ensure_future(rig.lxd.exec(spec.name, ["sleep", "60"], timeout_s=60))
+    await asyncio.sleep(0.5)
+    await asyncio.to_thread(lab.call, "crash", endpoint.name)
+    with pytest.raises(Unreachable):
+        await asyncio.wait_for(call, 30)
+    with pytest.raises(Unreachable):
+        await connect("lxd", endpoint, DriverSettings(connect_timeout_s=2))
+    await asyncio.to_thread(lab.call, "start", endpoint.name)
+    rig.host = await connect("lxd", endpoint, DriverSettings())
+    await rig.lxd.prepare()
+    assert (await rig.lxd.observe(stopped.name)).power is PowerState.STOPPED
+    assert (await rig.lxd.observe(spec.name)).power in (PowerState.STOPPED, PowerState.RUNNING)
+    assert await rig.lxd.define(spec) is False
+    await settle(lambda: rig.lxd.start(spec.name))
+    assert await rig.addresses(spec.name) == (spec.nics[0].address.split("/")[0],)
+
+
 async def test_a_user_who_may_not_use_the_socket(rig: LxdRig, lab: Lab) -> None:
     endpoint = lab.endpoint(rig.host.name, user="rack")
     first = await connect("lxd", endpoint, DriverSettings())
@@ -394,4 +426,6 @@ async def test_vms_are_refused(rig: LxdRig) -> None:
 async def test_the_last_thing_is_that_nothing_is_left(rig: LxdRig) -> None:
     with pytest.raises(Conflict):
         await rig.lxd.start(on_host(new_id()))
-    assert [one.name for one in await rig.lxd.instances() if one.instance_id] == []
+    assert sorted({one.name for one in await rig.lxd.instances()} & set(_all_made)) == []
+    volumes = json.loads(await rig.lxc("storage", "volume", "list", "default", "--format", "json"))
+    assert [v["name"] for v in volumes if v["name"].startswith(tuple(_all_made))] == []
