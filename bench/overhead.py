@@ -22,7 +22,6 @@ from urllib.request import ProxyHandler, Request, build_opener
 import psutil
 import pylxd
 import yaml
-from drivers.storage.seed import seed_texts
 
 from bench.cloud import RACKFLOW, Cloud, cloud, say
 from core.ids import mac_address, new_id, on_host
@@ -32,6 +31,7 @@ from drivers.hosts import Host, connect
 from drivers.hypervisor.base import DiskAttachment, InstanceSpec, NicAttachment
 from drivers.network.base import NetworkSpec, NicSpec
 from drivers.storage.base import VolumeSpec
+from drivers.storage.seed import seed_texts
 from drivers.transport.base import Endpoint
 from drivers.transport.ssh import scan_host_key
 
