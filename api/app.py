@@ -68,7 +68,7 @@ def create_app(
     app = FastAPI(
         title="rackflow", version=cloud.VERSION, description=DESCRIPTION, openapi_tags=TAGS, lifespan=lifespan,
         openapi_url="/v1/openapi.json", docs_url=None, redoc_url=None,  # their pages load scripts from elsewhere
-        generate_unique_id_function=_operation_id,
+        generate_unique_id_function=_operation_id, redirect_slashes=False,
     )  # fmt: skip
     app.state.context = context
     app.add_middleware(BodyLimit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +23,14 @@ MEDIA_TYPE = "application/problem+json"
 ONE, MANY = "one", "many"  # tags of a body that is a spec or a list of them; no part of a field's name
 
 
+class _Problem(JSONResponse):
+    media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        """Return plain ASCII: what was sent is quoted, and may be text that no encoding knows (lone surrogates)."""
+        return json.dumps(content, default=str).encode()
+
+
 def problem(status: int, code: str, said: str, **more: Any) -> JSONResponse:
     """Return an error's answer; more: subject, evidence, fix, safe_to_retry."""
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
@@ -31,7 +40,7 @@ def problem(status: int, code: str, said: str, **more: Any) -> JSONResponse:
         "type": f"urn:rackflow:error:{code}", "title": code.replace("-", " "), "status": status, "detail": said,
         "code": code, "message": said, "subject": None, "evidence": {}, "fix": None, "safe_to_retry": False, **more,
     }  # fmt: skip
-    return JSONResponse(content, status, headers, MEDIA_TYPE)
+    return _Problem(content, status, headers)
 
 
 def install(app: FastAPI) -> None:

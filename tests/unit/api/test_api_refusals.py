@@ -172,3 +172,9 @@ async def test_large_bodies_are_refused(api: Rig) -> None:
 
     answer = await api.client.post("/v1/instances", content=parts(), headers=headers)
     assert answer.status_code == 400
+
+
+async def test_text_that_no_encoding_knows(api: Rig) -> None:
+    headers = {"Authorization": f"Bearer {api.token}", "Content-Type": "application/json"}
+    answer = await api.client.post("/v1/instances", content=b'{"name": "\\ud800", "image": "tiny"}', headers=headers)
+    assert (answer.status_code, answer.json()["evidence"]["errors"][0]["field"]) == (400, "name")
