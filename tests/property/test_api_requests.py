@@ -44,7 +44,8 @@ JSON = st.recursive(
 GOOD = st.sampled_from([
     {"name": "web", "image": "tiny", "count": 2}, {"name": "h9", "address": "10.0.0.9"}, {"name": "i", "source": "/i"},
     LAN, {"name": "east"}, {"name": "d", "path": "/d"},
-    {"blueprint": {"instances": [{"name": "web", "image": "tiny"}]}}, {"hosts": ["h1"]}, {"argv": ["id"]}, {"sql": "SELECT 1"}, {},
+    {"blueprint": {"instances": [{"name": "web", "image": "tiny"}]}}, {"hosts": ["h1"]}, {"argv": ["id"]},
+    {"sql": "SELECT 1"}, {},
 ])  # fmt: skip
 ODD = st.dictionaries(st.sampled_from(KEYS), LEAVES, max_size=2)
 BODIES = JSON | GOOD | st.builds(lambda good, odd: {**good, **odd}, GOOD, ODD)
