@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
-from api import models
+from api import ledger_models
 from api.accept import Key
 from api.auth import Caller
 from api.bodies import Apply, Plan
@@ -20,7 +20,7 @@ from control import blueprints
 router = APIRouter(tags=["blueprints"])
 
 
-@router.post("/apply", response_model=models.Plan)
+@router.post("/apply", response_model=ledger_models.Plan)
 async def apply_blueprint(ctx: Ctx, caller: Caller, body: Apply, key: Key = None) -> JSONResponse:
     """Bring the record to what a blueprint says and start the operations that brings along; dry_run: only say it."""
     if body.dry_run:
@@ -31,7 +31,7 @@ async def apply_blueprint(ctx: Ctx, caller: Caller, body: Apply, key: Key = None
     return JSONResponse(asdict(plan))
 
 
-@router.post("/plan", response_model=models.Plan)
+@router.post("/plan", response_model=ledger_models.Plan)
 async def plan_blueprint(ctx: Ctx, caller: Caller, body: Plan) -> JSONResponse:
     """Say what applying a blueprint would do, and where its new instances would be placed; nothing is changed."""
     wanted = parse(body.blueprint)

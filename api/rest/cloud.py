@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
-from api import models
+from api import ledger_models, models
 from api.accept import Key, accept
 from api.auth import Caller
 from api.bodies import OnHosts
@@ -45,7 +45,7 @@ async def status(ctx: Ctx, caller: Caller) -> JSONResponse:
     })  # fmt: skip
 
 
-@router.post("/reconcile", status_code=202, response_model=models.Accepted)
+@router.post("/reconcile", status_code=202, response_model=ledger_models.Accepted)
 async def reconcile(ctx: Ctx, caller: Caller, body: OnHosts | None = None, key: Key = None) -> JSONResponse:
     """Ask for record and world to be compared now, on some hosts or on all."""
     return await accept(ctx, caller, Verb.RECONCILE, {"hosts": body.hosts if body else []}, key)

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
-from api import models
+from api import ledger_models, models
 from api.accept import Key, accept
 from api.auth import Caller
 from api.bodies import Hosts, as_list
@@ -33,7 +33,7 @@ async def list_hosts(
     return page(request, rows, limit)
 
 
-@router.post("", status_code=202, response_model=models.Accepted)
+@router.post("", status_code=202, response_model=ledger_models.Accepted)
 async def enroll_hosts(ctx: Ctx, caller: Caller, body: Hosts, key: Key = None) -> JSONResponse:
     """Ask for machines to be enrolled. Without a fingerprint the key that a machine shows is trusted and pinned."""
     return await accept(ctx, caller, Verb.ENROLL, {"hosts": as_list(body)}, key)
@@ -71,7 +71,7 @@ async def disable_host(ctx: Ctx, caller: Caller, name: str) -> JSONResponse:
     return JSONResponse({"changed": await ctx.store.write(lambda c: hosts.disable(c, caller, name))})
 
 
-@router.delete("/{name}", status_code=202, response_model=models.Accepted)
+@router.delete("/{name}", status_code=202, response_model=ledger_models.Accepted)
 async def retire_host(
     ctx: Ctx, caller: Caller, name: str,
     force: Annotated[bool, Query(description="even if instances are on it: they are forgotten")] = False,

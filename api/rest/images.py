@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from api import models
+from api import ledger_models, models
 from api.accept import Key, accept
 from api.auth import Caller
 from api.bodies import Images, OnHosts, as_list
@@ -28,7 +28,7 @@ async def list_images(
     return page(request, rows, limit)
 
 
-@router.post("", status_code=202, response_model=models.Accepted)
+@router.post("", status_code=202, response_model=ledger_models.Accepted)
 async def import_images(ctx: Ctx, caller: Caller, body: Images, key: Key = None) -> JSONResponse:
     """Ask for images to be brought into the front-end's store, from its own files or from URLs."""
     return await accept(ctx, caller, Verb.IMPORT, {"images": as_list(body)}, key)
@@ -40,7 +40,7 @@ async def show_image(ctx: Ctx, caller: Caller, name: str) -> JSONResponse:
     return JSONResponse(await ctx.store.read(lambda c: images.show(c, caller, name)))
 
 
-@router.post("/{name}/stage", status_code=202, response_model=models.Accepted)
+@router.post("/{name}/stage", status_code=202, response_model=ledger_models.Accepted)
 async def stage_image(
     ctx: Ctx, caller: Caller, name: str, body: OnHosts | None = None, key: Key = None
 ) -> JSONResponse:
@@ -49,7 +49,7 @@ async def stage_image(
     return await accept(ctx, caller, Verb.STAGE, {"image": name, "hosts": wanted}, key)
 
 
-@router.delete("/{name}", status_code=202, response_model=models.Accepted)
+@router.delete("/{name}", status_code=202, response_model=ledger_models.Accepted)
 async def remove_image(ctx: Ctx, caller: Caller, name: str, key: Key = None) -> JSONResponse:
     """Ask for an image to be taken away from the store and from every host."""
     return await accept(ctx, caller, Verb.REMOVE, {"images": [name]}, key)

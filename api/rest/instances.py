@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
-from api import guests, models
+from api import guests, ledger_models, models
 from api.accept import Key, accept
 from api.auth import Caller
 from api.bodies import Exec, Instances, Stop, as_list
@@ -36,7 +36,7 @@ async def list_instances(
     return page(request, rows, limit)
 
 
-@router.post("", status_code=202, response_model=models.Accepted)
+@router.post("", status_code=202, response_model=ledger_models.Accepted)
 async def create_instances(ctx: Ctx, caller: Caller, body: Instances, key: Key = None) -> JSONResponse:
     """Ask for an instance, or for a list of them: one operation each."""
     return await accept(ctx, caller, Verb.DEPLOY, {"instances": as_list(body)}, key)
@@ -48,7 +48,7 @@ async def show_instance(ctx: Ctx, caller: Caller, name: str) -> JSONResponse:
     return JSONResponse(await ctx.store.read(lambda c: instances.show(c, caller, name)))
 
 
-@router.delete("/{name}", status_code=202, response_model=models.Accepted)
+@router.delete("/{name}", status_code=202, response_model=ledger_models.Accepted)
 async def delete_instance(
     ctx: Ctx, caller: Caller, name: str, grace_s: Annotated[float | None, Query(ge=0, le=3600)] = None,
     key: Key = None,
@@ -57,13 +57,13 @@ async def delete_instance(
     return await accept(ctx, caller, Verb.DELETE, _one(name, grace_s), key)
 
 
-@router.post("/{name}/start", status_code=202, response_model=models.Accepted)
+@router.post("/{name}/start", status_code=202, response_model=ledger_models.Accepted)
 async def start_instance(ctx: Ctx, caller: Caller, name: str, key: Key = None) -> JSONResponse:
     """Ask for a stopped instance to be started."""
     return await accept(ctx, caller, Verb.START, _one(name), key)
 
 
-@router.post("/{name}/stop", status_code=202, response_model=models.Accepted)
+@router.post("/{name}/stop", status_code=202, response_model=ledger_models.Accepted)
 async def stop_instance(
     ctx: Ctx, caller: Caller, name: str, body: Stop | None = None, key: Key = None
 ) -> JSONResponse:

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
-from api import models
+from api import ledger_models
 from api.auth import Caller
 from api.context import After, Ctx, Limit, State, page
 from control import operations, requests
@@ -19,7 +19,7 @@ Steps = Annotated[bool, Query(description="with the steps of each")]
 Ids = Annotated[str | None, Query(description="only these: ids with commas between")]
 
 
-@router.get("/operations", response_model=list[models.Operation])
+@router.get("/operations", response_model=list[ledger_models.Operation])
 async def list_operations(
     request: Request, ctx: Ctx, caller: Caller, ids: Ids = None, state: State = None, verb: str | None = None,
     subject: Annotated[str | None, Query(description="instance/ID, or a name")] = None, steps: Steps = False,
@@ -39,13 +39,13 @@ async def list_operations(
     return page(request, rows, limit) if wanted is None else JSONResponse(rows)
 
 
-@router.get("/operations/{operation_id}", response_model=models.Operation)
+@router.get("/operations/{operation_id}", response_model=ledger_models.Operation)
 async def show_operation(ctx: Ctx, caller: Caller, operation_id: str) -> JSONResponse:
     """Show an operation with its steps."""
     return JSONResponse(await ctx.store.read(lambda c: operations.show(c, caller, operation_id)))
 
 
-@router.post("/operations/{operation_id}/cancel", response_model=models.Operation)
+@router.post("/operations/{operation_id}/cancel", response_model=ledger_models.Operation)
 async def cancel_operation(ctx: Ctx, caller: Caller, operation_id: str) -> JSONResponse:
     """Cancel an operation: at once if nobody runs it yet, else what it did is undone."""
     await ctx.store.write(lambda c: operations.cancel(c, caller, operation_id))
@@ -53,7 +53,7 @@ async def cancel_operation(ctx: Ctx, caller: Caller, operation_id: str) -> JSONR
     return await show_operation(ctx, caller, operation_id)
 
 
-@router.get("/requests", response_model=list[models.RequestRow])
+@router.get("/requests", response_model=list[ledger_models.RequestRow])
 async def list_requests(
     request: Request, ctx: Ctx, caller: Caller, limit: Limit = 50, after: After = None
 ) -> JSONResponse:
@@ -62,7 +62,7 @@ async def list_requests(
     return page(request, rows, limit)
 
 
-@router.get("/requests/{request_id}", response_model=models.Request)
+@router.get("/requests/{request_id}", response_model=ledger_models.Request)
 async def show_request(ctx: Ctx, caller: Caller, request_id: str, steps: Steps = False) -> JSONResponse:
     """Show a request with its operations."""
     return JSONResponse(await ctx.store.read(lambda c: requests.show(c, caller, request_id, steps=steps)))

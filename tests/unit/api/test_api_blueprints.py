@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from api import models
+from api import ledger_models
 from tests.unit.api.rig import LAN, Rig
 
 CLOUD: dict[str, Any] = {
@@ -17,7 +17,7 @@ CLOUD: dict[str, Any] = {
 
 async def test_apply_twice(api: Rig) -> None:
     done = await api.ok("POST", "/apply", {"blueprint": CLOUD})
-    models.Plan.model_validate(done)
+    ledger_models.Plan.model_validate(done)
     assert (done["clusters"]["create"], done["instances"]["create"]) == (["east"], ["web-1", "web-2"])
     assert sorted((op["verb"], op["name"]) for op in done["operations"]) == [
         ("deploy", "web-1"), ("deploy", "web-2"), ("import", "tiny"),
@@ -42,7 +42,7 @@ async def test_plan_changes_nothing(api: Rig) -> None:
     huge = {"name": "huge", "image": "tiny", "memory": "1TiB"}
     wanted = {"blueprint": {**CLOUD, "instances": [*CLOUD["instances"], huge]}}
     for answer in (await api.ok("POST", "/plan", wanted), await api.ok("POST", "/apply", {**wanted, "dry_run": True})):
-        models.Plan.model_validate(answer)
+        ledger_models.Plan.model_validate(answer)
         assert answer["dry_run"]
         assert answer["operations"] == []
         found = {row["name"]: row for row in answer["placements"]}
