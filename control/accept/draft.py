@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from pydantic import ValidationError
 
-from blueprints.common import Spec
+from blueprints.common import Spec, read_spec
 from control import sql, tables
 from control.access import Principal
 from control.ledger import Operation, operation_of
@@ -66,13 +65,9 @@ def specs(body: Mapping[str, Any], key: str, model: type[S]) -> list[S]:
     parsed: list[S] = []
     errors: list[dict[str, str]] = []
     for index, item in enumerate(found):
-        try:
-            parsed.append(item if isinstance(item, model) else model.model_validate(item))
-        except ValidationError as error:
-            errors.extend(
-                {"field": ".".join([key, str(index), *map(str, one["loc"])]), "message": one["msg"]}
-                for one in error.errors()
-            )
+        spec, wrong = read_spec(model, item, f"{key}.{index}")
+        errors += wrong
+        parsed += [spec] if spec is not None else []
     if errors:
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         raise Invalid(f"{errors[0]['field']}: {errors[0]['message']}{more}", "request", {"errors": errors})

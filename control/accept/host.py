@@ -26,6 +26,7 @@ def enroll(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> l
     check_keys(body, ("hosts",))
     wanted = specs(body, "hosts", HostSpec)
     check_unique([spec.name for spec in wanted], "host")
+    check_unique([f"{spec.address} port {spec.port}" for spec in wanted], "address")
     for spec in wanted:
         require(principal, Verb.ENROLL, None, f"host/{spec.name}")
     known = {h.name: h for h in hosts.records(c)}
