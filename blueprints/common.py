@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from core.errors import RackflowError
 from core.units import parse_mib
@@ -36,3 +36,15 @@ class Spec(BaseModel):
     """A spec: unknown fields are errors, instances are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+S = TypeVar("S", bound=Spec)
+
+
+def read_spec(model: type[S], data: Any, path: str) -> tuple[S | None, list[dict[str, str]]]:
+    """Return the spec and no errors, or None and every error's field (path.field) and message."""
+    try:
+        return (data if isinstance(data, model) else model.model_validate(data)), []
+    except ValidationError as error:
+        found = [{"field": ".".join([path, *map(str, one["loc"])]), "message": one["msg"]} for one in error.errors()]
+        return None, found
