@@ -15,7 +15,8 @@ from daemon.wake import Waker
 def run(settings: Settings) -> None:
     """Serve until SIGTERM."""
     store = Store(settings.database_url)
-    app = create_app(settings, store, AnalyticsClient(settings.paths.analytics_socket), Waker(settings.paths.wake_socket))
+    analytics = AnalyticsClient(settings.paths.analytics_socket)
+    app = create_app(settings, store, analytics, Waker(settings.paths.wake_socket))
     config = uvicorn.Config(
         app, host=settings.api_host, port=settings.api_port, log_level="warning", access_log=False, log_config=None,
         timeout_keep_alive=60, timeout_graceful_shutdown=3,

@@ -1,10 +1,10 @@
 """Prefect's flow engine without what would block the event loop that all runs of a worker share (Prefect 3.8.8).
 
-Prefect's own `run_flow_async` makes, for each run of a deployment, a thread with a websocket of its own that watches for
-"suspend", and waits for it inside the event loop, without a time-out: 80 ms at the begin and 200 ms at the end of every
-run, and for as long as its server does not answer (prefect/_flow_run_suspension.py). And unless the flow says where
-results go, it asks the server with a blocking client (prefect/results.py). Our runs cannot be suspended; their results
-stay in memory.
+Prefect's own `run_flow_async` makes, for each run of a deployment, a thread with a websocket of its own that watches
+for "suspend", and waits for it inside the event loop, without a time-out: 80 ms at the begin and 200 ms at the end of
+every run, and for as long as its server does not answer (prefect/_flow_run_suspension.py). And unless the flow says
+where results go, it asks the server with a blocking client (prefect/results.py). Our runs cannot be suspended; their
+results stay in memory.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def configure() -> None:
         format="%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S",
         force=True,
     )
-    for noisy in ("asyncssh", "httpx", "httpcore", "alembic"):
+    for noisy in ("asyncssh", "httpx", "httpcore", "alembic", "docket"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

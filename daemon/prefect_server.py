@@ -54,12 +54,24 @@ def _slow_docket() -> None:
     background_workers.Worker = slow  # type: ignore[attr-defined]
 
 
+def _let_schedules_be_inserted() -> None:
+    """Repair Prefect 3.8.8's scheduler under SQLAlchemy 2.1.
+
+    It inserts rows that carry a key "state" besides the columns. SQLAlchemy 2.0 ignored that; 2.1 refuses bulk values
+    for a hybrid property without a bulk_dml hook (sqlalchemy/ext/hybrid.py), and no scheduled run is ever made.
+    """
+    from prefect.server.database.orm_models import FlowRun
+
+    FlowRun.__dict__["state"].inplace.bulk_dml(lambda _cls, _row, _value: None)
+
+
 def run(settings: Settings) -> None:
     """Serve until a signal comes."""
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
     _slow_docket()
+    _let_schedules_be_inserted()
     app = create_app(final=True)
     database = get_current_settings().server.database.connection_url
     wait_for_database(database.get_secret_value() if database else "")

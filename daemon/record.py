@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from control.seed import seed
-
 from control import access
+from control.seed import seed
 from control.store import Store
 from core.settings import Settings
 from daemon.files import write_private
