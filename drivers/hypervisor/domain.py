@@ -92,8 +92,6 @@ def _firmware(root: etree._Element, spec: InstanceSpec, options: Mapping[str, st
     machine = options.get("machine", "q35" if spec.firmware == "uefi" else "pc")
     _add(os, "type", {"arch": options.get("architecture", "x86_64"), "machine": machine}, text="hvm")
     _add(os, "boot", {"dev": "hd"})
-    if spec.firmware == "bios":
-        _add(os, "bios", {"useserial": "yes"})  # what the firmware says is seen in the console log
 
 
 def _features(root: etree._Element, spec: InstanceSpec, domain_type: str) -> None:

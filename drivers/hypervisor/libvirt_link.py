@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -50,25 +51,35 @@ class LibvirtLink:
             self._slots.release()
             raise Unreachable(f"{doing}: the connection to {self._host} is closed", about)
         loop = asyncio.get_running_loop()
-        job: Future[T] = self._threads.submit(self._run, path, work)
+        job: Future[T] = self._threads.submit(self._run, path, work, time.monotonic() + limit_s)
         late = loop.call_later(limit_s, self._expire, job)
         # A cancelled caller leaves its thread behind: the slot and the deadline belong to the job, not to the caller.
         job.add_done_callback(lambda _: _threadsafe(loop, late.cancel, self._slots.release))
         try:
             return await asyncio.shield(asyncio.wrap_future(job))
+        except TimeoutError as error:
+            raise self._late(doing, about, limit_s) from error
         except libvirt.libvirtError as error:
             if loop.time() >= late.when():
                 raise self._late(doing, about, limit_s) from error
             raise await self._explain(error, about, doing) from error
 
-    def _run(self, path: str, work: Call[T]) -> T:
-        return work(self._open(path))
+    def _run(self, path: str, work: Call[T], until: float) -> T:
+        return work(self._open(path, until))
 
-    def _open(self, path: str) -> Any:
-        with self._opening:
+    def _open(self, path: str, until: float) -> Any:
+        # Who waits here while another thread fails to connect must not begin after its own deadline: nobody would
+        # cut its call any more.
+        if not self._opening.acquire(timeout=max(0.0, until - time.monotonic())):
+            raise TimeoutError
+        try:
             if self._connection is None or not self._connection.isAlive():
+                if time.monotonic() >= until:
+                    raise TimeoutError
                 self._connection = libvirt.open(f"qemu+unix:///system?socket={path}")
             return self._connection
+        finally:
+            self._opening.release()
 
     def _expire(self, job: Future[T]) -> None:
         if not job.done():
