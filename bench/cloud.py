@@ -35,12 +35,21 @@ class Cloud:
     url: str
     token: str
 
+    def run(self, *argv: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run the command line, whatever comes out."""
+        return subprocess.run([RACKFLOW, *argv], env=self.env, capture_output=True, text=True, timeout=timeout_s)
+
     def rackflow(self, *argv: str, check: bool = True) -> str:
         """Run the command line and return its stdout."""
-        done = subprocess.run([RACKFLOW, *argv], env=self.env, capture_output=True, text=True)
+        done = self.run(*argv)
         if check and done.returncode != 0:
-            raise SystemExit(f"rackflow {' '.join(argv)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+            raise RuntimeError(f"rackflow {' '.join(argv)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         return done.stdout
+
+    def show(self, noun: str, name: str) -> dict[str, Any]:
+        """Return `rackflow NOUN show NAME -o json`."""
+        found: dict[str, Any] = json.loads(self.rackflow(noun, "show", name, "-o", "json"))
+        return found
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """Call the REST API and return its JSON."""
@@ -58,7 +67,7 @@ class Cloud:
             if all(r["state"] not in ("pending", "running", "compensating") for r in rows):
                 return [self.call("GET", f"/v1/operations/{i}") for i in operations[:50]]
             if time.monotonic() > until:
-                raise SystemExit(f"not done after {timeout_s} s: {rows}")
+                raise RuntimeError(f"not done after {timeout_s} s: {rows}")
             time.sleep(0.02)
 
     def processes(self) -> list[psutil.Process]:
@@ -76,14 +85,20 @@ def _is_of(process: psutil.Process, run_dir: str) -> bool:
 
 
 @contextmanager
-def cloud(*lab: str, base: Path = Path("/var/tmp/rackflow-bench")) -> Iterator[Cloud]:
-    """Bring up a lab ("kvm:2", "lxd:2") and a rackflow with its hosts enrolled and images imported."""
+def cloud(
+    *lab: str, base: Path = Path("/var/tmp/rackflow-bench"), lab_dir: Path | None = None, **settings: str
+) -> Iterator[Cloud]:
+    """Bring up a lab ("kvm:2", "lxd:2") and a rackflow with its hosts enrolled and images imported.
+
+    lab_dir: use the lab that runs there, and leave it. settings: more of RACKFLOW_*, by their names in lower case.
+    """
     env = {k: v for k, v in os.environ.items() if not k.startswith("RACKFLOW_") or k == "RACKFLOW_CACHE"}
-    run_dir = "/run/rackflow-bench"
+    run_dir = f"/run/{base.name}"
+    env |= {f"RACKFLOW_{name.upper()}": value for name, value in settings.items()}
     env |= {
         "RACKFLOW_DATA_DIR": str(base / "data"),
         "RACKFLOW_RUN_DIR": run_dir,
-        "LAB_DIR": str(base / "lab"),
+        "LAB_DIR": str(lab_dir or base / "lab"),
         "RACKFLOW_API_PORT": "auto",
         "RACKFLOW_PREFECT_PORT": "auto",
         "RACKFLOW_POSTGRES_PORT": "auto",
@@ -93,15 +108,17 @@ def cloud(*lab: str, base: Path = Path("/var/tmp/rackflow-bench")) -> Iterator[C
     try:
         say("starting rackflow and the lab")
         up = subprocess.Popen([RACKFLOW, "up", "--detach"], env=env, stdout=sys.stderr)
-        self.rackflow("lab", "up", *lab)
+        if lab_dir is None:
+            self.rackflow("lab", "up", *lab)
         if up.wait() != 0:
-            raise SystemExit("rackflow did not come up")
+            raise RuntimeError("rackflow did not come up")
         endpoint = json.loads(Path(run_dir, "endpoint.json").read_text())
         self.url, self.token = endpoint["api"], Path(endpoint["token_file"]).read_text().strip()
         say("enrolling hosts, importing images")
-        self.rackflow("apply", "-f", str(base / "lab" / "lab.yaml"))
+        self.rackflow("apply", "-f", str(Path(env["LAB_DIR"], "lab.yaml")))
         yield self
     finally:
         self.rackflow("down", check=False)
-        self.rackflow("lab", "down", check=False)
+        if lab_dir is None:
+            self.rackflow("lab", "down", check=False)
         shutil.rmtree(base, ignore_errors=True)

@@ -12,15 +12,16 @@ from control import datastores, hosts
 from control.hosts import HostRecord
 from control.operations import Operation
 from core.errors import CredentialRejected, HostFault
-from core.states import HostState, Verb
+from core.states import HostState, OperationState, Verb
 from drivers.facts import gather_facts
 from drivers.hosts import Host, HostFacts
 from drivers.hypervisor.base import Capabilities, Capacity
 from drivers.network.base import NetworkSpec
 from drivers.transport.ssh import scan_host_key
-from tasks.ledger import Seen, each, load, run_step
+from tasks.ledger import Seen, done, finish, load, run_step
 from tasks.reconcile import look_at
 from tasks.runtime import Runtime, runtime
+from tasks.settle import each
 
 PREPARE_DEADLINE_S = 300.0
 GROUPS = {"kvm": ("libvirt", "kvm"), "lxd": ("lxd",)}  # that may use the daemon's socket, for users other than root
@@ -142,18 +143,18 @@ async def enroll_hosts(ids: Sequence[str]) -> list[str]:
     rt = runtime()
 
     async def work(op: Operation) -> bool:
-        record = await rt.store.read(lambda c: hosts.get(c, op.subject.removeprefix("host/")))
+        record = await rt.store.read(lambda c: hosts.get(c, op.subject_id))
         job = Enrollment(rt, op, record)
         name = record.name
-        done = (
+        went = (
             await run_step(op, 1, "pin-key", name, job.pin)
             and await run_step(op, 2, "facts", name, job.look)
             and await run_step(op, 3, "prepare", name, job.prepare, deadline_s=PREPARE_DEADLINE_S)
             and await run_step(op, 4, "capacity", name, job.measure, deadline_s=PREPARE_DEADLINE_S, also=job.ready)
         )
-        if done:
-            done = await run_step(op, 5, "observe", name, lambda _: look_at(rt, job.record))
-        return done
+        if went:
+            went = await run_step(op, 5, "observe", name, lambda _: look_at(rt, job.record), also=done(op))
+        return went
 
     return await each("", [o for o in await load(ids) if o.verb is Verb.ENROLL], work)
 
@@ -164,7 +165,7 @@ async def retire_hosts(ids: Sequence[str]) -> list[str]:
     rt = runtime()
 
     async def work(op: Operation) -> bool:
-        record = await rt.store.read(lambda c: hosts.get(c, op.subject.removeprefix("host/")))
+        record = await rt.store.read(lambda c: hosts.get(c, op.subject_id))
 
         async def forget(_: Operation) -> Seen:
             await rt.locks.drop(record.name)
@@ -173,6 +174,7 @@ async def retire_hosts(ids: Sequence[str]) -> list[str]:
 
         def gone(c: Any, _: Seen) -> None:
             hosts.set_state(c, record.id, HostState.RETIRED)
+            finish(c, op, OperationState.DONE)
 
         return await run_step(op, 1, "retire", record.name, forget, also=gone)
 

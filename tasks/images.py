@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,77 +15,18 @@ from control import instances
 from control.hosts import HostRecord
 from control.images import ImageRecord
 from control.operations import Operation
-from core.states import CopyState, InstanceKind, Verb
+from core.errors import Invalid
+from core.states import OperationState, Verb
 from drivers.hosts import Host
-from drivers.hypervisor.base import KeepsImages
 from drivers.storage.base import ImageFile
 from drivers.storage.sources import fetch
-from tasks.ledger import Seen, each, load, run_step, sequence_of
+from tasks.copies import ensure_on_host, keeper_of
+from tasks.ledger import Seen, finish, load, run_step, sequence_of
 from tasks.retry import stage_may_retry
-from tasks.runtime import Runtime, runtime
+from tasks.runtime import runtime
+from tasks.settle import each
 
 IMAGE_DEADLINE_S = 3600.0
-REPORT_EVERY_S = 1.0
-
-
-def local_file(rt: Runtime, image: ImageRecord) -> ImageFile:
-    """Return where an image's content lies in the front-end's store."""
-    path = rt.settings.paths.images_dir / f"{image.sha256}.{image.format}"
-    return ImageFile(image.sha256, image.format, image.size_bytes, path, image.virtual_size_mib)
-
-
-def keeper_of(host: Host, kind: str) -> KeepsImages | None:
-    """Return the hypervisor if it keeps the images and root disks of this kind of instance itself, as LXD does."""
-    if kind == InstanceKind.CONTAINER and isinstance(host.hypervisor, KeepsImages):
-        return host.hypervisor
-    return None
-
-
-async def ensure_on_host(
-    rt: Runtime, host: Host, record: HostRecord, datastore_id: str, datastore_path: str, image: ImageRecord
-) -> bool:
-    """Bring an image to a host unless it is there; return whether it was brought. One copy at a time per host."""
-    async with rt.copying(record.name, image.sha256):
-        keeper = keeper_of(host, image.kind)
-        storage = host.storage(datastore_path)
-        there = [i.fingerprint for i in await keeper.images()] if keeper else await storage.images()
-        if image.sha256 in there:
-            return False
-        report = _reporter(rt, image.sha256, record.id, datastore_id)
-        await storage.ensure_image(local_file(rt, image), progress=report)
-        if keeper:  # the hypervisor keeps its own copy, so the datastore's would be a second one
-            await keeper.import_image(storage.image_path(image.sha256, image.format), image.sha256, name=image.name)
-            await storage.delete_image(image.sha256)
-        await rt.store.write(
-            lambda c: image_rows.record_copy(
-                c, image.sha256, record.id, datastore_id, CopyState.READY, image.size_bytes
-            )
-        )
-        return True
-
-
-def _reporter(rt: Runtime, sha256: str, host_id: str, datastore_id: str) -> Callable[[int, int], None]:
-    """Return a progress callback that writes to the record at most once a second."""
-    last = 0.0
-    loop = asyncio.get_running_loop()
-    pending: set[Any] = set()
-
-    def report(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last < REPORT_EVERY_S or done >= total:
-            return
-        last = time.monotonic()
-
-        def write() -> None:
-            job = loop.create_task(rt.store.write(
-                lambda c: image_rows.record_copy(c, sha256, host_id, datastore_id, CopyState.COPYING, done)
-            ))  # fmt: skip
-            pending.add(job)
-            job.add_done_callback(pending.discard)
-
-        loop.call_soon_threadsafe(write)
-
-    return report
 
 
 @task(name="image", task_run_name="image on {host}", retries=1, retry_delay_seconds=2,
@@ -95,11 +35,11 @@ async def stage_images(host: str, ids: Sequence[str]) -> list[str]:
     """Bring the images of a batch of instances to their host; return the operations that may go on."""
     rt = runtime()
     ops = await load(ids)
-    views = await rt.store.read(lambda c: instances.deployables(c, [o.subject.removeprefix("instance/") for o in ops]))
+    views = await rt.store.read(lambda c: instances.deployables(c, [o.subject_id for o in ops]))
     sequence = sequence_of(Verb.DEPLOY, "image")
 
     async def work(op: Operation) -> bool:
-        view = views[op.subject.removeprefix("instance/")]
+        view = views[op.subject_id]
 
         async def bring(_: Operation) -> Seen:
             assert view.host is not None
@@ -120,7 +60,7 @@ async def import_images(ids: Sequence[str]) -> list[str]:
     rt = runtime()
 
     async def work(op: Operation) -> bool:
-        image_id = op.subject.removeprefix("image/")
+        image_id = op.subject_id
         image = await rt.store.read(lambda c: image_rows.get(c, image_id))
         fetched: list[ImageFile] = []
 
@@ -145,6 +85,7 @@ async def import_images(ids: Sequence[str]) -> list[str]:
                 size_bytes=file.size_bytes,
                 virtual_size_mib=file.virtual_size_mib,
             )
+            finish(c, op, OperationState.DONE)
 
         return await run_step(op, 1, "fetch", "", bring, deadline_s=IMAGE_DEADLINE_S, also=record)
 
@@ -157,9 +98,12 @@ async def stage_to_hosts(ids: Sequence[str]) -> list[str]:
     rt = runtime()
 
     async def work(op: Operation) -> bool:
-        image_id = op.subject.removeprefix("image/")
+        image_id = op.subject_id
         image = await rt.store.read(lambda c: image_rows.get(c, image_id))
         targets = await rt.store.read(lambda c: host_rows.targets(c, image.kind, op.parameters.get("hosts") or []))
+
+        if not targets:
+            return await run_step(op, 1, "copy", "", _no_target)
 
         async def to(index: int, record: HostRecord, datastore: tuple[str, str]) -> bool:
             async def bring(_: Operation) -> Seen:
@@ -168,7 +112,10 @@ async def stage_to_hosts(ids: Sequence[str]) -> list[str]:
 
             return await run_step(op, index, "copy", record.name, bring, deadline_s=IMAGE_DEADLINE_S)
 
-        return all(await asyncio.gather(*(to(i, r, d) for i, (r, d) in enumerate(targets, 1))))
+        if not all(await asyncio.gather(*(to(i, r, d) for i, (r, d) in enumerate(targets, 1)))):
+            return False
+        await rt.store.write(lambda c: finish(c, op, OperationState.DONE))
+        return True
 
     return await each("", [o for o in await load(ids) if o.verb is Verb.STAGE], work)
 
@@ -179,7 +126,7 @@ async def remove_images(ids: Sequence[str]) -> list[str]:
     rt = runtime()
 
     async def work(op: Operation) -> bool:
-        image_id = op.subject.removeprefix("image/")
+        image_id = op.subject_id
         image = await rt.store.read(lambda c: image_rows.get(c, image_id))
         copies = await rt.store.read(lambda c: image_rows.copies_to_remove(c, image))
         done = True
@@ -203,6 +150,7 @@ async def remove_images(ids: Sequence[str]) -> list[str]:
 
         def gone(c: Any, _: Seen) -> None:
             image_rows.mark_deleted(c, op, image_id)
+            finish(c, op, OperationState.DONE)
 
         return await run_step(op, len(copies) + 1, "remove", "", unlink, also=gone)
 
@@ -212,6 +160,12 @@ async def remove_images(ids: Sequence[str]) -> list[str]:
 def _unlink(folder: Path, sha256: str) -> None:
     for file in folder.glob(f"{sha256}.*"):
         file.unlink(missing_ok=True)
+
+
+async def _no_target(op: Operation) -> Seen:
+    raise Invalid(
+        f"there is no enrolled host for image {op.subject_name}", op.subject, fix="enroll a host that runs its kind"
+    )
 
 
 async def _drop(host: Host, path: str, image: ImageRecord) -> bool:

@@ -10,26 +10,21 @@ from prefect import task
 from control import instances as rows
 from control.instances import Deployable
 from control.operations import Operation
-from core.errors import HostFault
 from core.ids import on_host
-from core.states import InstanceState, PowerState, Verb
-from drivers.hosts import Host
+from core.states import InstanceState, OperationState, Verb
 from drivers.hypervisor.base import DiskAttachment
 from tasks import specs
-from tasks.images import keeper_of
-from tasks.ledger import Action, Seen, each, load, run_step, sequence_of
+from tasks.copies import keeper_of
+from tasks.ledger import Action, Also, Seen, done, finish, load, run_step, sequence_of
 from tasks.retry import stage_may_retry
 from tasks.runtime import Runtime, runtime
+from tasks.settle import each
+from tasks.undo import connected, undo_define, undo_start, undo_volumes
 
 STAGE: dict[str, Any] = {
     "retries": 1, "retry_delay_seconds": 2, "retry_condition_fn": stage_may_retry, "persist_result": False,
 }  # fmt: skip
 STOP_GRACE_S = 30.0
-
-
-def instance_id(op: Operation) -> str:
-    """Return the id of the instance that an operation is about."""
-    return op.subject.removeprefix("instance/")
 
 
 async def stage(
@@ -38,15 +33,8 @@ async def stage(
     """Run work for every operation of a batch that may go on; return those that may go on after it."""
     rt = runtime()
     ops = await load(ids)
-    views = await rt.store.read(lambda c: rows.deployables(c, [instance_id(op) for op in ops]))
-    return await each(host, ops, lambda op: work(rt, op, views[instance_id(op)]))
-
-
-async def connected(rt: Runtime, view: Deployable) -> Host:
-    """Return the drivers of the host that an instance is placed on."""
-    if view.host is None:
-        raise HostFault("the instance is on no host", f"instance/{view.name}")
-    return await rt.host(view.host)
+    views = await rt.store.read(lambda c: rows.deployables(c, [op.subject_id for op in ops]))
+    return await each(host, ops, lambda op: work(rt, op, views[op.subject_id]))
 
 
 async def make_disks(rt: Runtime, view: Deployable) -> list[DiskAttachment]:
@@ -105,7 +93,7 @@ async def _start(verb: Verb, host: str, ids: Sequence[str]) -> list[str]:
             drivers = await connected(rt, view)
             return Seen(await drivers.hypervisor.start(on_host(view.id)))
 
-        return await step(op, verb, "start", host, start)
+        return await step(op, verb, "start", host, start, also=done(op))
 
     return await stage(host, ids, work)
 
@@ -121,7 +109,7 @@ async def stop_running(host: str, ids: Sequence[str]) -> list[str]:
             drivers = await connected(rt, view)
             return Seen(await drivers.hypervisor.stop(on_host(view.id), grace_s=grace_s), {"grace_s": grace_s})
 
-        return await step(op, Verb.STOP, "stop", host, stop, deadline_s=grace_s + 60)
+        return await step(op, Verb.STOP, "stop", host, stop, deadline_s=grace_s + 60, also=done(op))
 
     return await stage(host, ids, work)
 
@@ -147,6 +135,7 @@ async def delete(host: str, ids: Sequence[str]) -> list[str]:
 
         def free(c: Any, _: Seen) -> None:
             rows.release(c, op, view.id)
+            finish(c, op, OperationState.DONE)
 
         await rt.store.write(lambda c: rows.set_state(c, view.id, InstanceState.DELETING, epoch=op.epoch))
         steps: tuple[tuple[str, Action], ...] = (("stop", stop), ("undefine", undefine), ("delete-volumes", drop))
@@ -160,32 +149,16 @@ async def delete(host: str, ids: Sequence[str]) -> list[str]:
 
 
 async def step(
-    op: Operation, verb: Verb, name: str, host: str, action: Action, *, deadline_s: float | None = None
+    op: Operation,
+    verb: Verb,
+    name: str,
+    host: str,
+    action: Action,
+    *,
+    deadline_s: float | None = None,
+    also: Also | None = None,
 ) -> bool:
     """Run one of a verb's steps by its name in the lifecycle table."""
-    rule = rows.step_rule(verb, name)
-    return await run_step(
-        op, sequence_of(verb, name), name, host, action, compensation=rule.compensation, deadline_s=deadline_s
-    )
-
-
-async def undo_start(rt: Runtime, view: Deployable, *, grace_s: float = 0) -> bool:
-    """Stop an instance if it is there and not stopped."""
-    hypervisor = (await connected(rt, view)).hypervisor
-    seen = await hypervisor.observe(on_host(view.id))
-    if seen.power in (PowerState.ABSENT, PowerState.STOPPED):
-        return False
-    return await hypervisor.stop(on_host(view.id), grace_s=grace_s)
-
-
-async def undo_define(rt: Runtime, view: Deployable) -> bool:
-    """Take the definition away."""
-    return await (await connected(rt, view)).hypervisor.undefine(on_host(view.id))
-
-
-async def undo_volumes(rt: Runtime, view: Deployable) -> bool:
-    """Take the disks away."""
-    host = await connected(rt, view)
-    if view.datastore is None or keeper_of(host, view.kind) is not None:
-        return False
-    return await host.storage(view.datastore.path).delete_volumes(view.id)
+    undo = rows.step_rule(verb, name).compensation
+    sequence = sequence_of(verb, name)
+    return await run_step(op, sequence, name, host, action, compensation=undo, deadline_s=deadline_s, also=also)

@@ -17,7 +17,7 @@ from control import access, instances, operations, requests
 from control.lifecycle import VERBS
 from control.operations import Operation, Stale
 from core.errors import HostFault, RackflowError, Unreachable
-from core.states import OperationState, StepState, Verb
+from core.states import InstanceState, OperationState, StepState, Verb
 from tasks.retry import retrying
 from tasks.runtime import runtime
 
@@ -33,6 +33,7 @@ class Seen:
 
 
 Action = Callable[[Operation], Awaitable[Seen]]
+Also = Callable[[Any, Seen], None]  # more to write when a step ends
 
 
 async def enter(verb: Verb, body: dict[str, Any], given: Sequence[str]) -> list[str]:
@@ -68,12 +69,28 @@ async def by_host(ids: Sequence[str]) -> dict[str, list[str]]:
     """Return host name -> operations of the batch whose instance is placed there ("" = on no host)."""
     rt = runtime()
     ops = await load(ids)
-    views = await rt.store.read(lambda c: instances.deployables(c, [o.subject.removeprefix("instance/") for o in ops]))
+    views = await rt.store.read(lambda c: instances.deployables(c, [o.subject_id for o in ops]))
     hosts: dict[str, list[str]] = defaultdict(list)
     for op in ops:
-        host = views[op.subject.removeprefix("instance/")].host
+        host = views[op.subject_id].host
         hosts[host.name if host else ""].append(op.id)
     return dict(hosts)
+
+
+def finish(c: Any, op: Operation, state: OperationState, error: RackflowError | None = None) -> None:
+    """End an operation and give its instance the state that the lifecycle table says."""
+    rule = VERBS.get(op.verb)
+    if rule is not None and op.verb is Verb.DELETE and state is OperationState.DONE:
+        instances.mark_deleted(c, op, op.subject_id)
+    elif rule is not None:
+        target = {OperationState.DONE: rule.done, OperationState.HELD: InstanceState.HELD}.get(state, rule.failed)
+        instances.set_state(c, op.subject_id, target, epoch=op.epoch, reason=str(error or "")[:1000])
+    operations.finish(c, op, state, error=error)
+
+
+def done(op: Operation) -> Also:
+    """Return what ends the operation in the same transaction as its last step: it waits for no other of its batch."""
+    return lambda c, _: finish(c, op, OperationState.DONE)
 
 
 def sequence_of(verb: Verb, step: str) -> int:
@@ -90,7 +107,7 @@ async def run_step(
     *,
     compensation: str = "",
     deadline_s: float | None = None,
-    also: Callable[[Any, Seen], None] | None = None,
+    also: Also | None = None,
 ) -> bool:
     """Run one step until it is done (True) or has failed for good (False; the reason stands in the ledger).
 
@@ -134,15 +151,3 @@ async def run_step(
         return False
     except RackflowError:
         return False
-
-
-async def each(host: str, ops: Sequence[Operation], work: Callable[[Operation], Awaitable[bool]]) -> list[str]:
-    """Run work for every operation, as many at a time as the host may have; return the ids of those that may go on."""
-    slots = runtime().slots(host)
-
-    async def one(op: Operation) -> bool:
-        async with slots:
-            return await work(op)
-
-    went = await asyncio.gather(*(one(op) for op in ops))
-    return [op.id for op, ok in zip(ops, went, strict=True) if ok]

@@ -24,11 +24,11 @@ async def place(ids: Sequence[str], count: int) -> dict[str, list[str]]:
     rt = runtime()
     ops = await load(ids)
     assert sequence_of(Verb.DEPLOY, "place") == SEQUENCE
-    views = await rt.store.read(lambda c: instances.deployables(c, [_instance(o) for o in ops]))
+    views = await rt.store.read(lambda c: instances.deployables(c, [o.subject_id for o in ops]))
     hosts: dict[str, list[str]] = defaultdict(list)
     waiting: list[Operation] = []
     for op in ops:
-        view = views[_instance(op)]
+        view = views[op.subject_id]
         if view.host is not None:
             hosts[view.host.name].append(op.id)  # placed before; the steps that follow find what is done
         else:
@@ -36,7 +36,7 @@ async def place(ids: Sequence[str], count: int) -> dict[str, list[str]]:
     if waiting:
         rt.require_claim()
         features = await rt.features()
-        states = {op.id: views[_instance(op)].image.state for op in waiting}
+        states = {op.id: views[op.subject_id].image.state for op in waiting}
         for op_id, host in (await rt.store.write(lambda c: _place(c, waiting, states, features))).items():
             hosts[host].append(op_id)
     return dict(hosts)
@@ -67,7 +67,3 @@ def _place(c: Any, ops: list[Operation], states: dict[str, ImageState], features
             instances.set_state(c, outcome.instance_id, InstanceState.STAGING, epoch=op.epoch)
     operations.end_steps(c, ends)
     return placed
-
-
-def _instance(op: Operation) -> str:
-    return op.subject.removeprefix("instance/")

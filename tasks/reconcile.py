@@ -15,10 +15,10 @@ from control.operations import Operation
 from core.clock import now
 from core.errors import CredentialRejected, RackflowError, Unreachable
 from core.ids import on_host
-from core.states import HostState, PowerState
+from core.states import HostState, OperationState, PowerState
 from drivers.hosts import Host
 from drivers.hypervisor.base import Capacity, ObservedInstance
-from tasks.ledger import Seen, load, run_step
+from tasks.ledger import Seen, finish, load, run_step
 from tasks.runtime import Runtime, runtime
 
 RECONCILER = "reconciler"  # the identity that repairs act for
@@ -44,7 +44,9 @@ async def _sweep(rt: Runtime, op: Operation) -> None:
             return await run_step(op, sequence, "observe", record.name, lambda _: look_at(rt, record))
 
     enrolled = [r for r in records if r.driver and r.state is not HostState.ENROLLING]
-    await asyncio.gather(*(one(sequence, record) for sequence, record in enumerate(enrolled, 1)))
+    went = await asyncio.gather(*(one(sequence, record) for sequence, record in enumerate(enrolled, 1)))
+    if all(went):
+        await rt.store.write(lambda c: finish(c, op, OperationState.DONE))
 
 
 async def look_at(rt: Runtime, record: HostRecord) -> Seen:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,13 @@ from control.lifecycle import VERBS
 from control.operations import Operation, Stale, Step
 from core.errors import NeedsOperator, Permanent, RackflowError, Unreachable, from_dict
 from core.states import InstanceState, OperationState, StepState, Verb
-from tasks.instances import instance_id, undo_define, undo_start, undo_volumes
+from tasks.ledger import finish
 from tasks.retry import PLACES, is_hosts_fault, later
 from tasks.runtime import Runtime, runtime
+from tasks.undo import UNDO
 
-UNDO = {"stop": undo_start, "undefine": undo_define, "delete-volumes": undo_volumes}
+OPEN = (OperationState.RUNNING, OperationState.COMPENSATING)
+BAD = (OperationState.FAILED, OperationState.COMPENSATED, OperationState.HELD, OperationState.CANCELLED)
 
 
 class BatchFailed(RackflowError):
@@ -58,69 +60,88 @@ class Case:
 
 @task(name="settle", task_run_name="settle", persist_result=False)
 async def settle(ids: Sequence[str]) -> None:
-    """Bring every operation of a batch to its end. Raise BatchFailed when some failed for good."""
+    """Bring what is left of a batch to its end. Raise BatchFailed when some of it failed for good."""
     rt = runtime()
-    rows = await rt.store.read(lambda c: operations.get(c, ids))
-    mine = [
-        o
-        for o in rows
-        if o.claimed_by == rt.worker_id and o.state in (OperationState.RUNNING, OperationState.COMPENSATING)
-    ]
-    steps = await rt.store.read(lambda c: operations.steps_of(c, [o.id for o in mine]))
     try:
-        ends = await asyncio.gather(*(_guarded(rt, Case(o, steps.get(o.id, []))) for o in mine))
+        await settle_now(ids)
+        rows = await rt.store.read(lambda c: operations.get(c, ids))
     finally:
         rt.active.difference_update(ids)
-    bad = [end for end in ends if end]
+    bad = [f"{o.subject_name}: {o.error['message'] if o.error else o.state}" for o in rows if o.state in BAD]
     if bad:
         raise BatchFailed(f"{len(bad)} of {len(ids)} operations failed: " + "; ".join(bad[:5]))
 
 
-async def _guarded(rt: Runtime, case: Case) -> str:
+async def settle_now(ids: Sequence[str]) -> None:
+    """Bring those of some operations that this worker still holds to their end."""
+    rt = runtime()
+    rows = await rt.store.read(lambda c: operations.get(c, ids))
+    mine = [o for o in rows if o.claimed_by == rt.worker_id and o.state in OPEN]
+    steps = await rt.store.read(lambda c: operations.steps_of(c, [o.id for o in mine]))
+    await asyncio.gather(*(_guarded(rt, Case(o, steps.get(o.id, []))) for o in mine))
+
+
+async def each(host: str, ops: Sequence[Operation], work: Callable[[Operation], Awaitable[bool]]) -> list[str]:
+    """Run work for every operation, as many at a time as the host may have; return the ids of those that may go on.
+
+    One whose work failed is settled at once: it waits for nobody, and nobody for it.
+    """
+    slots = runtime().slots(host)
+
+    async def one(op: Operation) -> bool:
+        async with slots:
+            went = await work(op)
+            if not went:
+                await settle_now([op.id])
+            return went
+
+    went = await asyncio.gather(*(one(op) for op in ops))
+    return [op.id for op, ok in zip(ops, went, strict=True) if ok]
+
+
+async def _guarded(rt: Runtime, case: Case) -> None:
     try:
-        return await _settle(rt, case)
+        await _settle(rt, case)
     except Stale:
-        return ""  # another worker has it now
+        return  # another worker has it now
     except RackflowError as error:
         text = f"settling failed: {error}"
         await rt.store.write(lambda c: operations.postpone(c, case.op, text, later(case.op.attempts)))
-        return ""
 
 
-async def _settle(rt: Runtime, case: Case) -> str:
-    """End one operation; return a line for the flow's failure, or nothing."""
+async def _settle(rt: Runtime, case: Case) -> None:
+    """End one operation, or let it wait for its next try."""
     op, error = case.op, case.error
     if op.state is OperationState.COMPENSATING or op.cancel_requested:
-        return await _undo_and_end(rt, case, error)
-    if case.is_whole:
-        await rt.store.write(lambda c: _finish(c, op, OperationState.DONE, None))
-        return ""
-    if error is None:  # cut off before a step could fail: go on soon
-        await rt.store.write(
-            lambda c: operations.postpone(c, op, "cut off; it goes on where it stopped", later(op.attempts))
-        )
-        return ""
-    if op.verb is Verb.DEPLOY and case.failed_at != "place":
-        return await _deploy_failed(rt, case, error)
-    if isinstance(error, Permanent):
-        return await _undo_and_end(rt, case, error)
-    if isinstance(error, NeedsOperator):
-        await rt.store.write(lambda c: _finish(c, op, OperationState.HELD, error))
-        return f"{op.subject_name}: {error}"
-    await rt.store.write(lambda c: operations.postpone(c, op, str(error), later(op.attempts)))
-    return ""
+        await _undo_and_end(rt, case, error)
+    elif case.is_whole:
+        await rt.store.write(lambda c: finish(c, op, OperationState.DONE))
+    elif error is None:  # cut off before a step could fail: go on soon
+        await _wait(rt, op, "cut off; it goes on where it stopped")
+    elif op.verb is Verb.DEPLOY and case.failed_at != "place":
+        await _deploy_failed(rt, case, error)
+    elif isinstance(error, Permanent):
+        await _undo_and_end(rt, case, error)
+    elif isinstance(error, NeedsOperator):
+        await rt.store.write(lambda c: finish(c, op, OperationState.HELD, error))
+    else:
+        await _wait(rt, op, str(error))
 
 
-async def _deploy_failed(rt: Runtime, case: Case, error: RackflowError) -> str:
+async def _wait(rt: Runtime, op: Operation, reason: str) -> None:
+    await rt.store.write(lambda c: operations.postpone(c, op, reason, later(op.attempts)))
+
+
+async def _deploy_failed(rt: Runtime, case: Case, error: RackflowError) -> None:
     """A host's error sends the instance to another host, an error of its own ends it."""
     op = case.op
     avoid = list(op.parameters.get("avoid", []))
     if not is_hosts_fault(error) or len(avoid) + 1 >= PLACES:
-        return await _undo_and_end(rt, case, error)
+        await _undo_and_end(rt, case, error)
+        return
     if case.failed_at == "start" and isinstance(error, Unreachable):
-        # It may be running there: nothing is decided before the host answers again.
-        await rt.store.write(lambda c: operations.postpone(c, op, str(error), later(op.attempts)))
-        return ""
+        await _wait(rt, op, str(error))  # it may be running there: nothing is decided before the host answers again
+        return
     view = await _undo(rt, case)
     host = view.host.name if view.host else ""
 
@@ -130,27 +151,26 @@ async def _deploy_failed(rt: Runtime, case: Case, error: RackflowError) -> str:
         operations.postpone(c, op, f"{host}: {error}; looking for another host", None)
 
     await rt.store.write(elsewhere)
-    return ""
 
 
-async def _undo_and_end(rt: Runtime, case: Case, error: RackflowError | None) -> str:
+async def _undo_and_end(rt: Runtime, case: Case, error: RackflowError | None) -> None:
     """Undo what was done, in reverse order, then end the operation."""
     op = case.op
+    reason = error or (from_dict(op.error) if op.error else None)
+    state = OperationState.FAILED
     if op.verb is Verb.DEPLOY:
+        state = OperationState.COMPENSATED
         if op.state is not OperationState.COMPENSATING:
-            await rt.store.write(lambda c: operations.compensating(c, op, error))
+            await rt.store.write(lambda c: operations.compensating(c, op, reason))
         await _undo(rt, case)
-        state = OperationState.CANCELLED if op.cancel_requested else OperationState.COMPENSATED
-    else:
-        state = OperationState.CANCELLED if op.cancel_requested else OperationState.FAILED
-    await rt.store.write(lambda c: _finish(c, op, state, error))
-    return f"{op.subject_name}: {error or 'cancelled'}"
+    end = OperationState.CANCELLED if op.cancel_requested else state
+    await rt.store.write(lambda c: finish(c, op, end, reason))
 
 
 async def _undo(rt: Runtime, case: Case) -> Deployable:
     """Compensate an instance's steps in reverse order; what an unreachable host keeps is written down as residue."""
     op = case.op
-    view = (await rt.store.read(lambda c: instances.deployables(c, [instance_id(op)])))[instance_id(op)]
+    view = (await rt.store.read(lambda c: instances.deployables(c, [op.subject_id])))[op.subject_id]
     reachable = True
     begun = [s for s in reversed(case.steps) if s.state in (StepState.DONE, StepState.FAILED, StepState.RUNNING)]
     for step in begun:
@@ -169,15 +189,3 @@ async def _undo(rt: Runtime, case: Case) -> Deployable:
         await rt.store.write(lambda c, n=sequence: operations.undo_step(c, op, n))  # type: ignore[misc]
     await rt.store.write(lambda c: instances.release(c, op, view.id))
     return view
-
-
-def _finish(c: Any, op: Operation, state: OperationState, error: RackflowError | None) -> None:
-    """End an operation and give its instance the state that the lifecycle table says."""
-    rule = VERBS.get(op.verb)
-    if rule is not None:
-        if state is OperationState.DONE and op.verb is Verb.DELETE:
-            instances.mark_deleted(c, op, instance_id(op))
-        else:
-            target = {OperationState.DONE: rule.done, OperationState.HELD: InstanceState.HELD}.get(state, rule.failed)
-            instances.set_state(c, instance_id(op), target, epoch=op.epoch, reason=str(error or "")[:1000])
-    operations.finish(c, op, state, error=error)

@@ -163,17 +163,30 @@ async def test_a_worker_that_was_replaced_writes_nothing(line: Line) -> None:
 
 async def test_delete_while_deploying_undoes_and_then_deletes(line: Line) -> None:
     (op_id,) = line.submit(Verb.DEPLOY, {"instances": [box("short")]})
-    world.hang("*", "hypervisor.start")
+    world.hang("*", "hypervisor.define")
     job = asyncio.create_task(line.work())
-    while not any(s[0] == "start" for s in line.steps(op_id)):
+    while not any(s[0] == "define" for s in line.steps(op_id)):
         await asyncio.sleep(0.01)
     (delete_id,) = line.submit(Verb.DELETE, {"instances": ["short"]})
-    world.release("*", "hypervisor.start")
+    world.release("*", "hypervisor.define")
     await job
     await line.work()
     assert line.operations([op_id])[0].state is OperationState.CANCELLED
     assert line.operations([delete_id])[0].state is DONE
     assert left_on_hosts() == []
+
+
+async def test_a_host_that_hangs_does_not_keep_the_others_waiting(line: Line) -> None:
+    world.hang("f1", "hypervisor.define")
+    ids = line.submit(Verb.DEPLOY, {"instances": [box(f"p{n}", requirements={"host": f"f{n}"}) for n in range(3)]})
+    job = asyncio.create_task(line.work())
+    while sum(op.state is DONE for op in line.operations(ids)) < 2:
+        await asyncio.sleep(0.01)
+    assert [line.instance(f"p{n}")["state"] for n in (0, 2)] == [InstanceState.RUNNING] * 2
+    assert not job.done()
+    world.release("f1", "hypervisor.define")
+    await job
+    assert line.instance("p1")["state"] == InstanceState.RUNNING
 
 
 async def test_no_room_now_waits_with_the_reason_and_goes_on(line: Line) -> None:
