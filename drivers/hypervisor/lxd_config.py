@@ -14,7 +14,7 @@ from drivers.hypervisor.base import DiskAttachment, ImageOnHost, InstanceSpec, N
 from drivers.storage.seed import seed_texts
 
 ID_KEY = "user.rackflow.id"
-_OURS = re.compile(r"^(user\.rackflow\.|limits\.(cpu|memory)|cloud-init\.)")  # keys that a spec decides on
+_OURS = re.compile(r"^(user\.rackflow\.|limits\.(cpu|memory)|cloud-init\.|raw\.lxc$)")  # keys that a spec decides on
 _POWER = {
     "Running": PowerState.RUNNING, "Ready": PowerState.RUNNING, "Thawed": PowerState.RUNNING,
     "Stopped": PowerState.STOPPED, "Frozen": PowerState.PAUSED, "Error": PowerState.CRASHED,
@@ -46,6 +46,8 @@ def _config(spec: InstanceSpec, managed: Collection[str]) -> dict[str, str]:
         "user.rackflow.name": spec.display_name,
         "user.rackflow.labels": json.dumps(dict(spec.labels), sort_keys=True) if spec.labels else "",
         "limits.memory": f"{spec.memory_mib}MiB",
+        # Its host name is what people call it, not its name on the host (lxc.container.conf(5), lxc.uts.name).
+        "raw.lxc": f"lxc.uts.name = {spec.display_name}" if spec.display_name else "",
         **_cloud_init(spec, managed),
         **_cpu_limit(spec.cpu),
         **dict(spec.options),
