@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,13 +34,15 @@ class Supervisor:
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._failure: RackflowError | None = None
         self._ever_ready: set[str] = set()
+        self._said_ready: dict[str, int] = {}
         self._notify_socket = paths.run_dir / "notify.sock"
+        self._receiver: socket.socket | None = None
 
     async def start(self) -> None:
         """Start everything and wait for it. Raise HostFault when a process cannot be kept alive."""
         logs.folder(self._paths).mkdir(mode=0o755, exist_ok=True)
-        self._receiver = notify.listen(self._notify_socket)
-        asyncio.get_running_loop().add_reader(self._receiver, self._on_notify)
+        self._receiver = receiver = notify.listen(self._notify_socket)
+        asyncio.get_running_loop().add_reader(receiver, self._on_notify, receiver)
         self._publish()
         for spec in self._specs.values():
             self._keepers[spec.name] = asyncio.create_task(self._keep(spec), name=f"keep {spec.name}")
@@ -63,9 +66,11 @@ class Supervisor:
             await asyncio.gather(*(
                 self._end(spec) for spec in self._specs.values() if spec.stage == stage and spec.name in self._running
             ))  # fmt: skip
-        asyncio.get_running_loop().remove_reader(self._receiver)
-        self._receiver.close()
-        self._notify_socket.unlink(missing_ok=True)
+        if self._receiver is not None:
+            asyncio.get_running_loop().remove_reader(self._receiver)
+            self._receiver.close()
+            self._receiver = None
+            self._notify_socket.unlink(missing_ok=True)
 
     async def _keep(self, spec: ChildSpec) -> None:
         """Start one process again and again, for as long as this task lives."""
@@ -94,6 +99,8 @@ class Supervisor:
         self._running[spec.name] = process
         self._pid_file(spec.name).write_text(f"{process.pid}\n")
         self._move(spec.name, ProcessState.STARTING, pid=process.pid, note="")
+        if self._said_ready.get(spec.name) == process.pid:
+            self._ready(spec.name, process.pid)
         readiness = asyncio.create_task(self._until_ready(spec, process))
         try:
             code = await process.wait()
@@ -117,13 +124,14 @@ class Supervisor:
             await asyncio.sleep(0.05 if spec.is_ready else 1.0)
         return None
 
-    def _on_notify(self) -> None:
+    def _on_notify(self, receiver: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
-            while message := self._receiver.recv(256):
+            while message := receiver.recv(256):
                 if (found := notify.parse(message)) and found[0] in self._specs:
                     self._ready(*found)
 
     def _ready(self, name: str, pid: int) -> None:
+        self._said_ready[name] = pid  # it may come before we know the pid of what we started
         status = self._status[name]
         if status.state is ProcessState.STARTING and status.pid == pid:
             self._ever_ready.add(name)
