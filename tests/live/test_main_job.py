@@ -98,10 +98,11 @@ def test_applying_again_changes_nothing_and_a_new_count_only_that(front_end: Clo
 
 
 def test_history_explain_and_query_tell_of_it(front_end: Cloud, deployed: Path) -> None:
-    steps = until(
-        lambda: [r for r in json.loads(front_end.rackflow("history", "main-vm", "-o", "json")) if "start" in str(r)]
-    )
-    assert steps
+    def started() -> bool:
+        told = json.loads(front_end.rackflow("history", "main-vm", "-o", "json"))["timeline"]
+        return any(entry.get("step") == "start" for entry in told)
+
+    until(started)
     record = json.loads(front_end.rackflow("explain", "main-vm", "-o", "json"))
     assert {row["host"] for row in record["hosts"]} == {"h1", "h2", "h3", "h4"}
     rows = json.loads(

@@ -171,9 +171,15 @@ def stop(
 
 @app.command()
 def delete(
-    names: InstanceNames, wait: Wait = True, timeout: Timeout = WAIT_TIMEOUT_S, output: Output = Format.TABLE
+    names: InstanceNames,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    wait: Wait = True,
+    timeout: Timeout = WAIT_TIMEOUT_S,
+    output: Output = Format.TABLE,
 ) -> None:
     """Delete instances with their disks. One that is just being made is undone first."""
+    if not yes and sys.stdin.isatty():
+        typer.confirm(f"Delete {', '.join(names)} with all disks?", abort=True, err=True)
     _carry_out("delete", names, wait, timeout, output)
 
 
