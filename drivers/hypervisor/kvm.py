@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import libvirt
 
-from core.errors import HostFault, NotFound, Unreachable, Unsupported
+from core.errors import NotFound, Unreachable, Unsupported
 from core.settings import DriverSettings
 from core.states import InstanceKind, PowerState
 from drivers.hypervisor import domain_calls as calls
@@ -50,15 +50,8 @@ class KvmHypervisor(Hypervisor):
     # -- the host
 
     async def prepare(self, *, bridges: Sequence[tuple[str, str]] = ()) -> list[str]:
-        """Check that libvirtd answers and the bridges exist; find the domain type. Raise HostFault."""
+        """Check that libvirtd answers, find the domain type. Bridges are the network driver's. Raise HostFault."""
         await self._link.call("asking libvirtd for its version", lambda c: c.getLibVersion())
-        for name, _ in bridges:
-            found = await self._transport.run(["test", "-d", f"/sys/class/net/{name}/bridge"], check=False)
-            if found.exit_code != 0:
-                raise HostFault(
-                    f"there is no bridge {name} on {self._host}", f"host/{self._host}", {"bridge": name},
-                    f"make the bridge {name} on the host, with its uplink, and enroll again",
-                )
         domain_type, why = await self._find_domain_type()
         # libvirt asks QEMU what it can do before the first definition, for seconds; better now than in a deployment.
         await self._link.call(

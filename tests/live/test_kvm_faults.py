@@ -17,12 +17,13 @@ from core.states import PowerState
 from drivers.hypervisor import kvm as kvm_module
 from drivers.hypervisor.accelerator import _ROM_FILE, PROVED, probe_argv, rom
 from drivers.hypervisor.base import InstanceSpec
+from drivers.network.base import NicSpec
 from drivers.pool import HostPool
 from drivers.storage.base import VolumeSpec
 from drivers.transport.base import Endpoint, Transport
 from drivers.transport.ssh import connect, scan_host_key
 from tests.labs import Lab
-from tests.live.kvm import KvmHost, kvm_host, tiny
+from tests.live.kvm import LAN, KvmHost, kvm_host, tiny
 
 QUICK = DriverSettings(
     connect_timeout_s=3, command_timeout_s=3, keepalive_interval_s=0.5, keepalive_count=2
@@ -182,8 +183,13 @@ class TestLibvirtd:
                 await other.hypervisor.prepare()
 
     async def test_a_missing_bridge(self, kvm: KvmHost) -> None:
+        spec = await kvm.new()
+        nic = replace(spec.nics[0], bridge="br77")
         with pytest.raises(HostFault, match="no bridge br77"):
-            await kvm.hypervisor.prepare(bridges=[("br0", ""), ("br77", "")])
+            await kvm.host.network.ensure_nic(replace(LAN, bridge="br77"), NicSpec(0, nic.mac))
+        await kvm.hypervisor.define(replace(spec, nics=(nic,)))
+        with pytest.raises(HostFault, match="br77"):
+            await kvm.hypervisor.start(spec.name)
 
     async def test_it_hangs_and_comes_back(self, kvm: KvmHost) -> None:
         await kvm.hypervisor.prepare()
