@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
@@ -13,6 +14,7 @@ import sqlalchemy as sa
 from control import access, hosts, instances_on, networks, operations, placing, requests, tables
 from control.access import Principal
 from control.operations import Operation
+from control.placement import engine
 from control.store import Store
 from core.errors import Conflict, NoCapacityNow
 from core.ids import new_id
@@ -65,6 +67,24 @@ def body(*names: str, **spec: Any) -> dict[str, Any]:
     return {"instances": [{"name": n, "image": "tiny", "memory": 256, "cpu": 1, **spec} for n in names]}
 
 
+def both(writers: Sequence[Store], *changes: Callable[[sa.Connection], Any]) -> list[Any]:
+    """Run one change on each store, at the same time."""
+    return at_once(*(partial(w.write_now, change) for w, change in zip(writers, changes, strict=True)))
+
+
+def placer(store: Store, ops: Sequence[Operation], size: int) -> Callable[[], list[placing.Outcome]]:
+    """Return a job that places operations, a few at a time."""
+
+    def job() -> list[placing.Outcome]:
+        found: list[placing.Outcome] = []
+        for start in range(0, len(ops), size):
+            part = ops[start : start + size]
+            found += store.write_now(lambda c, part=part: placing.place(c, part, {}))  # type: ignore[misc]
+        return found
+
+    return job
+
+
 def errors(results: Sequence[Any]) -> list[Exception]:
     return [one for one in results if isinstance(one, Exception)]
 
@@ -72,7 +92,7 @@ def errors(results: Sequence[Any]) -> list[Exception]:
 def test_a_name_is_given_once(writers: list[Store], cloud: Rig) -> None:
     for n in range(10):
         change = submit(cloud.admin, Verb.DEPLOY, body(f"a-{n}"))
-        results = at_once(*(lambda w=w: w.write_now(change) for w in writers))  # type: ignore[misc]
+        results = both(writers, change, change)
         (lost,) = errors(results)
         assert isinstance(lost, Conflict)
         assert "exists already" in lost.message
@@ -82,7 +102,7 @@ def test_a_name_is_given_once(writers: list[Store], cloud: Rig) -> None:
 def test_the_same_key_gives_one_answer(writers: list[Store], cloud: Rig) -> None:
     for n in range(10):
         change = submit(cloud.admin, Verb.DEPLOY, body(f"a-{n}"), key=f"key-{n}")
-        results = at_once(*(lambda w=w: w.write_now(change) for w in writers))  # type: ignore[misc]
+        results = both(writers, change, change)
         assert errors(results) == []
         assert sorted(r.repeated for r in results) == [False, True]
         assert len({r.request_id for r in results}) == 1
@@ -93,7 +113,7 @@ def test_one_verb_at_a_time_on_a_subject(writers: list[Store], cloud: Rig) -> No
     cloud.deploy(*(f"a-{n}" for n in range(8)))
     for n in range(8):
         changes = [submit(cloud.admin, verb, {"instances": [f"a-{n}"]}) for verb in (Verb.STOP, Verb.START)]
-        results = at_once(*(lambda w=w, ch=ch: w.write_now(ch) for w, ch in zip(writers, changes, strict=True)))  # type: ignore[misc]
+        results = both(writers, *changes)
         (lost,) = errors(results)
         assert isinstance(lost, Conflict)
         assert "is busy" in lost.message
@@ -104,7 +124,7 @@ def test_a_quota_holds_against_requests_at_once(writers: list[Store], cloud: Rig
     t = tables.user
     cloud.run(lambda c: c.execute(sa.update(t).where(t.c.name == "eve").values(max_instances=5)))
     jobs = [submit(eve, Verb.DEPLOY, body(f"a-{n}", f"b-{n}")) for n in range(6)]
-    at_once(*(lambda i=i, job=job: writers[i % 2].write_now(job) for i, job in enumerate(jobs)))  # type: ignore[misc]
+    at_once(*(partial(writers[i % 2].write_now, job) for i, job in enumerate(jobs)))
     assert cloud.run(lambda c: instances_used(c, "eve")) == 4
 
 
@@ -143,7 +163,9 @@ def halves(cloud: Rig, count: int, **spec: Any) -> list[list[Operation]]:
 
 
 @pytest.mark.parametrize("nics", [[{"network": "lan"}], [{"network": "wire"}]], ids=["pool", "dhcp"])
-def test_hosts_are_not_overcommitted_by_two_placers(writers: list[Store], cloud: Rig, nics: list[dict[str, str]]) -> None:
+def test_hosts_are_not_overcommitted_by_two_placers(
+    writers: list[Store], cloud: Rig, nics: list[dict[str, str]]
+) -> None:
     """4 hosts with room for 5 each, 30 instances: 20 are placed, whoever places them; the others wait.
 
     With a pool, its lock keeps the placers apart; with DHCP only the hosts' versions do.
@@ -151,20 +173,13 @@ def test_hosts_are_not_overcommitted_by_two_placers(writers: list[Store], cloud:
     cloud.network(name="wire", bridge="br1", addressing="dhcp", subnet=None, gateway=None, ranges=[], default_for=[])
     for n in range(4):
         cloud.host(f"h{n}", cpus=5, memory_mib=5 * 256, bridges={"br0": "10.9.0.1/24", "br1": ""})
-    jobs = [
-        lambda w=w, ops=ops: [w.write_now(lambda c, part=part: placing.place(c, part, {})) for part in parts(ops, 4)]  # type: ignore[misc]
-        for w, ops in zip(writers, halves(cloud, 30, nics=nics), strict=True)
-    ]
-    results = at_once(*jobs)
+    shares = halves(cloud, 30, nics=nics)
+    results: list[Any] = at_once(*(placer(w, ops, 4) for w, ops in zip(writers, shares, strict=True)))
     assert errors(results) == []
-    outcomes = [one for batches in results if not isinstance(batches, Exception) for part in batches for one in part]
+    outcomes = [one for share in results for one in share]
     assert Counter(type(one.error) for one in outcomes) == {type(None): 20, NoCapacityNow: 10}
     held = cloud.run(lambda c: instances_on.reserved(c, [h.id for h in hosts.records(c)]))
     assert [(one.instances, one.memory_mib) for one in held.values()] == [(5, 1280)] * 4
-
-
-def parts(ops: Sequence[Operation], size: int) -> list[Sequence[Operation]]:
-    return [ops[i : i + size] for i in range(0, len(ops), size)]
 
 
 def test_addresses_are_leased_once_by_two_placers(writers: list[Store], cloud: Rig) -> None:
@@ -172,11 +187,7 @@ def test_addresses_are_leased_once_by_two_placers(writers: list[Store], cloud: R
     cloud.network(ranges=[{"first": "10.9.0.100", "last": "10.9.0.119"}])
     for n in range(3):
         cloud.host(f"h{n}", cpus=64, memory_mib=65536)
-    jobs = [
-        lambda w=w, ops=ops: [w.write_now(lambda c, part=part: placing.place(c, part, {})) for part in parts(ops, 3)]  # type: ignore[misc]
-        for w, ops in zip(writers, halves(cloud, 30), strict=True)
-    ]
-    results = at_once(*jobs)
+    results = at_once(*(placer(w, ops, 3) for w, ops in zip(writers, halves(cloud, 30), strict=True)))
     assert errors(results) == []
     t = tables.lease
     leased = cloud.run(lambda c: list(c.scalars(sa.select(t.c.address))))
@@ -196,7 +207,7 @@ def test_a_host_that_changes_between_look_and_choice_is_lost_to_its_loser_only(
     cloud.network(name="wire", bridge="br0", addressing="dhcp", subnet=None, gateway=None, ranges=[], default_for=[])
     cloud.ask("a", "b", nics=[{"network": "wire"}])
     ops = cloud.claim()
-    real = placing.engine.choose
+    real = engine.choose
     rounds: list[list[str]] = []
 
     def choose(view: Any, wanted: Any, features: Any = None) -> Any:
@@ -206,7 +217,7 @@ def test_a_host_that_changes_between_look_and_choice_is_lost_to_its_loser_only(
             writers[1].write_now(lambda c: hosts.set_state(c, first, HostState.DISABLED))
         return choices
 
-    monkeypatch.setattr(placing.engine, "choose", choose)
+    monkeypatch.setattr(engine, "choose", choose)
     outcomes = writers[0].write_now(lambda c: placing.place(c, ops, {}))
     assert rounds == [["h1", "h1"], ["h2", "h2"]]
     assert [one.host for one in outcomes] == ["h2", "h2"]
@@ -232,10 +243,8 @@ def test_finish_and_delete_at_once_leave_one_way_on(writers: list[Store], cloud:
     ops = cloud.claim()
     cloud.place(ops)
     for op in ops:
-        results = at_once(
-            lambda op=op: writers[0].write_now(lambda c: operations.finish(c, op, OperationState.DONE)),  # type: ignore[misc]
-            lambda op=op: writers[1].write_now(submit(cloud.admin, Verb.DELETE, {"instances": [op.subject_name]})),  # type: ignore[misc]
-        )
+        finish = partial(operations.finish, op=op, state=OperationState.DONE)
+        results = both(writers, finish, submit(cloud.admin, Verb.DELETE, {"instances": [op.subject_name]}))
         assert errors(results) == []
     deletes = cloud.claim()
     assert sorted(op.subject_name for op in deletes) == [f"a-{n}" for n in range(8)]
@@ -243,6 +252,7 @@ def test_finish_and_delete_at_once_leave_one_way_on(writers: list[Store], cloud:
 
 def test_an_account_is_made_once(writers: list[Store], cloud: Rig) -> None:
     for n in range(10):
-        results = at_once(*(lambda w=w: w.write_now(lambda c: access.named(c, f"u{n}")) for w in writers))  # type: ignore[misc]
+        change = partial(access.named, name=f"u{n}")
+        results = both(writers, change, change)
         assert errors(results) == []
         assert results[0] == results[1]
