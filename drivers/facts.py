@@ -70,7 +70,7 @@ def parse_facts(text: str, address: str = "") -> HostFacts:
     there = set(parts["there"].split())
     cpu = _pairs(parts["cpuinfo"], ":")
     nics = _nics(parts)
-    came_to = (parts["connection"].split() + ["", "", address])[2] if parts["connection"] else address
+    came_to = parts["connection"].split()[2] if parts["connection"].count(" ") > 2 else address
     versions = {
         "libvirt": _version(parts["libvirt"]), "qemu": _version(parts["qemu"]), "lxd": _version(parts["lxd"]),
         "qemu_img": _version(parts["qemu_img"]),

@@ -70,14 +70,17 @@ class HostPool:
 
     async def _make(self, key: Key, make: Callable[[], Awaitable[_Entry]]) -> _Entry:
         try:
-            kind, endpoint = key
-            stale = [k for k in self._open if k[0] == kind and k[1].name == endpoint.name]
-            for entry in [self._open.pop(k) for k in stale]:
-                await entry.close()
+            await self._close(key[0], key[1].name)  # dead, or to an address or key of before
             self._open[key] = entry = await make()
+            if key[0]:
+                await self._close("", key[1].name)  # its transport does what that one did
             return entry
         finally:
             del self._opening[key]
+
+    async def _close(self, kind: str, name: str) -> None:
+        for key in [key for key in self._open if (key[0], key[1].name) == (kind, name)]:
+            await self._open.pop(key).close()
 
     async def drop(self, name: str) -> None:
         """Close all connections to a host, by its name."""

@@ -7,7 +7,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from drivers.network.bridge import INTERFACES_DIR
+from core.settings import DriverSettings
+from drivers.network.bridge import INTERFACES_DIR, BridgeNetwork
+from drivers.storage.dir import DirStorage
+from drivers.transport.base import Transport
+from drivers.transport.ssh import connect
 from tests.contract.hypervisor import HypervisorContract, HypervisorRig
 from tests.contract.network import NetworkContract, NetworkRig
 from tests.contract.storage import StorageContract, StorageRig
@@ -48,6 +52,29 @@ class TestDirStorage(StorageContract):
     @pytest.fixture
     def rig(self, kvm: KvmHost, folder: str) -> StorageRig:
         return StorageRig(kvm.host.storage(f"{folder}/store"), tiny(kvm.lab))
+
+
+class NotRoot:
+    """The same by a user who has to ask sudo."""
+
+    @pytest.fixture
+    async def rack(self, lab: Lab) -> AsyncIterator[Transport]:
+        transport = await connect(lab.endpoint("h1", user="rack"), DriverSettings())
+        yield transport
+        await transport.close()
+
+
+class TestDirStorageBySudo(NotRoot, StorageContract):
+    @pytest.fixture
+    def rig(self, lab: Lab, rack: Transport, folder: str) -> StorageRig:
+        return StorageRig(DirStorage(rack, f"{folder}/store"), tiny(lab))
+
+
+class TestBridgeNetworkBySudo(NotRoot, NetworkContract):
+    @pytest.fixture
+    async def rig(self, lab: Lab, rack: Transport) -> AsyncIterator[NetworkRig]:
+        yield NetworkRig(BridgeNetwork(rack), "br0", "rftest1", "mgmt0")
+        lab.run("h1", f"ip link del rftest1; rm -f {INTERFACES_DIR}/rackflow-rftest1", check=False)
 
 
 class TestBridgeNetwork(NetworkContract):
