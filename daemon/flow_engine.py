@@ -15,7 +15,7 @@ from typing import Any
 
 from prefect import Flow
 from prefect._flow_run_suspension import FlowRunSuspensionRequest, register_flow_run_suspension_request
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.filesystems import LocalFileSystem
 from prefect.flow_engine import AsyncFlowRunEngine
 from prefect.settings import get_current_settings
@@ -33,13 +33,14 @@ class InProcessEngine(AsyncFlowRunEngine[Any, Any]):
             yield request
 
 
-async def run_flow(flow: Flow[..., Any], flow_run: FlowRun) -> None:
-    """Run a flow to its end, as Prefect's run_flow_async does; failures are states of the run. Raise Abort, Pause."""
+async def run_flow(flow: Flow[..., Any], flow_run: FlowRun) -> State[Any]:
+    """Run a flow to its end, as Prefect's run_flow_async does, and return the run's last state. Raise Abort, Pause."""
     engine = InProcessEngine(flow=flow, parameters=flow_run.parameters, flow_run=flow_run)
     async with engine.start():
         while engine.is_running():
             async with engine.run_context():
                 _: Any = await engine.call_flow_fn()
+    return engine.state
 
 
 def adapted(flow: Flow[..., Any]) -> Flow[..., Any]:

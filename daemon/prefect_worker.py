@@ -121,7 +121,9 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, InProcessR
     async def _execute(self, flow_run: FlowRun) -> None:
         try:
             flow = await self._flow(flow_run)
-            await run_flow(flow, flow_run)
+            state = await run_flow(flow, flow_run)
+            if not state.is_final():
+                await self._end_cancelled(flow_run.id)
         except Abort as error:
             log.info("flow run %s was not begun or not ended: %s", flow_run.name, error)
             await self._end_cancelled(flow_run.id)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -27,7 +25,6 @@ from core.settings import Settings
 from core.states import Verb
 from daemon import prefect_settings
 from daemon.files import write_private
-from daemon.ports import settle
 from daemon.settings import child_environment, load
 from daemon.wake import Waker
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from core.errors import Conflict
-from daemon.ports import AUTO, PREFERRED, choose
+from daemon.ports import PREFERRED, choose
+from daemon.settings import AUTO
 
 API, PREFECT = PREFERRED["api_port"], PREFERRED["prefect_port"]
 BOTH_AUTO = {"api_port": AUTO, "prefect_port": AUTO}
