@@ -135,7 +135,7 @@ def image_files(folder: Path) -> dict[str, Path]:
     """Make the smallest files that pass for a VM's disk and a container's image."""
     folder.mkdir(parents=True, exist_ok=True)
     disk = folder / "vm.raw"
-    disk.write_bytes(b"\x55" * 2**20)
+    disk.write_bytes(b"\x55" * 510 + b"\x55\xaa" + b"\x55" * (2**20 - 512))  # a boot sector ends so
     box = folder / "box.tar.gz"
     meta = folder / "metadata.yaml"
     meta.write_text("architecture: x86_64\ncreation_date: 1700000000\n")
