@@ -133,6 +133,19 @@ class TestLosingTheConnection:
         assert time.monotonic() - begin < 6
         await signal(kvm, "KILL", server)
 
+    async def test_calls_killed_while_they_open_leave_no_session_behind(self, kvm: KvmHost) -> None:
+        run = kvm.host.transport.run
+        for number in range(40):
+            task = asyncio.ensure_future(run(["sleep", "32.1"]))
+            await asyncio.sleep(number * 0.0005)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        begin = time.monotonic()
+        await asyncio.gather(*(run(["sleep", "0.2"]) for _ in range(8)))
+        assert time.monotonic() - begin < 2
+        await asyncio.sleep(1)
+        assert (await run(["pgrep", "-f", "^sleep 32.1"], check=False)).stdout == ""
+
     async def test_a_put_that_was_cut_goes_on(self, kvm: KvmHost, tmp_path: Path) -> None:
         local, target = tmp_path / "big", "/var/lib/big"
         local.write_bytes(hashlib.sha256(b"x").digest() * 2**20)  # 32 MiB

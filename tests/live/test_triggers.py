@@ -39,9 +39,11 @@ class Prefect:
             return json.load(answer)
 
     def runs(self, deployment: str) -> list[dict[str, Any]]:
-        """Return a deployment's flow runs, the newest first."""
+        """Return a deployment's flow runs that have begun, the newest first."""
         found = self.call("GET", f"/deployments/name/{deployment}/{deployment}")
-        body = {"deployments": {"id": {"any_": [found["id"]]}}, "sort": "EXPECTED_START_TIME_DESC", "limit": 20}
+        begun = {"state": {"type": {"any_": ["RUNNING", "COMPLETED", "FAILED", "CRASHED"]}}}
+        deployments = {"id": {"any_": [found["id"]]}}
+        body = {"deployments": deployments, "flow_runs": begun, "sort": "START_TIME_DESC", "limit": 20}
         return list(self.call("POST", "/flow_runs/filter", body))
 
 
@@ -77,7 +79,7 @@ def test_a_form_in_prefects_ui(front_end: Cloud, prefect: Prefect, tmp_path: Pat
             _fill(tab, field, value)
         tab.screenshot(path=str(tmp_path / "form.png"))
         tab.get_by_role("button", name="Submit").click()
-        tab.wait_for_url("**/runs/**")
+        tab.wait_for_url("**tab=Runs**")
         until(lambda: _state(front_end, "trigger-ui") == "running", 60)
         tab.screenshot(path=str(tmp_path / "run.png"))
         browser.close()
