@@ -50,6 +50,8 @@ _WORKER = {
     "PREFECT_WORKER_QUERY_SECONDS": "5",  # only a safety net: events wake the worker
     "PREFECT_WORKER_PREFETCH_SECONDS": "10",  # scheduled runs are fetched before their time, and start on it
     "PREFECT_WORKER_HEARTBEAT_SECONDS": "30",
+    "PREFECT_API_REQUEST_TIMEOUT": "20",
+    "PREFECT_CLIENT_MAX_RETRIES": "3",  # what fails then is given back to the ledger, which tries again
     "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",  # the server asks for the password in every request instead
     "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",  # client and server are one installation
     "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "2",

@@ -18,7 +18,14 @@ from uuid import UUID
 import anyio.abc
 import httpx
 from prefect import Flow
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)  # fmt: skip
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import Abort, PrefectException
 from prefect.flows import load_flow_from_flow_run
 from prefect.states import Cancelled, Crashed, Pending
@@ -29,6 +36,7 @@ from daemon.flow_engine import adapted, run_flow
 log = logging.getLogger("rackflow.worker")
 
 TYPE = "rackflow-in-process"
+_UNDER_WAY = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 WORKER_LABEL = "prefect.worker.name"
 
 
@@ -107,6 +115,21 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, InProcessR
             deployment_id, name=name, parameters=parameters, idempotency_key=idempotency_key, state=Pending(),
             labels={WORKER_LABEL: self.name},
         )  # fmt: skip
+
+    async def end_orphans(self) -> int:
+        """Mark the runs that a dead predecessor left as crashed, so that Prefect shows the truth; return how many.
+
+        The predecessor had this worker's name, and the caller made sure that it is dead.
+        """
+        found = await self.client.read_flow_runs(
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name])),
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNDER_WAY))),
+        )
+        mine = [run for run in found if run.labels.get(WORKER_LABEL) == self.name and run.id not in self.runs]
+        for run in mine:
+            state: State[Any] = Crashed(message="its worker died")
+            await self.client.set_flow_run_state(run.id, state, force=True)
+        return len(mine)
 
     async def stop_runs(self, grace_s: float) -> None:
         """Give running flows the grace to end, then cancel them (they end as Crashed; the ledger goes on later)."""

@@ -22,6 +22,7 @@ from core.settings import DriverSettings, Paths, Settings, WorkerSettings
 
 AUTO = 0  # a port that `up` chooses and remembers
 _LONGEST_RUN_DIR = 75  # a unix socket's path has 107 characters at most; ours add up to 25, LXD's and libvirt's too
+_PASSED_ON = ("RACKFLOW_CONFIG", "RACKFLOW_CACHE", "RACKFLOW_LOG_LEVEL")  # read elsewhere than here
 Port = int | Literal["auto"]
 
 
@@ -135,7 +136,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "RACKFLOW_", "PG"))}
     root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(p for p in (root, kept.get("PYTHONPATH", "")) if p)
-    cache = {k: v for k, v in os.environ.items() if k in ("RACKFLOW_CONFIG", "RACKFLOW_CACHE")}
-    return kept | cache | to_environment(settings) | {
+    others = {k: v for k, v in os.environ.items() if k in _PASSED_ON}
+    return kept | others | to_environment(settings) | {
         "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "PATH": os.environ.get("PATH", os.defpath),
     }  # fmt: skip

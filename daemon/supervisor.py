@@ -54,7 +54,7 @@ class Supervisor:
         """Rotate logs until cancelled."""
         while True:
             await asyncio.sleep(_ROTATE_EVERY_S)
-            logs.rotate(self._log(name) for name in self._specs)
+            logs.rotate(logs.folder(self._paths).glob("*.log"))
 
     async def stop(self) -> None:
         """End all processes, stage by stage, those of one stage together."""

@@ -107,6 +107,8 @@ class WorkerProcess:
         every_s = settings.reconcile_every_s
         ids = await deployments.register(self._entries, settings.work_pool, every_s)
         worker.flows = {ids[entry.name]: adapted(deployments.load_flow(entry)) for entry in self._entries}
+        if ended := await worker.end_orphans():
+            log.warning("%d flow runs of a worker that died were marked as crashed", ended)
         self.dispatcher = Dispatcher(self.store, self.runtime, worker, ids, settings.worker.look_s)
         self.runtime.wake = self.dispatcher.wake
         self._listen_for_wakes()

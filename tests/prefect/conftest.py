@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from control import access, operations, requests
-from control.operations import Operation
+from control.operations import Operation, Step
 from control.seed import seed
 from control.store import Store
 from core.settings import Settings
@@ -104,6 +104,9 @@ class Bench:
 
     def operations(self, ids: list[str]) -> list[Operation]:
         return self.store.read_now(lambda c: operations.get(c, ids))
+
+    def steps(self, ids: list[str]) -> dict[str, list[Step]]:
+        return self.store.read_now(lambda c: operations.steps_of(c, ids))
 
     def wait_finished(self, ids: list[str], timeout_s: float = 30.0) -> list[Operation]:
         wait_until(lambda: all(op.finished_at for op in self.operations(ids)), timeout_s)

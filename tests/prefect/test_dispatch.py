@@ -90,7 +90,7 @@ def test_a_killed_workers_operations_go_on_where_they_stopped(bench: Bench) -> N
     first = bench.start_worker()
     hold = bench.hold()
     ids = bench.submit(3, "k")
-    wait_until(lambda: len(bench.trace("step", sequence=1)) == 3)
+    wait_until(lambda: all(steps and steps[0].state == "done" for steps in bench.steps(ids).values()))
     wait_until(lambda: all(op.flow_run_id for op in bench.operations(ids)))
     before = bench.operations(ids)
     first.kill()
@@ -103,6 +103,7 @@ def test_a_killed_workers_operations_go_on_where_they_stopped(bench: Bench) -> N
     assert [op.state for op in ended] == [DONE] * 3
     assert all(new.epoch > old.epoch for new, old in zip(ended, before, strict=True))
     assert {op.flow_run_id for op in ended}.isdisjoint({op.flow_run_id for op in before})
+    assert {bench.prefect("GET", f"/flow_runs/{op.flow_run_id}")["state_type"] for op in before} == {"CRASHED"}
     # the first step was not done again, the second was done once, by the successor
     assert sorted(x["operation"] for x in bench.trace("step", sequence=1)) == sorted(ids)
     assert {x["pid"] for x in bench.trace("step", sequence=2)} == {bench.processes[-1].pid}
@@ -169,7 +170,8 @@ def test_prefect_may_go_away_in_the_middle(bench: Bench) -> None:
     hold.unlink()
     # the ledger needs no server: what was under way ends
     assert [op.state for op in bench.wait_finished(under_way)] == [DONE] * 2
-    wait_until(lambda: (run_dir / "prefect.pid").exists() and (run_dir / "prefect.pid").read_text() != f"{server}\n", 40)
+    pid_file = run_dir / "prefect.pid"
+    wait_until(lambda: pid_file.exists() and pid_file.read_text() != f"{server}\n", 40)
     assert [op.state for op in bench.wait_finished(later, 90)] == [DONE] * 2
     assert worker.poll() is None
     assert daemon_is_up(bench)

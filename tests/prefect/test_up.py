@@ -67,6 +67,11 @@ class FrontEnd:
         return list({q.pid: q for p in mine for q in (p, *p.children(recursive=True))}.values())
 
 
+def living(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Return those that have not ended."""
+    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
 def _environment(process: psutil.Process) -> dict[str, str]:
     try:
         return process.environ()
@@ -111,9 +116,7 @@ def test_secrets_are_in_files_of_mode_0600_and_in_nobodys_arguments(front_end: F
 
 
 def test_both_web_addresses_ask_who_is_there(front_end: FrontEnd) -> None:
-    assert httpx.get(front_end.endpoint()["api"] + "/v1/hosts", trust_env=False).status_code == 401 or (
-        httpx.get(front_end.endpoint()["api"] + "/v1/hosts", trust_env=False).status_code == 403
-    )
+    assert httpx.get(front_end.endpoint()["api"] + "/v1/hosts", trust_env=False).status_code in (401, 403)
     answer = httpx.post(front_end.endpoint()["prefect_api"] + "/flows/filter", json={}, trust_env=False)
     assert answer.status_code == 401
 
@@ -198,8 +201,8 @@ def test_a_second_front_end_lives_beside_the_first(front_end: FrontEnd) -> None:
     try:
         env = {**child_environment(second.settings), "RACKFLOW_API_PORT": "auto"}
         foreground = subprocess.Popen(
-            [sys.executable, "-m", "daemon", "up", "--only=postgres,prefect"], env=env, cwd=PROJECT, start_new_session=True,
-            stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-m", "daemon", "up", "--only=postgres,prefect"], env=env, cwd=PROJECT,
+            start_new_session=True, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         wait_until(lambda: (second.run_dir / "endpoint.json").exists() or foreground.poll() is not None, 90)
         assert foreground.poll() is None
@@ -221,7 +224,7 @@ def test_down_leaves_nothing_and_up_again_has_everything(front_end: FrontEnd) ->
     begun = time.monotonic()
     front_end.do("down")
     print(f"down: {time.monotonic() - begun:.1f} s")
-    assert [p for p in everything if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+    assert living(everything) == []
     assert front_end.status()["state"] == "down"
     assert not (front_end.run_dir / "endpoint.json").exists()
     assert "not up" in front_end.do("down")
@@ -235,8 +238,7 @@ def test_down_leaves_nothing_and_up_again_has_everything(front_end: FrontEnd) ->
 def test_a_killed_supervisor_leaves_no_process_and_up_works_again(front_end: FrontEnd) -> None:
     everything = front_end.processes()
     os.kill(front_end.status()["supervisor"], signal.SIGKILL)
-    alive = lambda: [p for p in everything if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]  # noqa: E731
-    wait_until(lambda: not alive(), 10)
+    wait_until(lambda: not living(everything), 10)
     assert front_end.status()["state"] == "down"
     front_end.do("up", "--detach")
     assert front_end.get("/v1/hosts").status_code == 200
