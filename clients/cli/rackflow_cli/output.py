@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+NAMED = ("instance", "host", "image", "network", "datastore", "cluster")  # listed by name; the rest as it comes
 _PIPE_WIDTH = 100_000  # into a pipe or file nothing is cut
 
 
@@ -31,11 +33,13 @@ class Format(StrEnum):
 
 def show_list(rows: Sequence[Row], noun: str, form: Format, *, columns: Sequence[Column] | None = None) -> None:
     """Print many of a noun: json and yaml as an array, name as one name a line."""
+    if form in (Format.JSON, Format.YAML):
+        dump(list(rows), form)
+        return
+    rows = sorted(rows, key=_by_name) if noun in NAMED else rows
     if form is Format.NAME:
         for row in rows:
             _print(_name(row))
-    elif form in (Format.JSON, Format.YAML):
-        dump(list(rows), form)
     elif rows:
         draw(rows, columns or COLUMNS[noun], wide=form is Format.WIDE)
     else:
@@ -134,6 +138,7 @@ def _field(key: str, value: Any) -> str:
         return words.size_bytes(value)
     if key.endswith("_at") and isinstance(value, str):
         return f"{value} ({words.age(value)} ago)"
+    value = _without_nothing(value)
     if _deep(value):
         import yaml
 
@@ -141,9 +146,22 @@ def _field(key: str, value: Any) -> str:
     return words.text(value)
 
 
+def _without_nothing(value: Any) -> Any:
+    """Leave out what is not there, at any depth."""
+    if isinstance(value, Mapping):
+        kept = {key: _without_nothing(inner) for key, inner in value.items()}
+        return {key: inner for key, inner in kept.items() if inner not in (None, "", [], {})}
+    return [_without_nothing(inner) for inner in value] if isinstance(value, list) else value
+
+
 def _deep(value: Any) -> bool:
     inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
     return any(isinstance(v, Mapping | list) and v for v in inside)
+
+
+def _by_name(row: Row) -> list[tuple[int, str]]:
+    """Order web-2 before web-10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", _name(row))]
 
 
 def _name(row: Row) -> str:

@@ -112,9 +112,10 @@ class PlainReporter(Reporter):
     def _line(self, op: Operation) -> str:
         if op["state"] not in _WORKING:
             return "" if self.total > MANY and op["state"] == "done" else str(op["state"])
-        if self.total > MANY or doing(op) == "next step":
+        now = doing(op)
+        if self.total > FEW or now in ("next step", "waiting"):
             return ""
-        return doing(op).split("%")[0].rstrip("0123456789 ") + (f" on {place(op)}" if place(op) else "")
+        return now.split("%")[0].rstrip("0123456789 ") + (f" on {place(op)}" if place(op) else "")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self.total > MANY and kind is None:

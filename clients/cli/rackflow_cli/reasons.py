@@ -18,7 +18,7 @@ HOSTS = (
     Column("ROOM FOR", "room", right=True),
     Column("WHY", "why"),
 )
-_SAID_ELSEWHERE = ("kind", "cpu", "memory_mib", "disk_mib")
+_SAID_ELSEWHERE = ("kind", "cpu", "memory_mib", "disk_mib", "image", "image_mib", "disk_min_mib")
 
 
 def show_reasons(name: str, told: Mapping[str, Any]) -> None:
@@ -61,4 +61,4 @@ def _row(entry: Mapping[str, Any], chosen: str | None) -> dict[str, Any]:
 
 
 def _parts(parts: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value:+.3f}" for name, value in parts.items() if value)
+    return ", ".join(f"{name.replace('_', ' ')} {round(value, 3):+.7g}" for name, value in parts.items() if value)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from rackflow_cli.main import run
 
+from rackflow_cli.main import run
 from tests.unit.cli.cli_front_end import FrontEnd, serve
 
 

@@ -64,8 +64,8 @@ def test_create_waits_tells_each_step_and_shows_the_instance(web: FrontEnd, cli:
     said = cli(*CREATE)
     assert said.out.splitlines()[1].split()[0] == "web"
     lines = said.err.splitlines()
-    assert lines[:3] == ["deploy web: waiting", "deploy web: image on h1", "deploy web: start on h1"]
-    assert lines[3] == "✓ deploy web on h1 3.5s  (image 3.5s, volumes 3.5s, define 3.5s, start 3.5s)"
+    assert lines[:2] == ["deploy web: image on h1", "deploy web: start on h1"]
+    assert lines[2] == "✓ deploy web on h1 3.5s  (image 3.5s, volumes 3.5s, define 3.5s, start 3.5s)"
 
 
 def test_quiet_says_nothing_but_data(web: FrontEnd, cli: Cli) -> None:

@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from rackflow_cli.commands.host import name_for, target
 
+from rackflow_cli.commands.host import name_for, target
 from tests.unit.cli.cli_front_end import FrontEnd, operation
 from tests.unit.cli.conftest import Cli
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import rackflow_cli.docs
 from rackflow_cli.tree import TREE, leaves
-
 from tests.unit.cli.cli_front_end import INSTANCE, FrontEnd
 from tests.unit.cli.conftest import Cli
 

@@ -64,6 +64,13 @@ def test_all_pages_are_read(front_end: FrontEnd, cli: Cli) -> None:
     assert cli("instance", "list", "-o", "name").out == "a\nb\n"
 
 
+def test_tables_are_in_the_order_of_names_and_json_in_that_of_the_api(front_end: FrontEnd, cli: Cli) -> None:
+    names = ["web-10", "db", "web-2"]
+    front_end.on("GET", "instances", 200, [{**INSTANCE, "name": name} for name in names])
+    assert cli("instance", "list", "-o", "name").out.split() == ["db", "web-2", "web-10"]
+    assert [row["name"] for row in json.loads(cli("instance", "list", "-o", "json").out)] == names
+
+
 def test_filters_go_to_the_api(front_end: FrontEnd, cli: Cli) -> None:
     front_end.on("GET", "instances", 200, [])
     cli("instance", "list", "--state", "running", "--host", "h1", "-l", "a=1", "-l", "b=2")
