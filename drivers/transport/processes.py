@@ -1,0 +1,160 @@
+"""The processes of one SSH connection: few at once, each with a deadline, none left behind.
+
+At most `channels_per_connection` are open at once (OpenSSH's MaxSessions is 10 by default), the rest wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import shlex
+from collections.abc import AsyncIterator, Coroutine, Sequence
+
+import asyncssh
+
+from core.errors import Unreachable
+from core.settings import DriverSettings
+from drivers.transport.base import Endpoint
+from drivers.transport.errors import subject_of, translate
+
+GRACE_S = 3.0  # for a process that was asked to end
+_OPEN_PAUSES_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_SAY_PID = 'echo "rackflow-pid $$" >&2; LC_ALL=C exec "$@"'
+# The whole group, if it leads one: `timeout` dies without its child when the signal comes just as it forks.
+_KILL = 'kill -- "-$1" 2>/dev/null || kill "$1"'
+_PID = re.compile(rb"^rackflow-pid (\d+)\n", re.MULTILINE)
+
+Process = asyncssh.SSHClientProcess[bytes]
+
+
+def without_pid(stderr: bytes | None) -> bytes:
+    """Return what a process itself wrote to stderr."""
+    return _PID.sub(b"", stderr or b"", count=1)
+
+
+class Processes:
+    """Opens, watches and ends processes."""
+
+    def __init__(
+        self, endpoint: Endpoint, settings: DriverSettings, connection: asyncssh.SSHClientConnection
+    ) -> None:
+        self._endpoint = endpoint
+        self._connection = connection
+        self._channels = asyncio.Semaphore(settings.channels_per_connection)
+        self._killing = asyncio.Lock()
+        self._ending: set[asyncio.Task[None]] = set()
+
+    def is_alive(self) -> bool:
+        """Say whether the connection stands."""
+        return not self._connection.is_closed()
+
+    def _line(self, argv: Sequence[str], sudo: bool, timeout_s: float | None) -> str:
+        """Return the command line. It says its pid on stderr, and ends by itself a little after the deadline.
+
+        sshd passes no signals to root's processes ("requires privilege separation", OpenSSH 9.2 session.c), nor
+        can a user signal what sudo started. So a process is ended by its pid, over another channel.
+        """
+        limit = ["timeout", "-k", "5", f"{timeout_s + GRACE_S:.0f}"] if timeout_s is not None else []
+        return shlex.join([*self._sudo(sudo), "sh", "-c", _SAY_PID, "sh", *limit, *argv])
+
+    def _sudo(self, wanted: bool) -> list[str]:
+        return ["sudo", "-n"] if wanted and self._endpoint.user != "root" else []
+
+    @contextlib.asynccontextmanager
+    async def process(
+        self, argv: Sequence[str], sudo: bool, timeout_s: float | None
+    ) -> AsyncIterator[Process]:
+        """Open a process in a free channel; end it if it still runs when the context is left."""
+        await self._channels.acquire()
+        opening = asyncio.ensure_future(self._open(self._line(argv, sudo, timeout_s)))
+        try:
+            process = await asyncio.shield(opening)
+        except asyncio.CancelledError:  # it opens all the same, and would keep its session for ever
+            self._background(self._abandon(opening, sudo))
+            raise
+        except BaseException:
+            self._channels.release()
+            raise
+        try:
+            yield process
+        finally:
+            await asyncio.shield(self._background(self._end(process, sudo)))
+
+    def _background(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        return task
+
+    async def _abandon(self, opening: asyncio.Future[Process], sudo: bool) -> None:
+        try:
+            process = await opening
+        except BaseException:
+            self._channels.release()
+            raise
+        await self._end(process, sudo)
+
+    async def _open(self, line: str) -> Process:
+        # sshd counts a session for a moment after its channel has closed, so that ours may be one too many.
+        for pause_s in _OPEN_PAUSES_S:
+            with contextlib.suppress(asyncssh.ChannelOpenError):
+                return await self._create(line)
+            await asyncio.sleep(pause_s)
+        try:
+            return await self._create(line)
+        except asyncssh.ChannelOpenError as error:
+            raise translate(error, self._endpoint) from error
+
+    async def _create(self, line: str) -> Process:
+        try:
+            return await self._connection.create_process(line, encoding=None)
+        except (asyncssh.Error, OSError) as error:
+            if isinstance(error, asyncssh.ChannelOpenError) and self.is_alive():
+                raise
+            raise translate(error, self._endpoint, closed=not self.is_alive()) from error
+
+    async def _end(self, process: Process, sudo: bool) -> None:
+        """End a process that still runs; then its channel is free."""
+        try:
+            if process.exit_status is None and self.is_alive():
+                with contextlib.suppress(asyncssh.Error, OSError):
+                    process.stdin.write_eof()
+                    await asyncio.wait_for(self._kill(process, sudo), GRACE_S)
+        finally:
+            process.close()
+            self._channels.release()
+
+    async def _kill(self, process: Process, sudo: bool) -> None:
+        while not (said := _PID.search(process.collect_output()[1] or b"")):
+            if process.exit_status is not None:
+                return
+            await asyncio.sleep(0.02)  # it has hardly begun
+        async with self._killing:  # in a session that the ordinary channels leave free
+            await self._connection.run(shlex.join([*self._sudo(sudo), "sh", "-c", _KILL, "sh", said[1].decode()]))
+        await process.wait_closed()
+
+    @contextlib.asynccontextmanager
+    async def deadline(self, argv: Sequence[str], timeout_s: float) -> AsyncIterator[None]:
+        """Bound what is done with a process. Raise Unreachable at the deadline or when the connection is lost."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield
+        except TimeoutError as error:
+            raise Unreachable(
+                f"{argv[0]} on {self._endpoint.name} did not end within {timeout_s:g} s",
+                subject_of(self._endpoint), {"argv": list(argv), "timeout_s": timeout_s},
+                "see what the host is busy with",
+            ) from error
+        except (asyncssh.Error, ConnectionError) as error:
+            raise translate(error, self._endpoint, closed=not self.is_alive()) from error
+
+    def status(self, process: Process, argv: Sequence[str]) -> int:
+        """Return the exit code of a process that has ended. Raise Unreachable if the connection ended first."""
+        status = process.exit_status
+        if status is None:  # what asyncssh gives when the connection was lost in between
+            raise Unreachable(
+                f"the connection to {self._endpoint.name} was lost while {argv[0]} ran",
+                subject_of(self._endpoint), {"argv": list(argv)}, "check the host and its network",
+            )
+        return int(process.returncode) if status == -1 and process.returncode is not None else int(status)
