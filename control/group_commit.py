@@ -90,11 +90,17 @@ class GroupWriter:
                 job.future.set_exception(own)
 
     def _attempt(self, c: sa.Connection, job: Job) -> tuple[Any, Exception | None]:
+        first: list[Exception] = []
         try:
             with c.begin_nested():
-                return job.change(c), None
+                try:
+                    return job.change(c), None
+                except Exception as error:
+                    first.append(error)  # undoing it may fail with an error of its own
+                    raise
         except Exception as error:
+            cause = first[0] if first else error
             raw: Any = c.connection.dbapi_connection
             if not raw.in_transaction:  # SQLite gave up the whole transaction (disk full, I/O error)
-                raise
-            return None, self._translate(error)
+                raise cause from None
+            return None, self._translate(cause)

@@ -67,7 +67,7 @@ class Cloud:
         memory = np.array([int(row["memory_mib"] * _overcommit(row, "memory") + 1e-6) for row in rows], np.int64)
         return View(
             names=tuple(row["name"] for row in rows), states=tuple(row["state"] for row in rows),
-            unknown=mask_of([row["state"] == HostState.ENROLLING or row["seen_at"] is None for row in rows]),
+            unknown=mask_of([_is_unknown(row) for row in rows]),
             clusters=tuple(row["cluster"] for row in rows), labels=tuple(row["labels"] for row in rows),
             kinds=tuple(_kinds(row) for row in rows),
             cpus_m=np.array([int(row["cpus"] * 1000) for row in rows], np.int64), cpu_limit_m=cpu,
@@ -114,10 +114,7 @@ class Cloud:
         return Store(
             group=np.array([groups.get(h, -1) for h in range(n)], np.int64), limit_mib=limit, left_mib=limit - used,
             free_mib=free,
-            unseen=mask_of([
-                h not in seen and (host["seen_at"] is None or host["seen_at"] < row["created_at"])
-                for h, host in enumerate(self.rows)
-            ]),
+            unseen=mask_of([h not in seen and _looked_before(host, row) for h, host in enumerate(self.rows)]),
         )  # fmt: skip
 
     def _net(self, c: sa.Connection, net: NetworkRecord) -> Net:
@@ -166,6 +163,19 @@ def _hosts() -> sa.Select[Any]:
         )
         .where(_HOST.c.cluster_id == _CLUSTER.c.id, _HOST.c.live_name.is_not(None)).order_by(_HOST.c.id)
     )  # fmt: skip
+
+
+_ENABLED = (HostState.READY, HostState.UNREACHABLE)
+
+
+def _is_unknown(host: sa.RowMapping) -> bool:
+    """Return whether a host may soon turn out to fit: it is being enrolled, or was not looked at yet."""
+    return host["state"] == HostState.ENROLLING or (host["state"] in _ENABLED and host["seen_at"] is None)
+
+
+def _looked_before(host: sa.RowMapping, datastore: sa.RowMapping) -> bool:
+    """Return whether the last look at an enabled host was before a datastore was made."""
+    return host["state"] in _ENABLED and host["seen_at"] is not None and host["seen_at"] < datastore["created_at"]
 
 
 def _overcommit(row: sa.RowMapping, what: str) -> float:
