@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import CredentialRejected, HostFault, Invalid, RackflowError, Unreachable
+from core.errors import CredentialRejected, HostFault, Invalid, NotFound, RackflowError, Unreachable
 from core.settings import DriverSettings
 from core.states import PowerState
 from drivers.hypervisor import kvm as kvm_module
@@ -300,6 +300,12 @@ class TestDatastore:
             await storage.ensure_image(replace(image, path=cut))
         assert await storage.images() == []
         assert kvm.lab.run("h2", "ls -A /var/lib/rackflow-test/cut/images").split() == []
+
+    async def test_a_file_that_is_gone_from_the_store(self, kvm: KvmHost, tmp_path: Path) -> None:
+        storage = kvm.host.storage("/var/lib/rackflow-test/cut")
+        await storage.prepare()
+        with pytest.raises(NotFound, match="there is no file"):
+            await storage.ensure_image(replace(tiny(kvm.lab), path=tmp_path / "none"))
 
     async def test_a_disk_smaller_than_its_image(self, kvm: KvmHost) -> None:
         image = tiny(kvm.lab)
