@@ -32,13 +32,14 @@ def enroll(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> l
     known = {h.name: h for h in hosts.records(c)}
     running = unfinished(c, [f"host/{h.id}" for h in known.values()])
     cluster_ids = {name: clusters.id_of(c, name) for name in {spec.cluster for spec in wanted}}
+    ids = iter(sorted(new_id() for _ in wanted))  # so that lists show them in the order asked for
     drafts: list[Draft] = []
     for spec in wanted:
         _check_address(spec, known)
         before = known.get(spec.name)
         values = row_values(spec, cluster_ids[spec.cluster])
         if before is None:
-            row_id = _insert(c, spec, values)
+            row_id = _insert(c, next(ids), spec, values)
         else:
             row_id = before.id
             if f"host/{row_id}" in running:
@@ -66,8 +67,7 @@ def _check_address(spec: HostSpec, known: Mapping[str, HostRecord]) -> None:
             )  # fmt: skip
 
 
-def _insert(c: sa.Connection, spec: HostSpec, values: dict[str, Any]) -> str:
-    row_id = new_id()
+def _insert(c: sa.Connection, row_id: str, spec: HostSpec, values: dict[str, Any]) -> str:
     sql.insert(c, _T, [{
         "id": row_id, "name": spec.name, "live_name": spec.name, "driver": spec.driver or "", "host_key": "",
         "state": HostState.ENROLLING, "cpus": 0.0, "memory_mib": 0, "facts": {}, "capabilities": {}, "version": 0,

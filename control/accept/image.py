@@ -27,6 +27,7 @@ def import_(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> 
     check_unique([spec.name for spec in wanted], "image")
     known = images.by_name(c, [spec.name for spec in wanted])
     running = unfinished(c, [f"image/{image.id}" for image in known.values()])
+    ids = iter(sorted(new_id() for _ in wanted))  # so that lists show them in the order asked for
     drafts: list[Draft] = []
     for spec in wanted:
         require(principal, Verb.IMPORT, None, f"image/{spec.name}")
@@ -38,11 +39,11 @@ def import_(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> 
                 f"image {spec.name} exists already", f"image/{spec.name}", {"state": before.state},
                 "choose another name, or remove it first",
             )  # fmt: skip
-        drafts.append(Draft(f"image/{_row(c, spec, before)}", spec.name))
+        drafts.append(Draft(f"image/{_row(c, next(ids), spec, before)}", spec.name))
     return drafts
 
 
-def _row(c: sa.Connection, spec: ImageSpec, before: ImageRecord | None) -> str:
+def _row(c: sa.Connection, row_id: str, spec: ImageSpec, before: ImageRecord | None) -> str:
     at = now()
     values = {
         "kind": spec.kind, "state": ImageState.PENDING, "source": spec.source, "sha256": "",
@@ -53,7 +54,6 @@ def _row(c: sa.Connection, spec: ImageSpec, before: ImageRecord | None) -> str:
     if before is not None:
         c.execute(sa.update(_T).where(_T.c.id == before.id).values(values))
         return before.id
-    row_id = new_id()
     sql.insert(c, _T, [{"id": row_id, "name": spec.name, "live_name": spec.name, "created_at": at, **values}])
     return row_id
 
