@@ -95,6 +95,8 @@ class Supervisor:
         except (OSError, RackflowError) as error:
             with self._log(spec.name).open("a") as log:
                 log.write(f"cannot be started: {error}\n")
+            if isinstance(error, RackflowError) and spec.name not in self._ever_ready:
+                self._failure = self._failure or error  # it says what to do; trying again would only hide that
             return 127
         self._running[spec.name] = process
         self._pid_file(spec.name).write_text(f"{process.pid}\n")

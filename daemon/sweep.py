@@ -54,11 +54,11 @@ def sweep(paths: Paths, grace_s: float = 5.0) -> list[int]:
     for pid in pids:
         _signal(pid, signal.SIGINT if pid == server else signal.SIGTERM)
     deadline = time.monotonic() + grace_s
-    while any(_living(pids)) and time.monotonic() < deadline:
+    while any(living(pids)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    for pid in _living(pids):
+    for pid in living(pids):
         _signal(pid, signal.SIGKILL)
-    while any(_living(pids)) and time.monotonic() < deadline + grace_s:
+    while any(living(pids)) and time.monotonic() < deadline + grace_s:
         time.sleep(0.05)
     return pids
 
@@ -68,7 +68,8 @@ def _signal(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _living(pids: list[int]) -> Iterator[int]:
+def living(pids: list[int]) -> Iterator[int]:
+    """Yield those that have not ended."""
     for pid in pids:
         with contextlib.suppress(OSError):
             # a zombie whose parent does not look counts as gone

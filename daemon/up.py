@@ -13,14 +13,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.errors import HostFault
+from core.errors import HostFault, RackflowError
 from core.settings import Paths, Settings
 from daemon import lock, logs, processes, state
 from daemon.files import write_private
 from daemon.ports import settle
 from daemon.postgres import PrivateCluster
 from daemon.supervisor import Supervisor
-from daemon.sweep import sweep
+from daemon.sweep import living, sweep
 
 _DOWN_S = 60.0  # the sum of all stop time-outs is less
 
@@ -122,7 +122,7 @@ async def _supervise(settings: Settings, detached: bool, only: Sequence[str]) ->
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    held = lock.SupervisorLock(paths)
+    lock.SupervisorLock(paths)  # until this process ends, however it ends
     if ended := await asyncio.to_thread(sweep, paths):
         say(f"ended {len(ended)} processes that an earlier supervisor left behind")
     settings = settle(settings)
@@ -139,7 +139,6 @@ async def _supervise(settings: Settings, detached: bool, only: Sequence[str]) ->
         await asyncio.to_thread(sweep, paths)
         state.status_file(paths).unlink(missing_ok=True)
         say("rackflow is down")
-        held.release()
 
 
 async def _run(
@@ -153,7 +152,7 @@ async def _run(
         return 130
     try:
         starting.result()
-    except HostFault as error:
+    except RackflowError as error:
         say(f"rackflow did not come up: {error}")
         print(*(f"    {line}" for line in error.evidence.get("log", ())), sep="\n", flush=True)
         return error.exit_code
@@ -189,9 +188,9 @@ def down(paths: Paths) -> int:
     say(f"stopping supervisor {pid}")
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-    while lock.holder(paths) and say.elapsed_s < _DOWN_S:
-        time.sleep(0.1)
-    if lock.holder(paths):
+    while any(living([pid])) and say.elapsed_s < _DOWN_S:
+        time.sleep(0.05)
+    if any(living([pid])):
         say("it does not end: killed")
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

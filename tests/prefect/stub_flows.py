@@ -40,6 +40,8 @@ async def step(op: Operation, sequence: int) -> None:
 async def _one(op: Operation) -> None:
     store = runtime().store
     await step(op, 1)
+    if (runtime().settings.paths.run_dir / "break").exists():
+        raise RuntimeError("the flow broke between its steps")
     while (runtime().settings.paths.run_dir / "hold").exists():
         if await store.read(lambda c: ledger.is_cancelled(c, op)):
             note("cancelled", operation=op.id)

@@ -6,11 +6,13 @@ import os
 import signal
 import statistics
 import time
+from typing import Any
 
 import pytest
 
+from control import operations, requests
 from core.errors import Conflict
-from core.states import OperationState
+from core.states import OperationState, Verb
 from tests.prefect.conftest import Bench, daemon, wait_until
 
 pytestmark = pytest.mark.prefect
@@ -84,6 +86,32 @@ def test_a_flow_that_fails_is_failed_in_prefect_and_the_worker_goes_on(bench: Be
     wait_until(lambda: bench.prefect("GET", f"/flow_runs/{run}")["state_type"] == "FAILED")
     assert [op.state for op in bench.wait_finished(bench.submit(1, "after"))] == [DONE]
     assert worker.poll() is None
+
+
+def test_operations_of_a_flow_that_broke_are_tried_again_later(bench: Bench) -> None:
+    bench.start_worker()
+    broken = bench.settings.paths.run_dir / "break"
+    broken.touch()
+    ids = bench.submit(2, "b")
+    wait_until(lambda: all(op.state is OperationState.PENDING and op.attempts for op in bench.operations(ids)))
+    held_back = bench.operations(ids)
+    assert all(op.claimed_by is None and op.not_before and "ended without ending it" in op.reason for op in held_back)
+    broken.unlink()
+    assert [op.state for op in bench.wait_finished(ids)] == [DONE] * 2
+
+
+def test_operations_that_are_held_but_not_run_are_given_back(bench: Bench) -> None:
+    bench.start_worker()
+    worker_id = (bench.settings.paths.run_dir / "worker.id").read_text().strip()
+    images = {"images": [{"name": "lost", "kind": "vm", "source": "/nowhere"}]}
+
+    def enter_and_claim(c: Any) -> list[str]:
+        accepted = requests.submit(c, bench.admin, Verb.IMPORT, images, source="test")
+        return [op.id for op in operations.claim_pending(c, worker_id, only=[op.id for op in accepted.operations])]
+
+    ids = bench.store.write_now(enter_and_claim)
+    assert [op.claimed_by for op in bench.operations(ids)] == [worker_id]
+    assert [op.state for op in bench.wait_finished(ids)] == [DONE]
 
 
 def test_a_killed_workers_operations_go_on_where_they_stopped(bench: Bench) -> None:

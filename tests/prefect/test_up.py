@@ -218,6 +218,26 @@ def test_a_second_front_end_lives_beside_the_first(front_end: FrontEnd) -> None:
     assert front_end.status()["state"] == "up"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a network namespace")
+def test_it_comes_up_without_any_network() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="up4-", dir="/var/tmp"))
+    folder.chmod(0o711)
+    alone = FrontEnd(folder)
+    begun = time.monotonic()
+    try:
+        script = f"ip link set lo up && {sys.executable} -m daemon up --detach && {sys.executable} -m daemon status"
+        done = subprocess.run(
+            ["unshare", "--net", "sh", "-c", script], env=child_environment(alone.settings), cwd=PROJECT, timeout=120,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "rackflow is up" in done.stdout
+        print(f"first up without network: {time.monotonic() - begun:.1f} s")
+    finally:
+        alone.do("down")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def test_down_leaves_nothing_and_up_again_has_everything(front_end: FrontEnd) -> None:
     token, endpoint = front_end.token(), front_end.endpoint()
     everything = front_end.processes()
