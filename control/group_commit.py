@@ -12,12 +12,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-HOLD_S = 0.1  # a group that has written this long commits, so that other processes get their turn
+from control.turns import Turns
+
+HOLD_S = 0.03  # a group that has written this long commits, so that other processes get their turn
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,11 @@ class Job:
 
 
 class GroupWriter:
-    """The writer thread. translate: turns an exception of the database into one of ours."""
+    """The writer thread. translate: turns an exception of the database into one of ours; turns: among processes."""
 
-    def __init__(self, engine: sa.Engine, translate: Callable[[Exception], Exception]) -> None:
+    def __init__(self, engine: sa.Engine, translate: Callable[[Exception], Exception], turns: Turns | None) -> None:
         self._engine = engine
+        self._turns = turns
         self._translate = translate
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="rackflow-writer", daemon=True)
@@ -50,6 +54,8 @@ class GroupWriter:
         """Finish what is queued, then end the thread."""
         self._queue.put(None)
         self._thread.join(timeout=60)
+        if self._turns is not None:
+            self._turns.close()
 
     def _loop(self) -> None:
         waiting: deque[Job] = deque()
@@ -72,7 +78,7 @@ class GroupWriter:
         """Run changes until none waits or HOLD_S is over, commit, then tell their callers."""
         done: list[tuple[Job, Any, Exception | None]] = []
         try:
-            with self._engine.begin() as c:
+            with self._turns.turn() if self._turns else nullcontext(), self._engine.begin() as c:
                 until = time.monotonic() + HOLD_S
                 while waiting and (not done or time.monotonic() < until):
                     job = waiting.popleft()

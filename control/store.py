@@ -20,6 +20,7 @@ from alembic.config import Config
 from sqlalchemy import event
 
 from control.group_commit import GroupWriter
+from control.turns import Turns
 from core.errors import Busy, Conflict, HostFault, Invalid, RackflowError, Unreachable
 
 T = TypeVar("T")
@@ -94,11 +95,13 @@ class Store:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="rackflow-store")
         self._writer: GroupWriter | None = None
         if parsed.get_backend_name() == "sqlite":
+            turns = None
             if parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+                turns = Turns(Path(parsed.database))
             self._write_engine = _sqlite_engine(parsed, writer=True)
             self._read_engine = _sqlite_engine(parsed, writer=False)
-            self._writer = GroupWriter(self._write_engine, translate)
+            self._writer = GroupWriter(self._write_engine, translate, turns)
         else:
             self._write_engine = self._read_engine = sa.create_engine(
                 parsed, isolation_level="READ COMMITTED", pool_size=_THREADS, max_overflow=2, pool_pre_ping=True
