@@ -167,6 +167,29 @@ class TestLosingTheConnection:
         await again.close()
 
 
+class TestPowerLoss:
+    async def test_a_host_that_dies_and_comes_back(self, lab: Lab) -> None:
+        pool = HostPool(QUICK)
+        async with kvm_host(lab, "h2", QUICK) as kvm:
+            spec = await running(kvm)
+            before = await pool.get("kvm", lab.endpoint("h2"))
+            under_way = asyncio.ensure_future(before.transport.run(["sleep", "30"]))
+            await asyncio.sleep(0.2)
+            await asyncio.to_thread(lab.call, "crash", "h2")
+            with pytest.raises(Unreachable):
+                await asyncio.wait_for(under_way, 10)
+            with pytest.raises(Unreachable):
+                await before.hypervisor.observe(spec.name)
+            with pytest.raises(Unreachable):
+                await pool.get("kvm", lab.endpoint("h2"))
+            await asyncio.to_thread(lab.call, "start", "h2")
+            after = await pool.get("kvm", lab.endpoint("h2"))
+            assert (await after.hypervisor.observe(spec.name)).power is PowerState.STOPPED
+            assert await after.hypervisor.define(spec) is False, "the definition was lost"
+            assert await after.hypervisor.start(spec.name) is True
+        await pool.close()
+
+
 class TestNotRoot:
     @pytest.fixture
     async def rack(self, lab: Lab) -> AsyncIterator[Transport]:
