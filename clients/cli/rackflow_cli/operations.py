@@ -13,7 +13,7 @@ from rackflow_cli.errors import CliError, ExitCode, from_operation
 from rackflow_cli.output import Format, show_list, show_one
 from rackflow_cli.progress import Reporter, reporter_for
 from rackflow_cli.session import complain, session, talk
-from rackflow_cli.words import counted
+from rackflow_cli.words import counted, seconds_between
 
 Operation = Mapping[str, Any]
 
@@ -22,6 +22,8 @@ _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.15, 1.0
 _PATIENCE_S = 30.0  # with a front-end that does not answer, e.g. while it is started again
 _IDS_AT_ONCE = 100
 _COMPLAINTS = 5
+_COPYING = ("image", "copy")  # steps that may wait for a copy of an image
+_SLOW_COPY_S = 1.0
 
 
 def follow(api: Api, operations: Sequence[Operation], timeout_s: float, reporter: Reporter) -> list[Operation]:
@@ -46,12 +48,31 @@ def _look(api: Api, ids: Sequence[str], reporter: Reporter) -> list[Operation]:
     begun = time.monotonic()
     while True:
         try:
-            return [op for at in range(0, len(ids), _IDS_AT_ONCE) for op in read(api, ids[at : at + _IDS_AT_ONCE])]
+            found = [op for at in range(0, len(ids), _IDS_AT_ONCE) for op in read(api, ids[at : at + _IDS_AT_ONCE])]
+            _add_shares(api, found)
+            return list(found)
         except CliError as error:
             if error.code is not ExitCode.UNREACHABLE or time.monotonic() - begun > _PATIENCE_S:
                 raise
             reporter.say("the front-end does not answer; trying again")
             time.sleep(_LONGEST_LOOK_S)
+
+
+def _add_shares(api: Api, operations: Sequence[dict[str, Any]]) -> None:
+    """Note how far copies of images are, in the steps that wait for them: the record has that with the images."""
+    steps = [s for op in operations for s in op.get("steps", ()) if s["state"] == "running" and s["name"] in _COPYING]
+    if not any((seconds_between(step.get("started_at"), None) or 0) > _SLOW_COPY_S for step in steps):
+        return
+    try:
+        images = api.items("images")
+    except CliError:  # shares are a nicety
+        return
+    for image in images:
+        for copy in image.get("copies") or ():
+            if copy["state"] == "copying":
+                share = {"bytes_done": copy["bytes_done"], "bytes_total": image["size_bytes"]}
+                for step in (s for s in steps if s["host"] == copy["host"]):
+                    step["evidence"] = {**(step.get("evidence") or {}), **share}
 
 
 def read(api: Api, ids: Sequence[str]) -> list[dict[str, Any]]:

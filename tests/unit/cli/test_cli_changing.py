@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,26 @@ def test_create_waits_tells_each_step_and_shows_the_instance(web: FrontEnd, cli:
     lines = said.err.splitlines()
     assert lines[:2] == ["deploy web: image on h1", "deploy web: start on h1"]
     assert lines[2] == "✓ deploy web on h1 3.5s  (image 3.5s, volumes 3.5s, define 3.5s, start 3.5s)"
+
+
+def test_progress_of_a_copy_comes_with_the_step(front_end: FrontEnd) -> None:
+    from rackflow_cli.connection import Api
+    from rackflow_cli.endpoint import Endpoint
+    from rackflow_cli.operations import follow
+    from rackflow_cli.progress import Reporter, doing
+
+    copy = {"host": "h1", "state": "copying", "bytes_done": 30, "verified_at": None}
+    front_end.on("GET", "images", 200, [{"name": "tiny", "size_bytes": 120, "copies": [copy]}])
+    front_end.deploys(operation("running", steps=[step("image", "running")]), operation("done"))
+    told: list[str] = []
+
+    class Notes(Reporter):
+        def update(self, operations: Sequence[Mapping[str, Any]]) -> None:
+            told.extend(doing(op) for op in operations)
+
+    accepted = {"id": operation()["id"], "state": "pending"}
+    follow(Api(Endpoint(front_end.url, "")), [accepted], 30, Notes())
+    assert told[0] == "image 25%"
 
 
 def test_quiet_says_nothing_but_data(web: FrontEnd, cli: Cli) -> None:
