@@ -68,7 +68,7 @@ class Cloud:
                 return [self.call("GET", f"/v1/operations/{i}") for i in operations[:50]]
             if time.monotonic() > until:
                 raise RuntimeError(f"not done after {timeout_s} s: {rows}")
-            time.sleep(0.02)
+            time.sleep(0.02 if len(operations) == 1 else 0.2)
 
     def processes(self) -> list[psutil.Process]:
         """Return every process of this rackflow (not the lab's): all that have its run folder in their environment."""
