@@ -23,7 +23,7 @@ echo "${did:-}"
 VERIFY = """set -eu
 found=$(sha256sum "$1"); found=${found%% *}
 [ "$found" = "$3" ] || { rm -f "$1"; echo "$found"; exit 65; }
-sync "$1"; mv "$1" "$2"
+mv "$1" "$2"
 """
 
 # $1 datastore, $2 sha256. Put aside before its links are counted: no volume can be made from it any more.
@@ -46,7 +46,8 @@ rm -f ".$2".*
 echo "${did:-}"
 """
 
-# $1 folder, $2 file, $3 format, $4 size in MiB, $5 image or "", $6 its format
+# $1 folder, $2 file, $3 format, $4 size in MiB, $5 image or "", $6 its format. Synced before it gets its name: after a
+# power loss a volume is whole or not there.
 VOLUME = """set -eu; umask 007
 [ ! -e "$2" ] || exit 0
 if [ -n "$5" ]; then
@@ -62,7 +63,7 @@ else
   mkdir -p -m 2771 "$1"
   qemu-img create -q -f "$3" "$2.part" "$4M"
 fi
-mv "$2.part" "$2"
+sync "$2.part"; mv "$2.part" "$2"
 """
 
 # $1 folder of an instance

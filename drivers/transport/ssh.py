@@ -34,7 +34,7 @@ _CIPHERS = ("aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-c
 _PUT = """set -eu; umask 077
 if [ "$5" = keep ]; then cat >>"$1"; else trap 'rm -f "$1"' EXIT; cat >"$1"; fi
 have=$(stat -c %s "$1"); [ "$have" -eq "$4" ] || { echo "got $have of $4 bytes" >&2; exit 74; }
-chmod "$3" "$1"; mv -f "$1" "$2"
+chmod "$3" "$1"; sync "$1"; mv -f "$1" "$2"
 """
 
 
