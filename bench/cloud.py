@@ -101,7 +101,6 @@ def cloud(
         "LAB_DIR": str(lab_dir or base / "lab"),
         "RACKFLOW_API_PORT": "auto",
         "RACKFLOW_PREFECT_PORT": "auto",
-        "RACKFLOW_POSTGRES_PORT": "auto",
     }
     base.mkdir(parents=True, exist_ok=True)
     self = Cloud(base, env, "", "")
