@@ -26,11 +26,13 @@ def list_(
     state: Annotated[
         str | None, typer.Option(metavar="STATE", help="Only in that state.", autocompletion=lambda: list(STATES))
     ] = None,
+    verb: Annotated[str | None, typer.Option(metavar="VERB", help="Only of that verb, e.g. deploy.")] = None,
+    subject: Annotated[str | None, typer.Option(metavar="NAME", help="Only about the thing of that name.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500, metavar="N", help="How many, the newest first.")] = 50,
     output: Output = Format.TABLE,
 ) -> None:
     """List the newest operations."""
-    rows = session.api().get("operations", {"state": state, "limit": limit})
+    rows = session.api().get("operations", {"state": state, "verb": verb, "subject": subject, "limit": limit})
     show_list(rows if output in (Format.JSON, Format.YAML) else [with_took(row) for row in rows], "operation", output)
 
 
