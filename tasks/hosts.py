@@ -62,10 +62,10 @@ class Enrollment:
     async def prepare(self, _: Operation) -> Seen:
         """Initialise hypervisor, bridges and datastores."""
         await self._facts()
-        host = await self.rt.host(self.record)
         bridges = [(b["name"], b.get("address", "")) for b in self.record.spec.get("bridges", [])]
-        changes = await self._groups(host) + await host.hypervisor.prepare(bridges=bridges)
-        host = await self.rt.host(self.record)
+        changes = await self._groups(await self.rt.host(self.record))
+        host = await self.rt.host(self.record)  # a new connection when groups were joined
+        changes += await host.hypervisor.prepare(bridges=bridges)
         for name, cidr in bridges:
             spec = NetworkSpec(name, "bridge", name, cidr, create=True)
             if await host.network.ensure(spec):
