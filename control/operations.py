@@ -31,6 +31,7 @@ from control.steps import (
     end_steps,
     fail_step,
     fail_steps,
+    note_step,
     steps_of,
     undo_step,
     undo_steps,
@@ -42,7 +43,7 @@ from core.states import UNFINISHED, OperationState, Verb
 __all__ = [
     "Operation", "Stale", "Step", "active_of", "begin_step", "begin_steps", "cancel", "cancel_all", "claim_pending",
     "claim_stands", "compensating", "drop_claim", "end_step", "end_steps", "fail_step", "fail_steps", "finish",
-    "finish_all", "get", "is_cancelled", "list_", "postpone", "release", "renew_claim", "set_flow_run",
+    "finish_all", "get", "is_cancelled", "list_", "note_step", "postpone", "release", "renew_claim", "set_flow_run",
     "set_parameters", "show", "stale_among", "steps_of", "undo_step", "undo_steps",
 ]  # fmt: skip
 

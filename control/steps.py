@@ -61,6 +61,15 @@ def begin_steps(c: sa.Connection, begins: Sequence[Begin]) -> list[Step]:
     return begun
 
 
+def note_step(c: sa.Connection, op: Operation, sequence: int, evidence: dict[str, Any]) -> None:
+    """Write how far a running step is; the evidence with which it ends takes its place. Raise Stale."""
+    guard(c, [op])
+    running = sa.and_(
+        _STEP.c.operation_id == op.id, _STEP.c.sequence == sequence, _STEP.c.state == StepState.RUNNING
+    )
+    c.execute(sa.update(_STEP).where(running).values(evidence=evidence))
+
+
 def end_step(
     c: sa.Connection, op: Operation, sequence: int, *, changed: bool, evidence: dict[str, Any] | None = None
 ) -> None:

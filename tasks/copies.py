@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from control import images as image_rows
 from control.hosts import HostRecord
 from control.images import ImageRecord
+from core.errors import RackflowError
 from core.states import CopyState, InstanceKind
 from drivers.hosts import Host
 from drivers.hypervisor.base import KeepsImages
 from drivers.storage.base import ImageFile
+from drivers.transport.base import Progress
 from tasks.runtime import Runtime
 
 REPORT_EVERY_S = 1.0
@@ -40,11 +43,16 @@ async def ensure_on_host(
         keeper = keeper_of(host, image.kind)
         storage = host.storage(datastore_path)
         there = [i.fingerprint for i in await keeper.images()] if keeper else await storage.images()
-        if image.sha256 in there:
+        changed = image.sha256 not in there
+        if not changed and (record.name, image.sha256) in rt.copied:
             return False
-        report = _reporter(rt, image.sha256, record.id, datastore_id)
-        await storage.ensure_image(local_file(rt, image), progress=report)
-        if keeper:  # the hypervisor keeps its own copy, so the datastore's would be a second one
+
+        def copying(c: Any, done: int, _: int) -> None:
+            image_rows.record_copy(c, image.sha256, record.id, datastore_id, CopyState.COPYING, done)
+
+        if changed:
+            await storage.ensure_image(local_file(rt, image), progress=reporter(rt, copying))
+        if changed and keeper:  # the hypervisor keeps its own copy, so the datastore's would be a second one
             await keeper.import_image(storage.image_path(image.sha256, image.format), image.sha256, name=image.name)
             await storage.delete_image(image.sha256)
         await rt.store.write(
@@ -52,28 +60,32 @@ async def ensure_on_host(
                 c, image.sha256, record.id, datastore_id, CopyState.READY, image.size_bytes
             )
         )
-        return True
+        rt.copied.add((record.name, image.sha256))
+        return changed
 
 
-def _reporter(rt: Runtime, sha256: str, host_id: str, datastore_id: str) -> Callable[[int, int], None]:
-    """Return a progress callback that writes to the record at most once a second."""
-    last = 0.0
+def reporter(rt: Runtime, change: Callable[[Any, int, int], None]) -> Progress:
+    """Return a progress callback, good in any thread, that runs change(c, done, total) at most once a second.
+
+    What it cannot write is left out: progress is for people who watch.
+    """
+    last = time.monotonic()
     loop = asyncio.get_running_loop()
-    pending: set[Any] = set()
+    pending: set[asyncio.Task[None]] = set()
+
+    async def write(done: int, total: int) -> None:
+        with suppress(RackflowError):
+            await rt.store.write(lambda c: change(c, done, total))
+
+    def begin(done: int, total: int) -> None:
+        job = loop.create_task(write(done, total))
+        pending.add(job)
+        job.add_done_callback(pending.discard)
 
     def report(done: int, total: int) -> None:
         nonlocal last
-        if time.monotonic() - last < REPORT_EVERY_S or done >= total:
-            return
-        last = time.monotonic()
-
-        def write() -> None:
-            job = loop.create_task(rt.store.write(
-                lambda c: image_rows.record_copy(c, sha256, host_id, datastore_id, CopyState.COPYING, done)
-            ))  # fmt: skip
-            pending.add(job)
-            job.add_done_callback(pending.discard)
-
-        loop.call_soon_threadsafe(write)
+        if time.monotonic() - last >= REPORT_EVERY_S and done < total:
+            last = time.monotonic()
+            loop.call_soon_threadsafe(begin, done, total)
 
     return report

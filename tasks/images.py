@@ -11,7 +11,7 @@ from prefect import task
 
 from control import hosts as host_rows
 from control import images as image_rows
-from control import instances
+from control import instances, operations
 from control.hosts import HostRecord
 from control.images import ImageRecord
 from control.operations import Operation
@@ -20,7 +20,7 @@ from core.states import OperationState, Verb
 from drivers.hosts import Host
 from drivers.storage.base import ImageFile
 from drivers.storage.sources import fetch
-from tasks.copies import ensure_on_host, keeper_of
+from tasks.copies import ensure_on_host, keeper_of, reporter
 from tasks.ledger import Seen, finish, load, run_step, sequence_of
 from tasks.retry import stage_may_retry
 from tasks.runtime import runtime
@@ -64,11 +64,14 @@ async def import_images(ids: Sequence[str]) -> list[str]:
         image = await rt.store.read(lambda c: image_rows.get(c, image_id))
         fetched: list[ImageFile] = []
 
+        def note(c: Any, done: int, total: int) -> None:
+            operations.note_step(c, op, 1, {"bytes_done": done, "bytes_total": total})
+
         async def bring(_: Operation) -> Seen:
             spec = image.spec
             fetched.append(await fetch(
                 image.source, rt.settings.paths.images_dir, sha256=spec.get("sha256"), fmt=spec.get("format", "auto"),
-                kind=image.kind, progress=None,
+                kind=image.kind, progress=reporter(rt, note),
             ))  # fmt: skip
             return Seen(
                 True, {"sha256": fetched[-1].sha256, "bytes": fetched[-1].size_bytes, "format": fetched[-1].format}

@@ -38,6 +38,7 @@ class Runtime:
     active: set[str] = field(default_factory=set)
     claim_until: float = field(default_factory=lambda: time.monotonic() + 15.0)
     wake: Callable[[], None] = lambda: None
+    copied: set[tuple[str, str]] = field(default_factory=set)  # (host, sha256): copies that the record knows of
     _cpu: dict[str, tuple[float, datetime]] = field(default_factory=dict)
     _slots: dict[str, asyncio.Semaphore] = field(default_factory=dict)
     _features: dict[str, Any] = field(default_factory=dict)
