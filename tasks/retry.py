@@ -10,9 +10,12 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from core.clock import now
 from core.errors import HostFault, NeedsOperator, NoCapacityNow, RackflowError, Retryable, Unreachable
+from core.states import Verb
 
 T = TypeVar("T")
 STEP_ATTEMPTS = 3
+# Somebody waits for these and can ask again; the others wait for their host as long as it takes.
+GIVE_UP_AFTER = {Verb.ENROLL: 1, Verb.IMPORT: 2, Verb.STAGE: 3}  # runs, each with STEP_ATTEMPTS tries
 PLACES = 3  # hosts tried for one deployment before it is given up
 
 

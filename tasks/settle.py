@@ -16,7 +16,7 @@ from control.operations import Operation, Stale, Step
 from core.errors import NeedsOperator, Permanent, RackflowError, Unreachable, from_dict
 from core.states import InstanceState, OperationState, StepState, Verb
 from tasks.ledger import finish
-from tasks.retry import PLACES, is_hosts_fault, later
+from tasks.retry import GIVE_UP_AFTER, PLACES, is_hosts_fault, later
 from tasks.runtime import Runtime, runtime
 from tasks.undo import UNDO
 
@@ -120,7 +120,7 @@ async def _settle(rt: Runtime, case: Case) -> None:
         await _wait(rt, op, "cut off; it goes on where it stopped")
     elif op.verb is Verb.DEPLOY and case.failed_at != "place":
         await _deploy_failed(rt, case, error)
-    elif isinstance(error, Permanent):
+    elif isinstance(error, Permanent) or op.attempts >= GIVE_UP_AFTER.get(op.verb, op.attempts + 1):
         await _undo_and_end(rt, case, error)
     elif isinstance(error, NeedsOperator):
         await rt.store.write(lambda c: finish(c, op, OperationState.HELD, error))

@@ -56,7 +56,7 @@ if [ -n "$5" ]; then
   if [ "$3" = raw ]; then
     qemu-img convert -O raw "$5" "$2.part"; qemu-img resize -q -f raw "$2.part" "$4M"
   else
-    ln -f "$5" "$2.base" || { rmdir "$1" 2>/dev/null || :; exit 66; }
+    ln -f "$5" "$2.base" || { rmdir "$1" 2>/dev/null || :; [ ! -e "$5" ] || exit 1; exit 66; }
     qemu-img create -q -f "$3" -b "$5" -F "$6" "$2.part" "$4M"
   fi
 else

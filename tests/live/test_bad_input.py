@@ -46,7 +46,7 @@ def test_what_could_never_fit_says_which_constraint_on_which_host(front_end: Clo
     assert "memory" in said
     record = json.loads(front_end.rackflow("explain", "bad-one", "-o", "json"))
     assert len(record["hosts"]) == 4
-    assert record["changes"], "the smallest change that would fit"
+    assert record["change"], "the smallest change that would fit"
 
 
 def test_addresses_used_up(front_end: Cloud, tmp_path: Path) -> None:
@@ -119,8 +119,8 @@ def test_a_full_datastore_sends_the_vm_elsewhere(front_end: Cloud, lab: Lab) -> 
     vm = ["--image", "tiny", "--memory", "128MiB"]
     front_end.rackflow("instance", "create", "bad-probe", *vm)
     host = front_end.show("instance", "bad-probe")["host"]
-    store = "/var/lib/rackflow/datastore/instances"
-    lab.run(host, f"mount -t tmpfs -o size=64k,nr_inodes=2 none {store}")
+    store = "/var/lib/rackflow/datastore"
+    lab.run(host, f"mount -t tmpfs -o size=4m none {store}; mkdir -p {store}/images {store}/instances")
     try:
         front_end.rackflow("instance", "create", "bad-vm", *vm)
         assert front_end.show("instance", "bad-vm")["host"] != host
