@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -31,12 +33,14 @@ from prefect.flows import load_flow_from_flow_run
 from prefect.states import Cancelled, Crashed, Pending
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
+from core.clock import now
 from daemon.flow_engine import adapted, run_flow
 
 log = logging.getLogger("rackflow.worker")
 
 TYPE = "rackflow-in-process"
 _UNDER_WAY = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+_ORPHANS_EVERY = 4  # beats between two looks for runs whose end was missed
 WORKER_LABEL = "prefect.worker.name"
 
 
@@ -99,11 +103,13 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, InProcessR
                 log.warning("Prefect's server does not answer (%s); next look in %.0f s", error, pause_s)
 
     async def keep_registered(self, every_s: float) -> None:
-        """Tell Prefect's server regularly that this worker lives."""
-        while True:
+        """Tell Prefect's server regularly that this worker lives, and of runs whose end it has missed."""
+        for beat in itertools.count(1):
             await asyncio.sleep(every_s)
             try:
                 await self.sync_with_backend()
+                if beat % _ORPHANS_EVERY == 0:
+                    await self.end_orphans(older_than_s=120.0)
             except (httpx.HTTPError, PrefectException) as error:
                 log.warning("no heartbeat to Prefect's server: %s", error)
 
@@ -116,18 +122,23 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, InProcessR
             labels={WORKER_LABEL: self.name},
         )  # fmt: skip
 
-    async def end_orphans(self) -> int:
-        """Mark the runs that a dead predecessor left as crashed, so that Prefect shows the truth; return how many.
+    async def end_orphans(self, older_than_s: float = 0.0) -> int:
+        """Mark runs that count as under way but are not, as crashed, so that Prefect shows the truth; return how many.
 
-        The predecessor had this worker's name, and the caller made sure that it is dead.
+        They bear this worker's name: left by a predecessor that died, or ended while Prefect's server was away.
         """
+        before = now() - timedelta(seconds=older_than_s)
         found = await self.client.read_flow_runs(
             work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name])),
             flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNDER_WAY))),
         )
-        mine = [run for run in found if run.labels.get(WORKER_LABEL) == self.name and run.id not in self.runs]
+        mine = [
+            run for run in found
+            if run.labels.get(WORKER_LABEL) == self.name and run.id not in self.runs
+            and (run.created is None or run.created < before)
+        ]  # fmt: skip
         for run in mine:
-            state: State[Any] = Crashed(message="its worker died")
+            state: State[Any] = Crashed(message="its worker died, or could not tell how it ended")
             await self.client.set_flow_run_state(run.id, state, force=True)
         return len(mine)
 
