@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -14,6 +15,12 @@ from tests.labs import Lab
 _SUITES = pytest.StashKey[dict[str, set[str]]]()
 _DEFAULT_DIR = "/var/tmp/rackflow-lab"
 _TEST_DIR = "/var/tmp/rackflow-test-lab"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hear SIGINT again: a shell that runs the tests in the background has it ignored, in all their children too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)
