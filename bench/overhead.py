@@ -13,6 +13,7 @@ import time
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from ipaddress import IPv4Interface
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -63,17 +64,24 @@ async def at_once(jobs: Sequence[Callable[[], Awaitable[Any]]], limit: int) -> N
     await asyncio.gather(*(one(job) for job in jobs))
 
 
-def container(fingerprint: str, index: int) -> InstanceSpec:
-    """Return what rackflow would define for `bench-container`."""
+def container(fingerprint: str, bridge: IPv4Interface, index: int) -> InstanceSpec:
+    """Return what rackflow would define: an address of its own in its host's subnet. bridge: the host's lxcbr0."""
     uid = new_id()
+    address = f"{bridge.network.network_address + 100 + index}/{bridge.network.prefixlen}"
     disk = DiskAttachment("root", "pool", "default", "raw", 0, image_fingerprint=fingerprint)
-    nic = NicAttachment("eth0", mac_address(uid, 0), "lxcbr0")
+    nic = NicAttachment("eth0", mac_address(uid, 0), "lxcbr0", address=address, gateway=str(bridge.ip))
     return InstanceSpec(uid, on_host(uid), f"bare-{index}", InstanceKind.CONTAINER, 0.1, 32, (disk,), (nic,))
+
+
+async def lxcbr0(host: Host) -> IPv4Interface:
+    """Return the address of a host's container bridge."""
+    return next(IPv4Interface(b.addresses[0]) for b in await host.network.bridges() if b.name == "lxcbr0")
 
 
 async def bare_containers(hosts: list[Host], fingerprint: str, count: int) -> float:
     """Create and start containers through the driver; return seconds."""
-    specs = [container(fingerprint, i) for i in range(count)]
+    bridges = [await lxcbr0(host) for host in hosts]
+    specs = [container(fingerprint, bridges[i % len(hosts)], i) for i in range(count)]
     begun = time.monotonic()
 
     async def on(host: Host, mine: list[InstanceSpec]) -> None:
