@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from rackflow_cli import files
+from rackflow_cli.commands.common import agreed
 from rackflow_cli.connection import part
 from rackflow_cli.errors import CliError, ExitCode, NotFoundError
 from rackflow_cli.hostkeys import confirmed
@@ -109,8 +109,8 @@ def delete(
     wanted = [_target(text) for text in targets or ()]
     if file or not wanted:
         wanted += list(_named(_read(file)))
-    if not yes and sys.stdin.isatty() and wanted:
-        typer.confirm(f"Delete {_listed(wanted)}?", abort=True, err=True)
+    if wanted:
+        agreed(f"Delete {_listed(wanted)}?", yes)
     code = _delete_all(wanted, wait, timeout, output)
     if code is not ExitCode.DONE:
         raise typer.Exit(code)

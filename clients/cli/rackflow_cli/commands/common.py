@@ -1,5 +1,6 @@
 """list and show, which every noun has, and delete for those that go at once."""
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -37,6 +38,12 @@ def deletes(app: typer.Typer, noun: str) -> None:
         for name in names:
             session.api().delete(f"{noun}s/{part(name)}")
             talk(f"{noun} {name} deleted")
+
+
+def agreed(question: str, yes: bool) -> None:
+    """Ask before something is lost, unless told not to or nobody could answer; a no ends the command."""
+    if not yes and sys.stdin.isatty():
+        typer.confirm(question, abort=True, err=True)
 
 
 def create(noun: str, spec: dict[str, Any], output: Format) -> None:

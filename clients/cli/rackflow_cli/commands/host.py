@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rackflow_cli.commands.common import reads
+from rackflow_cli.commands.common import agreed, reads
 from rackflow_cli.connection import part
 from rackflow_cli.errors import CliError, ExitCode
 from rackflow_cli.hostkeys import confirmed
@@ -101,8 +100,7 @@ def retire(
     output: Output = Format.TABLE,
 ) -> None:
     """Take hosts out."""
-    if not yes and sys.stdin.isatty():
-        typer.confirm(f"Retire {', '.join(names)}?", abort=True, err=True)
+    agreed(f"Retire {', '.join(names)}?", yes)
     operations = []
     for name in names:
         operations += session.api().delete(f"hosts/{part(name)}", {"force": "true" if force else None})["operations"]

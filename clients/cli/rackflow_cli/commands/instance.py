@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rackflow_cli.commands.common import agreed
 from rackflow_cli.connection import part
 from rackflow_cli.errors import CliError, ExitCode
 from rackflow_cli.names import (
@@ -178,8 +179,7 @@ def delete(
     output: Output = Format.TABLE,
 ) -> None:
     """Delete instances with their disks. One that is just being made is undone first."""
-    if not yes and sys.stdin.isatty():
-        typer.confirm(f"Delete {', '.join(names)} with all disks?", abort=True, err=True)
+    agreed(f"Delete {', '.join(names)} with all disks?", yes)
     _carry_out("delete", names, wait, timeout, output)
 
 
