@@ -17,7 +17,8 @@ from core.states import InstanceState
 from drivers.transport.base import Endpoint
 
 if TYPE_CHECKING:
-    from drivers.hypervisor.base import ConsoleLogs, ExecResult, Executes, Hypervisor
+    from drivers.hypervisor.base import ExecResult, Hypervisor
+    from drivers.hypervisor.powers import ConsoleLogs, Executes
 
 LOG_BYTES = 2**20
 

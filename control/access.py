@@ -18,7 +18,7 @@ from core.states import Verb
 ADMIN = "admin"
 OPERATOR = "operator"  # every verb, on everything; but no change of networks, datastores, clusters, accounts
 USER = "user"
-_OWN = frozenset({Verb.DEPLOY, Verb.START, Verb.STOP, Verb.DELETE})
+_OWN = frozenset({Verb.DEPLOY, Verb.START, Verb.SHUTDOWN, Verb.DELETE})
 # role -> verbs on what is one's own, verbs on what belongs to others or to the cloud
 RIGHTS: dict[str, tuple[frozenset[Verb], frozenset[Verb]]] = {
     ADMIN: (frozenset(Verb), frozenset(Verb)),

@@ -43,10 +43,10 @@ VERBS: dict[Verb, VerbRule] = {
     # An instance that runs may be asked to start: the step observes and changes nothing. One that failed to deploy
     # has nothing on a host that could start.
     Verb.START: VerbRule(
-        frozenset({S.STOPPED, S.RUNNING, S.HELD}), S.STARTING, S.RUNNING, S.STOPPED, (StepRule("start"),)
+        frozenset({S.OFF, S.RUNNING, S.HELD}), S.STARTING, S.RUNNING, S.OFF, (StepRule("start"),)
     ),
-    Verb.STOP: VerbRule(
-        frozenset({S.RUNNING, S.STOPPED, S.HELD}), S.STOPPING, S.STOPPED, S.RUNNING, (StepRule("stop"),)
+    Verb.SHUTDOWN: VerbRule(
+        frozenset({S.RUNNING, S.OFF, S.HELD}), S.SHUTTING_DOWN, S.OFF, S.RUNNING, (StepRule("stop"),)
     ),
     Verb.DELETE: VerbRule(
         frozenset(set(S) - {S.DELETED}), S.DELETING, S.DELETED, S.FAILED,

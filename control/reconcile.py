@@ -14,7 +14,7 @@ from core.states import UNFINISHED, InstanceState, PowerState, Verb
 
 _T = tables.instance
 REPAIR, REPORT = "repair", "report"
-_LASTING = (InstanceState.RUNNING, InstanceState.STOPPED, InstanceState.HELD)
+_LASTING = (InstanceState.RUNNING, InstanceState.OFF, InstanceState.HELD)
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ class Rule:
     reason: str = ""
 
 
-_DEAD = Rule("stopped", REPAIR, Verb.START, InstanceState.STOPPED, "found stopped on {host}")
+_DEAD = Rule("stopped", REPAIR, Verb.START, InstanceState.OFF, "found stopped on {host}")
 _LOST = Rule("missing", REPORT, None, InstanceState.HELD, "not found on {host}: its disks may be lost")
 RULES: dict[tuple[InstanceState, PowerState], Rule] = {
     (InstanceState.RUNNING, PowerState.STOPPED): _DEAD,
     (InstanceState.RUNNING, PowerState.CRASHED): _DEAD,
     (InstanceState.RUNNING, PowerState.PAUSED): Rule("paused", REPORT),
-    (InstanceState.STOPPED, PowerState.RUNNING): Rule("running", REPORT),
-    (InstanceState.STOPPED, PowerState.PAUSED): Rule("paused", REPORT),
+    (InstanceState.OFF, PowerState.RUNNING): Rule("running", REPORT),
+    (InstanceState.OFF, PowerState.PAUSED): Rule("paused", REPORT),
     **{(state, PowerState.ABSENT): _LOST for state in _LASTING},
 }
 UNKNOWN, MISPLACED = "unknown", "misplaced"  # nothing is known of it here; the record has it on another host

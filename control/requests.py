@@ -26,7 +26,7 @@ _T, _OP = tables.request, tables.operation
 ACCEPTORS: dict[Verb, Acceptor] = {
     Verb.DEPLOY: deploy.accept,
     Verb.START: change.acceptor(Verb.START),
-    Verb.STOP: change.acceptor(Verb.STOP),
+    Verb.SHUTDOWN: change.acceptor(Verb.SHUTDOWN),
     Verb.DELETE: change.acceptor(Verb.DELETE),
     Verb.ENROLL: host.enroll,
     Verb.RETIRE: host.retire,

@@ -6,23 +6,45 @@ from enum import StrEnum
 
 
 class InstanceState(StrEnum):
+    # that may last
     PENDING = "pending"  # accepted; not placed yet, or waiting for capacity
-    STAGING = "staging"  # placed; image and disks are being made
-    STARTING = "starting"
+    ON_HOLD = "on-hold"  # its owner does not want it placed yet
     RUNNING = "running"
-    STOPPING = "stopping"
-    STOPPED = "stopped"
-    DELETING = "deleting"
+    SUSPENDED = "suspended"  # paused, in its host's memory
+    OFF = "off"  # on its host, with disks and addresses
+    STOPPED = "stopped"  # memory and disks saved by the front-end; holds no host
+    UNDEPLOYED = "undeployed"  # disks saved by the front-end; holds no host
     HELD = "held"  # waits for the operator, with the reason
     FAILED = "failed"
     DELETED = "deleted"  # kept for history only; its name is free again
+    # passing: an operation is under way
+    STAGING = "staging"  # placed; image and disks are being made
+    STARTING = "starting"
+    SHUTTING_DOWN = "shutting-down"
+    SUSPENDING = "suspending"
+    RESUMING = "resuming"
+    STOPPING = "stopping"
+    RESTORING = "restoring"  # memory or disks are brought back to a host
+    UNDEPLOYING = "undeploying"
+    MIGRATING = "migrating"
+    RESIZING = "resizing"
+    CHANGING_DISKS = "changing-disks"
+    CHANGING_NICS = "changing-nics"
+    SNAPSHOTTING = "snapshotting"
+    SAVING_IMAGE = "saving-image"
+    BACKING_UP = "backing-up"
+    REVERTING = "reverting"  # to a backup
+    DELETING = "deleting"
 
 
 class HostState(StrEnum):
     ENROLLING = "enrolling"
     READY = "ready"
     DISABLED = "disabled"  # by the operator: no new placements
+    DRAINING = "draining"  # being emptied; no new placements
+    MAINTENANCE = "maintenance"  # the operator works on it: no placements, no repairs, no alarm
     UNREACHABLE = "unreachable"  # ready, but did not answer the last look
+    FENCED = "fenced"  # dead by two signals, its power cut by us; its instances may start elsewhere
     FAULTY = "faulty"  # needs the operator
     RETIRED = "retired"
 
@@ -68,15 +90,47 @@ class StepState(StrEnum):
 
 
 class Verb(StrEnum):
+    """What an operation does; at most 16 characters."""
+
+    # to an instance
     DEPLOY = "deploy"
     START = "start"
-    STOP = "stop"
+    SHUTDOWN = "shutdown"  # the guest is asked, then cut off
+    POWEROFF = "poweroff"  # cut off at once
+    REBOOT = "reboot"
+    SUSPEND = "suspend"
+    RESUME = "resume"
+    STOP = "stop"  # memory and disks saved, host freed
+    RESTORE = "restore"  # a stopped one runs again, where it had stopped
+    UNDEPLOY = "undeploy"  # shut down, disks saved, host freed
+    REDEPLOY = "redeploy"  # an undeployed one starts on some host
+    MIGRATE = "migrate"  # off or shut down for the way
+    MIGRATE_LIVE = "migrate-live"
+    RENAME = "rename"
+    RESIZE = "resize"
+    ATTACH_DISK = "attach-disk"
+    DETACH_DISK = "detach-disk"
+    GROW_DISK = "grow-disk"
+    ATTACH_NIC = "attach-nic"
+    DETACH_NIC = "detach-nic"
+    SNAPSHOT = "snapshot"
+    REVERT = "revert"
+    DROP_SNAPSHOT = "drop-snapshot"
+    SAVE_IMAGE = "save-image"
+    BACKUP = "backup"
+    REVERT_BACKUP = "revert-backup"
+    FAILOVER = "failover"  # its host is fenced: start elsewhere from shared storage
     DELETE = "delete"
+    # to a host
     ENROLL = "enroll"
+    EVACUATE = "evacuate"  # move away what runs there
+    FENCE = "fence"  # cut its power, because it is dead
+    RETIRE = "retire"  # take a host out
+    # to an image
     IMPORT = "import"  # bring an image into the front-end's store
     STAGE = "stage"  # copy an image to hosts
     REMOVE = "remove"  # take an image away from the store and from every host
-    RETIRE = "retire"  # take a host out
+    # to the cloud
     RECONCILE = "reconcile"
 
 

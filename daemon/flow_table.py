@@ -11,7 +11,7 @@ from core.states import Verb
 FLOW_OF = {
     Verb.DEPLOY: "deploy",
     Verb.START: "start",
-    Verb.STOP: "stop",
+    Verb.SHUTDOWN: "stop",
     Verb.DELETE: "delete",
     Verb.ENROLL: "enroll",
     Verb.RETIRE: "enroll",
@@ -34,7 +34,7 @@ class FlowEntry:
 FLOWS = (
     FlowEntry("deploy", "flows.deploy.deploy"),
     FlowEntry("start", "flows.change.start"),
-    FlowEntry("stop", "flows.change.stop"),
+    FlowEntry("stop", "flows.change.shutdown"),
     FlowEntry("delete", "flows.change.delete"),
     FlowEntry("enroll", "flows.enroll.enroll"),
     FlowEntry("stage", "flows.stage.stage"),

@@ -11,7 +11,7 @@ from prefect import flow
 from core.states import Verb
 from tasks.forms import names
 from tasks.instances import delete as delete_stage
-from tasks.instances import start_stopped, stop_running
+from tasks.instances import shut_down, start_stopped
 from tasks.ledger import by_host, enter
 from tasks.settle import settle
 
@@ -38,7 +38,7 @@ async def stop(instances: str = "", grace_s: float = 30.0, operations: list[str]
         grace_s: seconds that a guest has to shut down
         operations: leave empty; filled by rackflow's dispatcher
     """
-    await run(Verb.STOP, {"instances": names(instances), "grace_s": grace_s}, operations, stop_running)
+    await run(Verb.SHUTDOWN, {"instances": names(instances), "grace_s": grace_s}, operations, shut_down)
 
 
 @flow(name="delete", flow_run_name="delete")

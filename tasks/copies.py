@@ -14,7 +14,7 @@ from control.images import ImageRecord
 from core.errors import RackflowError
 from core.states import CopyState, InstanceKind
 from drivers.hosts import Host
-from drivers.hypervisor.base import KeepsImages
+from drivers.hypervisor.powers import KeepsImages
 from drivers.storage.base import ImageFile
 from drivers.transport.base import Progress
 from tasks.runtime import Runtime

@@ -99,7 +99,7 @@ async def _start(verb: Verb, host: str, ids: Sequence[str]) -> list[str]:
 
 
 @task(name="stop", task_run_name="stop on {host}", **STAGE)
-async def stop_running(host: str, ids: Sequence[str]) -> list[str]:
+async def shut_down(host: str, ids: Sequence[str]) -> list[str]:
     """Ask the guests to shut down, and cut the power after the grace time."""
 
     async def work(rt: Runtime, op: Operation, view: Deployable) -> bool:
@@ -109,7 +109,7 @@ async def stop_running(host: str, ids: Sequence[str]) -> list[str]:
             drivers = await connected(rt, view)
             return Seen(await drivers.hypervisor.stop(on_host(view.id), grace_s=grace_s), {"grace_s": grace_s})
 
-        return await step(op, Verb.STOP, "stop", host, stop, deadline_s=grace_s + 60, also=done(op))
+        return await step(op, Verb.SHUTDOWN, "stop", host, stop, deadline_s=grace_s + 60, also=done(op))
 
     return await stage(host, ids, work)
 

@@ -63,12 +63,12 @@ async def start_instance(ctx: Ctx, caller: Caller, name: str, key: Key = None) -
     return await accept(ctx, caller, Verb.START, _one(name), key)
 
 
-@router.post("/{name}/stop", status_code=202, response_model=ledger_models.Accepted)
+@router.post("/{name}/shutdown", status_code=202, response_model=ledger_models.Accepted)
 async def stop_instance(
     ctx: Ctx, caller: Caller, name: str, body: Stop | None = None, key: Key = None
 ) -> JSONResponse:
     """Ask for an instance to be shut down; it keeps its host, disks and addresses."""
-    return await accept(ctx, caller, Verb.STOP, _one(name, body.grace_s if body else None), key)
+    return await accept(ctx, caller, Verb.SHUTDOWN, _one(name, body.grace_s if body else None), key)
 
 
 @router.post("/{name}/exec", response_model=models.Executed)

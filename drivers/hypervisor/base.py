@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from core.states import InstanceKind, PowerState
 
@@ -22,10 +22,23 @@ class Capabilities:
     version: str
     architecture: str
     domain_type: str = ""  # kvm or qemu, for VMs
+    # What follows says whether an optional protocol of powers.py is there.
     exec: bool = False  # Executes
     console_log: bool = False  # ConsoleLogs
-    migrate_live: bool = False
-    snapshot: bool = False
+    suspend: bool = False  # Suspends
+    reboot: bool = False  # Reboots
+    save: bool = False  # SavesState
+    reconfigure: bool = False  # Reconfigures: disks, NICs, cpu and memory of what runs
+    resize_live: bool = False  # … of these, cpu and memory
+    snapshot: bool = False  # Snapshots
+    snapshot_live: bool = False  # … also of what runs, with its memory
+    migrate_live: bool = False  # MigratesLive
+    console: bool = False  # Consoles
+    display: bool = False  # Displays
+    backup: bool = False  # BacksUp
+    backup_incremental: bool = False  # … also only what changed since a checkpoint
+    adopt: bool = False  # Adopts
+    carry: bool = False  # Carries: the hypervisor itself holds the disks (LXD's pools), so it moves them
 
 
 @dataclass(frozen=True)
@@ -145,26 +158,3 @@ class Hypervisor(Protocol):
         ...
 
     async def close(self) -> None: ...
-
-
-@runtime_checkable
-class Executes(Protocol):
-    async def exec(self, name: str, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: bytes = b"") -> ExecResult:
-        """Run argv inside a container, or in a VM by its guest agent."""
-        ...
-
-
-@runtime_checkable
-class ConsoleLogs(Protocol):
-    async def console_log(self, name: str, *, max_bytes: int = 65536) -> str:
-        """Return the last part of the console's log."""
-        ...
-
-
-@runtime_checkable
-class KeepsImages(Protocol):
-    """A hypervisor with an image store of its own (LXD): the datastore has put the file on the host, it imports it."""
-
-    async def import_image(self, path: str, fingerprint: str, *, name: str) -> bool: ...
-    async def images(self) -> list[ImageOnHost]: ...
-    async def delete_image(self, fingerprint: str) -> bool: ...

@@ -12,15 +12,13 @@ from drivers.fake_world import FakeHost, FakeInstance
 from drivers.hypervisor.base import (
     Capabilities,
     Capacity,
-    ConsoleLogs,
     ExecResult,
-    Executes,
     Hypervisor,
     ImageOnHost,
     InstanceSpec,
-    KeepsImages,
     ObservedInstance,
 )
+from drivers.hypervisor.powers import ConsoleLogs, Executes, KeepsImages
 from drivers.network.base import Bridge
 from drivers.transport.fake import FakeTransport
 

@@ -15,16 +15,14 @@ from drivers.hypervisor import lxd_config, lxd_prepare
 from drivers.hypervisor.base import (
     Capabilities,
     Capacity,
-    ConsoleLogs,
     ExecResult,
-    Executes,
     Hypervisor,
     ImageOnHost,
     InstanceSpec,
-    KeepsImages,
     ObservedInstance,
 )
 from drivers.hypervisor.lxd_api import CHANGE_S, LxdApi
+from drivers.hypervisor.powers import ConsoleLogs, Executes, KeepsImages
 from drivers.transport.base import Transport
 
 SOCKETS = (

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from drivers.carrier import Carrier, Parcel
 from drivers.hypervisor.base import DiskAttachment
 from drivers.transport.base import Progress
 
@@ -74,7 +75,10 @@ class Storage(Protocol):
         """Take a copy away. Raise Conflict while a volume is backed by it."""
         ...
 
-    async def ensure_volume(self, spec: VolumeSpec) -> DiskAttachment: ...
+    async def ensure_volume(self, spec: VolumeSpec) -> DiskAttachment:
+        """Make a disk, or grow one that nothing uses; never smaller. One in use is grown by its hypervisor."""
+        ...
+
     async def ensure_seed(self, spec: SeedSpec) -> DiskAttachment: ...
     async def volumes(self) -> list[str]:
         """Return the instance ids that have a folder of volumes here."""
@@ -84,5 +88,37 @@ class Storage(Protocol):
         """Take away all volumes and the seed of an instance; absent is fine."""
         ...
 
+    async def delete_volume(self, instance_id: str, name: str) -> bool:
+        """Take one writable disk away; absent is fine."""
+        ...
 
-Argv = Sequence[str]
+    async def snapshot_volume(self, instance_id: str, name: str, snapshot: str) -> bool:
+        """Snapshot one disk of an instance that is off."""
+        ...
+
+    async def revert_volume(self, instance_id: str, name: str, snapshot: str) -> bool:
+        """Take one disk of an instance that is off back to a snapshot. Raise NotFound."""
+        ...
+
+    async def drop_volume_snapshot(self, instance_id: str, name: str, snapshot: str) -> bool: ...
+
+    # files beside the disks
+
+    def state_path(self, instance_id: str) -> str:
+        """Return where an instance's memory is saved (it is carried with the disks)."""
+        ...
+
+    async def ensure_scratch(self, instance_id: str) -> str:
+        """Return a folder for files on their way to the front-end, made unless it is there; QEMU may write to it."""
+        ...
+
+    async def scratch_file(self, path: str) -> Parcel:
+        """Return the size and checksum of a file in a scratch folder (name: its path). Raise NotFound."""
+        ...
+
+    def read_scratch(self, path: str) -> AsyncIterator[bytes]: ...
+    async def delete_scratch(self, instance_id: str) -> bool: ...
+
+    def carrier(self) -> Carrier:
+        """Return what moves an instance's disks, seed and saved memory."""
+        ...

@@ -74,6 +74,23 @@ class Transport(Protocol):
         """Return a small file's content. Raise NotFound."""
         ...
 
+    def read(self, argv: Sequence[str], *, sudo: bool = False, timeout_s: float = 600.0) -> AsyncIterator[bytes]:
+        """Yield what a command prints, as it comes, bounded in memory. Raise HostFault when it ends badly, Unreachable.
+
+        Left early, the command is ended.
+        """
+        ...
+
+    async def write(
+        self, content: AsyncIterator[bytes], argv: Sequence[str], *, sudo: bool = False, timeout_s: float = 600.0
+    ) -> Result:
+        """Give content to a command's stdin as it comes. An error of content ends the command. Raise as `run`."""
+        ...
+
+    def connect(self, port: int) -> AbstractAsyncContextManager[ByteStream]:
+        """Open a TCP connection to 127.0.0.1:port of the host. Raise HostFault (nobody listens), Unreachable."""
+        ...
+
     async def forward(self, remote_socket: str) -> Path:
         """Return a local unix socket that leads to remote_socket; the same one when asked again."""
         ...
@@ -95,10 +112,18 @@ class Transport(Protocol):
         ...
 
 
+class ByteStream(Protocol):
+    """Bytes both ways. b"" from read: the other side has closed it."""
+
+    async def read(self, n: int = 65536) -> bytes: ...
+    async def write(self, data: bytes) -> None: ...
+
+
 class Session(Protocol):
-    """A running remote command."""
+    """A running remote command. read and lines are not to be mixed."""
 
     def lines(self) -> AsyncIterator[str]: ...
+    async def read(self, n: int = 65536) -> bytes: ...
     async def write(self, data: bytes) -> None: ...
     async def wait(self) -> int: ...
     def is_alive(self) -> bool: ...

@@ -11,7 +11,8 @@ import pytest
 from core.errors import Conflict, NotFound, RackflowError
 from core.ids import new_id, on_host
 from core.states import PowerState
-from drivers.hypervisor.base import ConsoleLogs, Executes, Hypervisor, InstanceSpec
+from drivers.hypervisor.base import Hypervisor, InstanceSpec
+from drivers.hypervisor.powers import ConsoleLogs, Executes
 from tests.contract.tools import cancelled_after, settle
 
 DELAYS_S = (0.0, 0.005, 0.02, 0.1, 0.3)  # after which a call is killed

@@ -112,7 +112,7 @@ def test_one_verb_at_a_time_on_a_subject(writers: list[Store], cloud: Rig) -> No
     cloud.host("h1", cpus=64, memory_mib=65536)
     cloud.deploy(*(f"a-{n}" for n in range(8)))
     for n in range(8):
-        changes = [submit(cloud.admin, verb, {"instances": [f"a-{n}"]}) for verb in (Verb.STOP, Verb.START)]
+        changes = [submit(cloud.admin, verb, {"instances": [f"a-{n}"]}) for verb in (Verb.SHUTDOWN, Verb.START)]
         results = both(writers, *changes)
         (lost,) = errors(results)
         assert isinstance(lost, Conflict)

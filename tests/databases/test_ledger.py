@@ -149,7 +149,7 @@ def test_a_batch_of_steps_is_all_or_nothing(cloud: Rig) -> None:
 
 def test_one_unfinished_operation_per_subject(cloud: Rig) -> None:
     cloud.deploy("a")
-    (stop,) = cloud.submit(Verb.STOP, {"instances": ["a"]}).operations
+    (stop,) = cloud.submit(Verb.SHUTDOWN, {"instances": ["a"]}).operations
     with pytest.raises(Conflict, match=stop.id):
         cloud.submit(Verb.START, {"instances": ["a"]})
     t = tables.operation
@@ -159,7 +159,7 @@ def test_one_unfinished_operation_per_subject(cloud: Rig) -> None:
             sa.select(*[sa.literal(new_id()) if col.name == "id" else col for col in t.c]).where(t.c.id == stop.id),
         )))  # fmt: skip
     (running,) = cloud.claim()
-    cloud.end([running], InstanceState.STOPPED)
+    cloud.end([running], InstanceState.OFF)
     assert cloud.submit(Verb.START, {"instances": ["a"]}).operations[0].verb is Verb.START
 
 
@@ -173,7 +173,7 @@ def test_delete_cancels_what_runs_and_waits_for_its_compensation(cloud: Rig) -> 
     again = cloud.submit(Verb.DELETE, {"instances": ["a"]})
     assert [op.id for op in again.operations] == [delete.id]
     with pytest.raises(Conflict):
-        cloud.submit(Verb.STOP, {"instances": ["a"]})
+        cloud.submit(Verb.SHUTDOWN, {"instances": ["a"]})
     cloud.end([deploy], InstanceState.FAILED, OperationState.COMPENSATED)
     (due,) = cloud.claim()
     assert due.id == delete.id

@@ -40,7 +40,7 @@ MODULES: tuple[ModuleType, ...] = (flows.change, flows.deploy, flows.enroll, flo
 FLOWS = {
     Verb.DEPLOY: flows.deploy.deploy,
     Verb.START: flows.change.start,
-    Verb.STOP: flows.change.stop,
+    Verb.SHUTDOWN: flows.change.shutdown,
     Verb.DELETE: flows.change.delete,
     Verb.ENROLL: flows.enroll.enroll,
     Verb.RETIRE: flows.enroll.enroll,

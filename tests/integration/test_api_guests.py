@@ -49,7 +49,7 @@ async def test_exec_and_logs(line: Line, client: httpx.AsyncClient) -> None:
         logs = (await ok(await client.get(f"/instances/{name}/logs")))["text"]
         assert "booted" in logs
         assert (await ok(await client.get(f"/instances/{name}/logs?tail=1")))["text"].count("\n") == 1
-    await line.run(Verb.STOP, {"instances": ["web"]})
+    await line.run(Verb.SHUTDOWN, {"instances": ["web"]})
     refused = await client.post("/instances/web/exec", json={"argv": ["id"]})
     assert (refused.status_code, refused.json()["evidence"]["state"]) == (409, "stopped")
 

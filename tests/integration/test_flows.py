@@ -56,7 +56,7 @@ async def test_vms_get_disks_and_a_seed(line: Line) -> None:
 
 async def test_stop_start_delete_leave_nothing(line: Line) -> None:
     await line.run(Verb.DEPLOY, {"instances": [box("a"), box("b")]})
-    for verb, state in ((Verb.STOP, InstanceState.STOPPED), (Verb.START, InstanceState.RUNNING)):
+    for verb, state in ((Verb.SHUTDOWN, InstanceState.OFF), (Verb.START, InstanceState.RUNNING)):
         ended = await line.run(verb, {"instances": ["a", "b"]})
         assert {op.state for op in ended} == {DONE}
         assert line.instance("a")["state"] == state
@@ -233,7 +233,7 @@ async def test_a_stop_on_a_silent_host_waits_and_can_be_cancelled(line: Line) ->
     await line.run(Verb.DEPLOY, {"instances": [box("quiet")]})
     host = line.instance("quiet")["host"]
     world.fail(host, "hypervisor.stop", Unreachable("no answer", f"host/{host}"), FOREVER)
-    (op_id,) = line.submit(Verb.STOP, {"instances": ["quiet"], "grace_s": 0})
+    (op_id,) = line.submit(Verb.SHUTDOWN, {"instances": ["quiet"], "grace_s": 0})
     await line.work()
     (op,) = line.operations([op_id])
     assert op.state is OperationState.PENDING

@@ -145,7 +145,7 @@ def test_every_flow_is_deployed_by_dotted_entrypoint_with_a_form(front_end: Fron
     found = {row["name"]: row for row in answer.json()}
     assert set(found) == {"deploy", "start", "stop", "delete", "enroll", "stage", "reconcile"}
     assert {row["entrypoint"] for row in found.values()} == {
-        "flows.deploy.deploy", "flows.change.start", "flows.change.stop", "flows.change.delete", "flows.enroll.enroll",
+        "flows.deploy.deploy", "flows.change.start", "flows.change.shutdown", "flows.change.delete", "flows.enroll.enroll",
         "flows.stage.stage", "flows.reconcile.reconcile",
     }  # fmt: skip
     assert [name for name, row in found.items() if row["schedules"]] == ["reconcile"]

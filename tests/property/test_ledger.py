@@ -44,7 +44,7 @@ class Ledger(RuleBasedStateMachine):
     def renew(self, worker: str, claim_s: float = 3600) -> None:
         self.rig.run(lambda c: operations.renew_claim(c, worker, "test", claim_s))
 
-    @rule(name=st.sampled_from(NAMES), verb=st.sampled_from([Verb.DEPLOY, Verb.START, Verb.STOP, Verb.DELETE]))
+    @rule(name=st.sampled_from(NAMES), verb=st.sampled_from([Verb.DEPLOY, Verb.START, Verb.SHUTDOWN, Verb.DELETE]))
     def ask(self, name: str, verb: Verb) -> None:
         spec = {"name": name, "image": "tiny", "memory": 64, "cpu": 0.5}
         with suppress(Conflict, NotFound):

@@ -11,7 +11,7 @@ from core.errors import Conflict, Unsupported
 from core.states import InstanceState, Verb
 
 LASTING = {
-    InstanceState.PENDING, InstanceState.RUNNING, InstanceState.STOPPED, InstanceState.HELD, InstanceState.FAILED,
+    InstanceState.PENDING, InstanceState.RUNNING, InstanceState.OFF, InstanceState.HELD, InstanceState.FAILED,
     InstanceState.DELETED,
 }  # fmt: skip
 

@@ -121,7 +121,7 @@ async def test_users_see_and_touch_their_own_only(api: Rig) -> None:
     assert await api.ok("GET", "/instances", token=bob) == []
     assert await api.ok("GET", "/operations", token=bob) == []
     for request in (
-        ("GET", "/instances/web"), ("DELETE", "/instances/web"), ("POST", "/instances/web/stop"),
+        ("GET", "/instances/web"), ("DELETE", "/instances/web"), ("POST", "/instances/web/shutdown"),
         ("GET", "/instances/web/logs"),
         ("POST", "/instances/web/exec", {"argv": ["id"]}), ("GET", f"/requests/{made['request']}"),
         ("GET", f"/operations/{made['operations'][0]['id']}"),

@@ -218,7 +218,7 @@ def test_verbs_on_many_instances(front_end: FrontEnd, cli: Cli, verb: str) -> No
     field, wanted = ("verb", ["delete"] * 2) if verb == "delete" else ("name", ["a", "b"])
     assert [row[field] for row in shown] == wanted
     if verb == "stop":
-        assert front_end.last("POST", "instances/a/stop").body == {"grace_s": 30.0}
+        assert front_end.last("POST", "instances/a/shutdown").body == {"grace_s": 30.0}
 
 
 def test_one_refused_does_not_stop_the_others(front_end: FrontEnd, cli: Cli) -> None:

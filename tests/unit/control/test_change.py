@@ -18,13 +18,13 @@ def change(cloud: Rig, verb: Verb, *names: str, **more: Any) -> Any:
 
 def test_one_may_name_or_give_the_id_and_each_is_meant_once(cloud: Rig) -> None:
     one, _ = cloud.deploy("a", "b")
-    accepted = change(cloud, Verb.STOP, "a", one, "b")
+    accepted = change(cloud, Verb.SHUTDOWN, "a", one, "b")
     assert [op.subject_name for op in accepted.operations] == ["a", "b"]
 
 
 def test_parameters_reach_the_operation(cloud: Rig) -> None:
     cloud.deploy("a")
-    (op,) = change(cloud, Verb.STOP, "a", grace_s=5).operations
+    (op,) = change(cloud, Verb.SHUTDOWN, "a", grace_s=5).operations
     assert op.parameters == {"grace_s": 5.0}
 
 
@@ -32,23 +32,23 @@ def test_parameters_reach_the_operation(cloud: Rig) -> None:
 def test_a_grace_that_is_no_time_is_refused(cloud: Rig, grace: Any) -> None:
     cloud.deploy("a")
     with pytest.raises(Invalid, match="grace_s"):
-        change(cloud, Verb.STOP, "a", grace_s=grace)
+        change(cloud, Verb.SHUTDOWN, "a", grace_s=grace)
 
 
 def test_all_unknown_names_are_told(cloud: Rig) -> None:
     cloud.deploy("a")
     with pytest.raises(NotFound) as refused:
-        change(cloud, Verb.STOP, "x", "a", "y")
+        change(cloud, Verb.SHUTDOWN, "x", "a", "y")
     assert refused.value.evidence == {"missing": ["x", "y"]}
     with pytest.raises(Invalid):
-        change(cloud, Verb.STOP)
+        change(cloud, Verb.SHUTDOWN)
 
 
 @pytest.mark.parametrize(
     ("state", "verb", "allowed"),
     [
-        (InstanceState.STOPPED, Verb.START, True), (InstanceState.FAILED, Verb.START, False),
-        (InstanceState.HELD, Verb.STOP, True), (InstanceState.PENDING, Verb.STOP, False),
+        (InstanceState.OFF, Verb.START, True), (InstanceState.FAILED, Verb.START, False),
+        (InstanceState.HELD, Verb.SHUTDOWN, True), (InstanceState.PENDING, Verb.SHUTDOWN, False),
         (InstanceState.FAILED, Verb.DELETE, True), (InstanceState.HELD, Verb.DELETE, True),
     ],
 )  # fmt: skip
@@ -68,7 +68,7 @@ def test_users_see_and_change_only_what_is_theirs(cloud: Rig) -> None:
     cloud.deploy("mine", by=eve)
     with pytest.raises(NotFound):
         cloud.submit(Verb.DELETE, {"instances": ["a"]}, by=eve)
-    assert cloud.submit(Verb.STOP, {"instances": ["mine"]}, by=eve).operations
+    assert cloud.submit(Verb.SHUTDOWN, {"instances": ["mine"]}, by=eve).operations
     assert [i["name"] for i in cloud.run(lambda c: instances.list_(c, eve))] == ["mine"]
     assert {op["name"] for op in cloud.run(lambda c: operations.list_(c, eve))} == {"mine"}
     with pytest.raises(NotFound):

@@ -28,9 +28,9 @@ def expected(state: S, *, busy: bool = False) -> Expected:
         (S.RUNNING, P.PAUSED, ("paused", "report", None)),
         (S.RUNNING, P.UNKNOWN, None),
         (S.RUNNING, None, ("missing", "report", None)),
-        (S.STOPPED, P.STOPPED, None),
-        (S.STOPPED, P.RUNNING, ("running", "report", None)),
-        (S.STOPPED, None, ("missing", "report", None)),
+        (S.OFF, P.STOPPED, None),
+        (S.OFF, P.RUNNING, ("running", "report", None)),
+        (S.OFF, None, ("missing", "report", None)),
         (S.HELD, P.STOPPED, None),
         (S.HELD, None, ("missing", "report", None)),
         (S.FAILED, None, None),
@@ -74,8 +74,8 @@ def looks(cloud: Rig) -> Looks:
 def test_an_old_look_does_not_overrule_a_newer_change(cloud: Rig, looks: Looks) -> None:
     """The host was looked at while web was stopped; it was started before the look was written down."""
     before = looks.before()
-    cloud.submit(Verb.STOP, {"instances": ["web"]})
-    cloud.end(cloud.claim(), S.STOPPED)
+    cloud.submit(Verb.SHUTDOWN, {"instances": ["web"]})
+    cloud.end(cloud.claim(), S.OFF)
     cloud.submit(Verb.START, {"instances": ["web"]})
     cloud.end(cloud.claim(), S.RUNNING)
     assert looks.after(before, [(on_host(before[0].instance_id), P.STOPPED)]) == []
@@ -84,7 +84,7 @@ def test_an_old_look_does_not_overrule_a_newer_change(cloud: Rig, looks: Looks) 
 
 def test_what_is_being_changed_is_left_alone(cloud: Rig, looks: Looks) -> None:
     before = looks.before()
-    cloud.submit(Verb.STOP, {"instances": ["web"]})
+    cloud.submit(Verb.SHUTDOWN, {"instances": ["web"]})
     assert looks.before()[0].busy
     assert looks.after(before, [(on_host(before[0].instance_id), P.STOPPED)]) == []
 
