@@ -39,6 +39,7 @@ class Capabilities:
     backup_incremental: bool = False  # … also only what changed since a checkpoint
     adopt: bool = False  # Adopts
     carry: bool = False  # Carries: the hypervisor itself holds the disks (LXD's pools), so it moves them
+    save_image: bool = False  # SavesImages
 
 
 @dataclass(frozen=True)

@@ -218,3 +218,22 @@ class Carries(Protocol):
     """A hypervisor that holds the disks itself."""
 
     def carrier(self) -> Carrier: ...
+
+    async def delete_disk(self, name: str, disk: str) -> bool:
+        """Delete a further disk that `reconfigure` or `define` has taken away; until then it keeps its content.
+
+        Absent is fine. Raise Conflict while the instance has it.
+        """
+        ...
+
+
+@runtime_checkable
+class SavesImages(Protocol):
+    """A hypervisor that makes images of its instances itself (LXD); elsewhere an image is a backed up disk."""
+
+    async def save_image(self, name: str, path: str) -> bool:
+        """Write an image of an instance, whether it runs or not, to a file on the host; one that is there is kept.
+
+        It appears whole or not at all. Raise NotFound.
+        """
+        ...
