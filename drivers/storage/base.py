@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -93,14 +93,34 @@ class Storage(Protocol):
         ...
 
     async def snapshot_volume(self, instance_id: str, name: str, snapshot: str) -> bool:
-        """Snapshot one disk of an instance that is off."""
+        """Snapshot one disk of an instance that is off. Raise NotFound, Busy (in use), Unsupported (raw)."""
         ...
 
     async def revert_volume(self, instance_id: str, name: str, snapshot: str) -> bool:
-        """Take one disk of an instance that is off back to a snapshot. Raise NotFound."""
+        """Take one disk of an instance that is off back to a snapshot. Raise NotFound, Busy (in use)."""
         ...
 
     async def drop_volume_snapshot(self, instance_id: str, name: str, snapshot: str) -> bool: ...
+
+    # a disk from copies of it
+
+    async def restore_volume(
+        self, instance_id: str, name: str, chain: Sequence[Parcel], content: Callable[[Parcel], AsyncIterator[bytes]]
+    ) -> bool:
+        """Make a disk of an instance that is off anew from qcow2 copies: the first is whole, the others go on from it.
+
+        Whole or not at all; the disk that was there is kept until `drop_before`. Done already: False, unread.
+        Raise Invalid (checksum; the first is not whole), Busy (in use), HostFault (full, before copying).
+        """
+        ...
+
+    async def undo_restore(self, instance_id: str, name: str) -> bool:
+        """Put back the disk that `restore_volume` kept; nothing is kept: False."""
+        ...
+
+    async def drop_before(self, instance_id: str, name: str) -> bool:
+        """Take away the disk that `restore_volume` kept; nothing is kept: False."""
+        ...
 
     # files beside the disks
 

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import asyncssh
 
-from core.errors import Busy, CredentialRejected, RackflowError, Unreachable
-from drivers.transport.base import Endpoint
+from core.errors import Busy, CredentialRejected, HostFault, RackflowError, Unreachable
+from drivers.transport.base import Endpoint, Result
 
 
 def subject_of(endpoint: Endpoint) -> str:
     """Return "host/NAME"."""
     return f"host/{endpoint.name}"
+
+
+def failed(endpoint: Endpoint, result: Result) -> HostFault:
+    """Return the error for a command that ended badly."""
+    seen = (result.stderr.strip() or result.stdout.strip())[-2000:]
+    last = seen.splitlines()[-1] if seen else f"exit code {result.exit_code}"
+    return HostFault(
+        f"{result.argv[0]} failed on {endpoint.name}: {last}", subject_of(endpoint),
+        {"argv": list(result.argv), "exit_code": result.exit_code, "stderr": seen}, "see the evidence",
+    )
 
 
 def _where(endpoint: Endpoint) -> str:

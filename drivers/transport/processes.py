@@ -19,6 +19,8 @@ from drivers.transport.base import Endpoint
 from drivers.transport.errors import subject_of, translate
 
 GRACE_S = 3.0  # for a process that was asked to end
+_CHUNK_BYTES = 2**16
+_KEPT_BYTES = 2**16  # of stderr
 _OPEN_PAUSES_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _SAY_PID = 'echo "rackflow-pid $$" >&2; LC_ALL=C exec "$@"'
 # The whole group, if it leads one: `timeout` dies without its child when the signal comes just as it forks.
@@ -33,6 +35,33 @@ def without_pid(stderr: bytes | None) -> bytes:
     return _PID.sub(b"", stderr or b"", count=1)
 
 
+class Stderr:
+    """Reads a process's stderr meanwhile and keeps its end: unread, it would fill the window that stdout needs."""
+
+    def __init__(self, process: Process) -> None:
+        self.pid = b""
+        self._kept = bytearray()
+        self._reading = asyncio.ensure_future(self._read(process))
+
+    async def _read(self, process: Process) -> None:
+        with contextlib.suppress(asyncssh.Error, OSError):  # of the connection: who reads stdout is told
+            while data := await process.stderr.read(_CHUNK_BYTES):
+                self._kept += data
+                if not self.pid and (said := _PID.search(self._kept)):
+                    self.pid = said[1]
+                    del self._kept[said.start() : said.end()]
+                del self._kept[:-_KEPT_BYTES]
+
+    async def text(self) -> str:
+        """Return the end of what the process wrote, once it has closed stderr."""
+        await asyncio.shield(self._reading)
+        return self._kept.decode(errors="replace")
+
+    def stop(self) -> None:
+        """Read no more."""
+        self._reading.cancel()
+
+
 class Processes:
     """Opens, watches and ends processes."""
 
@@ -43,6 +72,7 @@ class Processes:
         self._connection = connection
         self._channels = asyncio.Semaphore(settings.channels_per_connection)
         self._killing = asyncio.Lock()
+        self._stderr: dict[Process, Stderr] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
     def is_alive(self) -> bool:
@@ -63,15 +93,18 @@ class Processes:
 
     @contextlib.asynccontextmanager
     async def process(
-        self, argv: Sequence[str], sudo: bool, timeout_s: float | None
+        self, argv: Sequence[str], sudo: bool, timeout_s: float | None, *, eof: bool = True
     ) -> AsyncIterator[Process]:
-        """Open a process in a free channel; end it if it still runs when the context is left."""
+        """Open a process in a free channel; end it if it still runs when the context is left.
+
+        eof: its stdin may be closed first. Not where it would take that for the end of a content that was cut short.
+        """
         await self._channels.acquire()
         opening = asyncio.ensure_future(self._open(self._line(argv, sudo, timeout_s)))
         try:
             process = await asyncio.shield(opening)
         except asyncio.CancelledError:  # it opens all the same, and would keep its session for ever
-            self._background(self._abandon(opening, sudo))
+            self._background(self._abandon(opening, sudo, eof))
             raise
         except BaseException:
             self._channels.release()
@@ -79,7 +112,12 @@ class Processes:
         try:
             yield process
         finally:
-            await asyncio.shield(self._background(self._end(process, sudo)))
+            await asyncio.shield(self._background(self._end(process, sudo, eof)))
+
+    def stderr(self, process: Process) -> Stderr:
+        """Begin to read a process's stderr, until the process is ended."""
+        self._stderr[process] = found = Stderr(process)
+        return found
 
     def _background(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
@@ -87,13 +125,13 @@ class Processes:
         task.add_done_callback(self._ending.discard)
         return task
 
-    async def _abandon(self, opening: asyncio.Future[Process], sudo: bool) -> None:
+    async def _abandon(self, opening: asyncio.Future[Process], sudo: bool, eof: bool) -> None:
         try:
             process = await opening
         except BaseException:
             self._channels.release()
             raise
-        await self._end(process, sudo)
+        await self._end(process, sudo, eof)
 
     async def _open(self, line: str) -> Process:
         # sshd counts a session for a moment after its channel has closed, so that ours may be one too many.
@@ -114,31 +152,50 @@ class Processes:
                 raise
             raise translate(error, self._endpoint, closed=not self.is_alive()) from error
 
-    async def _end(self, process: Process, sudo: bool) -> None:
+    async def _end(self, process: Process, sudo: bool, eof: bool) -> None:
         """End a process that still runs; then its channel is free."""
         try:
             if process.exit_status is None and self.is_alive():
                 with contextlib.suppress(asyncssh.Error, OSError):
-                    process.stdin.write_eof()
+                    if eof:
+                        process.stdin.write_eof()
                     await asyncio.wait_for(self._kill(process, sudo), GRACE_S)
         finally:
+            if (stderr := self._stderr.pop(process, None)) is not None:
+                stderr.stop()
             process.close()
             self._channels.release()
 
     async def _kill(self, process: Process, sudo: bool) -> None:
-        while not (said := _PID.search(process.collect_output()[1] or b"")):
+        while not (pid := self._pid(process)):
             if process.exit_status is not None:
                 return
             await asyncio.sleep(0.02)  # it has hardly begun
         async with self._killing:  # in a session that the ordinary channels leave free
-            await self._connection.run(shlex.join([*self._sudo(sudo), "sh", "-c", _KILL, "sh", said[1].decode()]))
-        await process.wait_closed()
+            await self._connection.run(shlex.join([*self._sudo(sudo), "sh", "-c", _KILL, "sh", pid.decode()]))
+        rest = asyncio.ensure_future(_discard(process))  # what is unread would hold back that it has ended
+        try:
+            await process.wait_closed()
+        finally:
+            rest.cancel()
+
+    def _pid(self, process: Process) -> bytes:
+        if process in self._stderr:
+            return self._stderr[process].pid
+        said = _PID.search(process.collect_output()[1] or b"")
+        return said[1] if said else b""
 
     @contextlib.asynccontextmanager
-    async def deadline(self, argv: Sequence[str], timeout_s: float) -> AsyncIterator[None]:
-        """Bound what is done with a process. Raise Unreachable at the deadline or when the connection is lost."""
+    async def deadline(self, argv: Sequence[str], timeout_s: float, left_s: float | None = None) -> AsyncIterator[None]:
+        """Bound what is done with a process. left_s: what is left of timeout_s.
+
+        Raise Unreachable at the deadline or when the connection is lost.
+        """
+        left_s = timeout_s if left_s is None else left_s
         try:
-            async with asyncio.timeout(timeout_s):
+            if left_s <= 0:
+                raise TimeoutError
+            async with asyncio.timeout(left_s):
                 yield
         except TimeoutError as error:
             raise Unreachable(
@@ -158,3 +215,9 @@ class Processes:
                 subject_of(self._endpoint), {"argv": list(argv)}, "check the host and its network",
             )
         return int(process.returncode) if status == -1 and process.returncode is not None else int(status)
+
+
+async def _discard(process: Process) -> None:
+    with contextlib.suppress(asyncssh.Error, OSError):
+        while await process.stdout.read(_CHUNK_BYTES):
+            pass

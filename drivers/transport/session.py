@@ -19,6 +19,7 @@ class SshSession:
         self._endpoint = endpoint
         self._process = process
         self._argv = argv
+        processes.stderr(process)
 
     async def lines(self) -> AsyncIterator[str]:
         """Yield lines of stdout, without their ends, until the command closes it. Raise Unreachable."""
@@ -27,6 +28,16 @@ class SshSession:
                 yield line.decode(errors="replace").rstrip("\r\n")
         except (asyncssh.Error, OSError) as error:
             raise translate(error, self._endpoint, closed=True) from error
+
+    async def read(self, n: int = 65536) -> bytes:
+        """Return what it has printed to stdout, at most n bytes; b"" once it has closed it. Raise Unreachable."""
+        try:
+            data = await self._process.stdout.read(n)
+        except (asyncssh.Error, OSError) as error:
+            raise translate(error, self._endpoint, closed=True) from error
+        if not data and not self._processes.is_alive():
+            raise translate(ConnectionError("the connection was lost"), self._endpoint)
+        return data
 
     async def write(self, data: bytes) -> None:
         """Write to its stdin. Raise Unreachable."""

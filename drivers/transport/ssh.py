@@ -10,19 +10,20 @@ import asyncio
 import contextlib
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import asyncssh
 
-from core.errors import CredentialRejected, HostFault, NotFound
+from core.errors import CredentialRejected, NotFound
 from core.settings import DriverSettings
 from drivers.transport.base import Endpoint, Progress, Result
-from drivers.transport.errors import subject_of, translate
+from drivers.transport.errors import failed, subject_of, translate
 from drivers.transport.forward import Forward, socket_dir
 from drivers.transport.hostkey import HostKey, host_key, scan_host_key
 from drivers.transport.processes import GRACE_S, Process, Processes, without_pid
 from drivers.transport.session import SshSession
+from drivers.transport.streams import SshStream, close_late, nobody_listens, read_from, write_to
 
 __all__ = ["HostKey", "SshTransport", "connect", "scan_host_key"]
 
@@ -109,7 +110,7 @@ class SshTransport:
         code, out, err = await self._execute(argv, stdin or b"", timeout_s, sudo)
         result = Result(tuple(argv), code, out.decode(errors="replace"), err.decode(errors="replace"))
         if check and code != 0:
-            raise self._failed(result)
+            raise failed(self._endpoint, result)
         return result
 
     async def _execute(
@@ -121,14 +122,6 @@ class SshTransport:
                     process.stdin.write_eof()
                 out, err = await process.communicate(stdin)
             return self._processes.status(process, argv), out or b"", without_pid(err)
-
-    def _failed(self, result: Result) -> HostFault:
-        seen = (result.stderr.strip() or result.stdout.strip())[-2000:]
-        last = seen.splitlines()[-1] if seen else f"exit code {result.exit_code}"
-        return HostFault(
-            f"{result.argv[0]} failed on {self._endpoint.name}: {last}", subject_of(self._endpoint),
-            {"argv": list(result.argv), "exit_code": result.exit_code, "stderr": seen}, "see the evidence",
-        )
 
     # -- files
 
@@ -155,7 +148,7 @@ class SshTransport:
             err = without_pid(await process.stderr.read()).decode(errors="replace")
             result = Result(("put", target), self._processes.status(process, ["put", target]), "", err)
         if result.exit_code != 0:
-            raise self._failed(result)
+            raise failed(self._endpoint, result)
 
     async def _resume_at(self, part: str, size: int, sudo: bool) -> int:
         found = await self.run(["stat", "-c", "%s", part], sudo=sudo, check=False)
@@ -198,7 +191,40 @@ class SshTransport:
         text = err.decode(errors="replace")
         if "No such file" in text:
             raise NotFound(f"{source} is not on {self._endpoint.name}", subject_of(self._endpoint))
-        raise self._failed(Result(tuple(argv), code, "", text))
+        raise failed(self._endpoint, Result(tuple(argv), code, "", text))
+
+    # -- streams
+
+    def read(self, argv: Sequence[str], *, sudo: bool = False, timeout_s: float = 600.0) -> AsyncGenerator[bytes, None]:
+        """Yield what a command prints. Raise HostFault when it ends badly, Unreachable. Left early, it is ended."""
+        return read_from(self._processes, self._endpoint, argv, sudo, timeout_s)
+
+    async def write(
+        self, content: AsyncIterator[bytes], argv: Sequence[str], *, sudo: bool = False, timeout_s: float = 600.0
+    ) -> Result:
+        """Give content to a command's stdin. Raise HostFault, Unreachable, or content's error once it is ended.
+
+        A cut connection looks like the end of content there: the command has to check what it got.
+        """
+        return await write_to(self._processes, self._endpoint, content, argv, sudo, timeout_s)
+
+    @contextlib.asynccontextmanager
+    async def connect(self, port: int) -> AsyncIterator[SshStream]:
+        """Open a TCP connection to 127.0.0.1:port of the host. Raise HostFault (nobody listens), Unreachable."""
+        opening = asyncio.ensure_future(self._connection.open_connection("127.0.0.1", port))
+        try:
+            async with self._processes.deadline([f"port {port}"], self._settings.connect_timeout_s):
+                reader, writer = await asyncio.shield(opening)
+        except BaseException as error:
+            opening.add_done_callback(close_late)  # cancelled, it opens all the same
+            cause = error.__cause__
+            if isinstance(cause, asyncssh.ChannelOpenError) and self.is_alive():
+                raise nobody_listens(self._endpoint, port, cause) from cause
+            raise
+        try:
+            yield SshStream(self._endpoint, reader, writer, self.is_alive)
+        finally:
+            writer.close()
 
     # -- sockets and sessions
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +17,34 @@ from tests.contract.tools import cancelled_after
 
 @dataclass
 class TransportRig:
-    """folder: an existing, writable folder on the host for this test alone."""
+    """folder: an existing, writable folder on the host for this test alone.
+
+    port: where somebody listens who greets with a line and answers one; sshd does.
+    """
 
     transport: Transport
     folder: str
+    port: int = 22
+    greeting: bytes = b"SSH-2.0-"
+
+
+class Broken(Exception):
+    """What goes wrong with the content of a stream."""
+
+
+async def chunks(data: bytes, error: Exception | None = None) -> AsyncIterator[bytes]:
+    """Yield data in pieces, and then an error if there is to be one."""
+    for start in range(0, len(data), 2**17):
+        yield data[start : start + 2**17]
+    if error is not None:
+        raise error
+
+
+async def endless() -> AsyncIterator[bytes]:
+    """Yield a little now and then."""
+    while True:
+        yield b"x"
+        await asyncio.sleep(0.05)
 
 
 class TransportContract:
@@ -99,6 +124,104 @@ class TransportContract:
         async with rig.transport.session(argv) as third:
             await third.write(b"mine\n")
             assert (await asyncio.wait_for(anext(third.lines()), 5)).rstrip("\n") == "mine"
+
+    async def test_a_session_is_read_as_bytes(self, rig: TransportRig) -> None:
+        async with rig.transport.session(["cat"]) as session:
+            await session.write(b"one\n")
+            assert await asyncio.wait_for(session.read(), 5) == b"one\n"
+
+    async def filled(self, rig: TransportRig) -> tuple[str, bytes]:
+        """Return a file on the host that is larger than what is on its way at a time."""
+        target, data = f"{rig.folder}/large", bytes(range(256)) * 2**15
+        await rig.transport.put(data, target)
+        return target, data
+
+    async def test_what_a_command_prints_is_streamed(self, rig: TransportRig) -> None:
+        target, data = await self.filled(rig)
+        found = [chunk async for chunk in rig.transport.read(["cat", target])]
+        assert b"".join(found) == data
+        assert max(map(len, found)) <= 2**20
+
+    async def test_a_stream_whose_command_fails(self, rig: TransportRig) -> None:
+        target, data = await self.filled(rig)
+        got = bytearray()
+        with pytest.raises(HostFault) as caught:
+            async for chunk in rig.transport.read(["cat", target, f"{rig.folder}/none"]):
+                got += chunk
+        assert got == data
+        assert "none" in str(caught.value)
+        assert rig.transport.endpoint.name in caught.value.subject
+
+    async def test_a_stream_has_a_deadline(self, rig: TransportRig) -> None:
+        begin = time.monotonic()
+        with pytest.raises(Unreachable):
+            async for _ in rig.transport.read(["sleep", "30"], timeout_s=0.3):
+                pytest.fail("sleep prints nothing")
+        assert time.monotonic() - begin < 5
+
+    async def test_streams_left_early_leave_the_connection_usable(self, rig: TransportRig) -> None:
+        target, data = await self.filled(rig)
+        for _ in range(12):
+            stream = rig.transport.read(["cat", target])
+            first = await anext(stream)
+            assert data.startswith(first)
+            await stream.aclose()  # type: ignore[attr-defined]
+        for delay_s in (0.0, 0.01, 0.1):
+            assert await cancelled_after(self._all(rig.transport.read(["sleep", "30"])), delay_s)
+        assert (await rig.transport.run(["echo", "x"])).stdout == "x\n"
+
+    @staticmethod
+    async def _all(content: AsyncIterator[bytes]) -> bytes:
+        return b"".join([chunk async for chunk in content])
+
+    async def test_content_is_streamed_into_a_command(self, rig: TransportRig) -> None:
+        data, target = bytes(range(256)) * 2**15, f"{rig.folder}/written"
+        found = await rig.transport.write(chunks(data), ["tee", target])
+        assert (found.exit_code, found.stderr) == (0, "")
+        assert await rig.transport.get(target) == data
+
+    async def test_a_command_that_takes_no_content(self, rig: TransportRig) -> None:
+        with pytest.raises(HostFault):
+            await rig.transport.write(chunks(bytes(2**23)), ["false"])
+        assert (await rig.transport.write(chunks(bytes(2**23)), ["true"])).exit_code == 0
+
+    async def test_an_error_of_content_ends_the_command(self, rig: TransportRig) -> None:
+        with pytest.raises(Broken):
+            await asyncio.wait_for(rig.transport.write(chunks(b"some", Broken()), ["cat"]), 10)
+        assert await cancelled_after(rig.transport.write(endless(), ["sleep", "30"]), 0.2)
+        assert (await rig.transport.run(["echo", "x"])).stdout == "x\n"
+
+    async def test_a_port_is_reached(self, rig: TransportRig) -> None:
+        async with rig.transport.connect(rig.port) as stream:
+            got = b""
+            while not got.endswith(b"\n"):
+                got += await asyncio.wait_for(stream.read(), 5)
+            assert got.startswith(rig.greeting)
+            await stream.write(b"SSH-2.0-test\r\n")
+            assert len(await asyncio.wait_for(stream.read(), 5)) > 0
+
+    async def test_a_port_where_nobody_listens(self, rig: TransportRig) -> None:
+        with pytest.raises(HostFault) as caught:
+            async with rig.transport.connect(1):
+                pytest.fail("nobody listens there")
+        assert "port 1 " in f"{caught.value} "
+
+    async def test_streams_end_with_their_connection(self, rig: TransportRig) -> None:
+        target, _ = await self.filled(rig)
+        stream = rig.transport.read(["cat", target])
+        await anext(stream)
+        writing = asyncio.ensure_future(rig.transport.write(endless(), ["cat"]))
+        await asyncio.sleep(0.1)
+        await rig.transport.close()
+        with pytest.raises(Unreachable):
+            await asyncio.wait_for(self._all(stream), 5)
+        with pytest.raises(Unreachable):
+            await asyncio.wait_for(writing, 5)
+        with pytest.raises(Unreachable):
+            await self._all(rig.transport.read(["cat", target]))
+        with pytest.raises(Unreachable):
+            async with rig.transport.connect(22):
+                pytest.fail("there is no connection")
 
     async def test_a_closed_connection(self, rig: TransportRig) -> None:
         under_way = asyncio.ensure_future(rig.transport.run(["sleep", "30"]))
