@@ -53,7 +53,7 @@ class Instance(Answer):
     cpu: float
     memory_mib: int
     disk_mib: int
-    image: str
+    image: str | None = Field(description="null: it was adopted")
     owner: str
     labels: Labels
     reason: str | None = Field(description="why it is pending, held or failed")

@@ -31,6 +31,9 @@ class NicSpec(Spec):
 
     network: Name
     address: Annotated[str, AfterValidator(_address)] | None = None
+    index: Annotated[int, Field(ge=0, lt=64)] | None = Field(
+        default=None, description="number of the NIC (0 is eth0); by default its place in the list"
+    )
 
 
 class Requirements(Spec):
@@ -73,6 +76,17 @@ class InstanceSpec(Spec):
         if len(set(names)) != len(names) or "root" in names or "seed" in names:
             raise ValueError("disks need unique names other than root and seed")
         return self
+
+    @model_validator(mode="after")
+    def _nic_numbers(self) -> InstanceSpec:
+        numbers = self.nic_numbers()
+        if len(set(numbers)) != len(numbers):
+            raise ValueError("two NICs have the same index")
+        return self
+
+    def nic_numbers(self) -> list[int]:
+        """Return the number of each NIC: 0 is eth0."""
+        return [place if nic.index is None else nic.index for place, nic in enumerate(self.nics)]
 
     @model_validator(mode="after")
     def _last_name(self) -> InstanceSpec:

@@ -9,6 +9,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from blueprints.change import PARAMETERS
 from control import sql, tables
 from core.clock import now
 from core.errors import Denied, NotFound
@@ -18,7 +19,8 @@ from core.states import Verb
 ADMIN = "admin"
 OPERATOR = "operator"  # every verb, on everything; but no change of networks, datastores, clusters, accounts
 USER = "user"
-_OWN = frozenset({Verb.DEPLOY, Verb.START, Verb.SHUTDOWN, Verb.DELETE})
+_PLACES = {Verb.MIGRATE, Verb.FAILOVER}  # where something runs is the operator's matter
+_OWN = frozenset({Verb.DEPLOY, *PARAMETERS} - _PLACES)
 # role -> verbs on what is one's own, verbs on what belongs to others or to the cloud
 RIGHTS: dict[str, tuple[frozenset[Verb], frozenset[Verb]]] = {
     ADMIN: (frozenset(Verb), frozenset(Verb)),

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from control import hosts, images, instances, tables
+from control import backups, hosts, images, instances, tables
 from control.ledger import Operation
 from core.states import HostState, InstanceState, OperationState, Verb
 
@@ -39,18 +39,28 @@ def _not_retired(c: sa.Connection, op: Operation, error: Mapping[str, Any] | Non
     )  # fmt: skip
 
 
+def _not_saved(c: sa.Connection, op: Operation, error: Mapping[str, Any] | None) -> None:
+    images.set_failed(c, str(op.parameters["image_id"]), error)
+
+
+def _not_backed_up(c: sa.Connection, op: Operation, error: Mapping[str, Any] | None) -> None:
+    backups.fail(c, str(op.parameters["backup_id"]), error)
+
+
 _WITHOUT_SUCCESS: dict[Verb, Ending] = {
     Verb.ENROLL: _not_enrolled,
     Verb.IMPORT: _not_imported,
     Verb.REMOVE: _not_removed,
     Verb.RETIRE: _not_retired,
+    Verb.SAVE_IMAGE: _not_saved,
+    Verb.BACKUP: _not_backed_up,
 }
 
 
 def apply(c: sa.Connection, op: Operation, state: OperationState, error: Mapping[str, Any] | None) -> None:
     """Bring the subject of an operation that ended into a state that may last."""
     ending = _WITHOUT_SUCCESS.get(op.verb)
-    if ending is not None and state is not OperationState.DONE:
+    if ending is not None and state not in (OperationState.DONE, OperationState.HELD):
         ending(c, op, error)
 
 

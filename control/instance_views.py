@@ -68,7 +68,7 @@ def _select(principal: Principal) -> sa.Select[Any]:
     h, image = tables.host, tables.image
     statement = (
         sa.select(_T, h.c.name.label("host"), image.c.name.label("image"))
-        .select_from(_T.outerjoin(h, h.c.id == _T.c.host_id).join(image, image.c.id == _T.c.image_id))
+        .select_from(_T.outerjoin(h, h.c.id == _T.c.host_id).outerjoin(image, image.c.id == _T.c.image_id))
     )  # fmt: skip
     return statement if sees_all(principal) else statement.where(_T.c.owner == principal.name)
 

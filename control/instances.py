@@ -10,21 +10,21 @@ from typing import Any
 import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec
-from control import datastores, hosts, images, outbox, sql, tables
+from control import datastores, hosts, images, leases, outbox, sql, tables
 from control.datastores import DatastoreRecord
 from control.hosts import HostRecord
 from control.images import ImageRecord
 from control.instance_views import id_of, list_, show
 from control.ledger import Operation, guard
-from control.lifecycle import StepRule, rule
 from control.waiting import wake
 from core.clock import now
-from core.errors import NotFound
-from core.states import InstanceKind, InstanceState, Verb
+from core.errors import Unsupported
+from core.ids import on_host
+from core.states import InstanceKind, InstanceState
 
 __all__ = [
-    "Deployable", "LeaseRecord", "deployables", "id_of", "list_", "mark_deleted", "release", "set_state", "set_states",
-    "show", "step_rule",
+    "Deployable", "LeaseRecord", "deployables", "free", "id_of", "list_", "mark_deleted", "release", "set_state",
+    "set_states", "show",
 ]  # fmt: skip
 
 _T, _LEASE = tables.instance, tables.lease
@@ -50,7 +50,10 @@ class LeaseRecord:
 
 @dataclass(frozen=True)
 class Deployable:
-    """An instance with all that it is made of. host and datastore None: not placed; root_mib 0: as the image."""
+    """An instance with all that it is made of. host and datastore None: not placed; root_mib 0: as the image.
+
+    other, other_datastore: where it comes from or goes to while it moves. image None: it was adopted.
+    """
 
     id: str
     name: str
@@ -67,17 +70,26 @@ class Deployable:
     spec: InstanceSpec
     host: HostRecord | None
     datastore: DatastoreRecord | None
-    image: ImageRecord
+    other: HostRecord | None
+    other_datastore: DatastoreRecord | None
+    image: ImageRecord | None
     leases: list[LeaseRecord]
+    host_name: str
     created_at: datetime
 
+    @property
+    def on_host(self) -> str:
+        """Return its name on its host."""
+        return self.host_name or on_host(self.id)
 
-def step_rule(verb: Verb, name: str) -> StepRule:
-    """Return a verb's step by its name. Raise NotFound."""
-    for step in rule(verb).steps:
-        if step.name == name:
-            return step
-    raise NotFound(f"{verb} has no step {name}")
+    def require_image(self) -> ImageRecord:
+        """Return its image. Raise Unsupported for one that was adopted and has none."""
+        if self.image is None:
+            raise Unsupported(
+                f"{self.name} was adopted and has no image", f"instance/{self.name}", {},
+                "save its disk as an image first: rackflow instance save-image",
+            )  # fmt: skip
+        return self.image
 
 
 def set_state(
@@ -120,7 +132,7 @@ def _for_events(c: sa.Connection, ids: Sequence[str]) -> list[sa.RowMapping]:
             _T.c.id, _T.c.name, _T.c.state, _T.c.epoch, _T.c.kind, _T.c.owner, _T.c.cpu, _T.c.memory_mib,
             _T.c.disk_mib, _T.c.reason, h.c.name.label("host"), image.c.name.label("image"),
         )
-        .select_from(_T.outerjoin(h, h.c.id == _T.c.host_id).join(image, image.c.id == _T.c.image_id))
+        .select_from(_T.outerjoin(h, h.c.id == _T.c.host_id).outerjoin(image, image.c.id == _T.c.image_id))
         .where(_T.c.id.in_(part)),
     )  # fmt: skip
 
@@ -143,12 +155,21 @@ def release(c: sa.Connection, op: Operation, instance_id: str) -> None:
     _free(c, instance_id)
 
 
+def free(c: sa.Connection, op: Operation, instance_id: str) -> None:
+    """Take an instance off its host; it keeps its MACs, and the addresses that are good on every host. Raise Stale."""
+    guard(c, [op])
+    leases.let_go(c, instance_id)
+    _off_host(c, instance_id)
+
+
 def _free(c: sa.Connection, instance_id: str, **values: Any) -> None:
     c.execute(sa.delete(_LEASE).where(_LEASE.c.instance_id == instance_id))
-    c.execute(
-        sa.update(_T).where(_T.c.id == instance_id)
-        .values(host_id=None, datastore_id=None, updated_at=now(), **values)
-    )  # fmt: skip
+    _off_host(c, instance_id, **values)
+
+
+def _off_host(c: sa.Connection, instance_id: str, **values: Any) -> None:
+    nothing = {"host_id": None, "datastore_id": None, "other_host_id": None, "other_datastore_id": None}
+    c.execute(sa.update(_T).where(_T.c.id == instance_id).values(**nothing, updated_at=now(), **values))
     wake(c)
 
 
@@ -167,10 +188,10 @@ def mark_deleted(c: sa.Connection, op: Operation, instance_id: str) -> None:
 def deployables(c: sa.Connection, instance_ids: Sequence[str]) -> dict[str, Deployable]:
     """Return id -> instance with host, datastore, image and leases, deleted ones too; in a handful of queries."""
     rows = sql.fetch_in(c, set(instance_ids), lambda part: sa.select(_T).where(_T.c.id.in_(part)))
-    on = hosts.by_id(c, {row["host_id"] for row in rows if row["host_id"]})
-    stores = datastores.by_id(c, {row["datastore_id"] for row in rows if row["datastore_id"]})
-    contents = images.records(c, {row["image_id"] for row in rows})
-    leases = _leases(c, rows)
+    on = hosts.by_id(c, _named(rows, "host_id", "other_host_id"))
+    stores = datastores.by_id(c, _named(rows, "datastore_id", "other_datastore_id"))
+    contents = images.records(c, _named(rows, "image_id"))
+    held = _leases(c, rows)
     found: dict[str, Deployable] = {}
     for row in rows:
         spec = InstanceSpec.model_validate(row["spec"])
@@ -178,10 +199,16 @@ def deployables(c: sa.Connection, instance_ids: Sequence[str]) -> dict[str, Depl
             id=row["id"], name=row["name"], kind=InstanceKind(row["kind"]), state=InstanceState(row["state"]),
             owner=row["owner"], cpu=row["cpu"], memory_mib=row["memory_mib"], disk_mib=row["disk_mib"],
             root_mib=spec.disk_mib or 0, labels=row["labels"], epoch=row["epoch"], reason=row["reason"], spec=spec,
-            host=on.get(row["host_id"]), datastore=stores.get(row["datastore_id"]), image=contents[row["image_id"]],
-            leases=leases.get(row["id"], []), created_at=row["created_at"],
+            host=on.get(row["host_id"]), datastore=stores.get(row["datastore_id"]),
+            other=on.get(row["other_host_id"]), other_datastore=stores.get(row["other_datastore_id"]),
+            image=contents.get(row["image_id"]), leases=held.get(row["id"], []), host_name=row["host_name"],
+            created_at=row["created_at"],
         )  # fmt: skip
     return found
+
+
+def _named(rows: Sequence[Mapping[Any, Any]], *columns: str) -> set[str]:
+    return {row[column] for row in rows for column in columns if row[column]}
 
 
 def _leases(c: sa.Connection, instances: Sequence[Mapping[Any, Any]]) -> dict[str, list[LeaseRecord]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -28,13 +29,26 @@ NOTHING = Reserved(0, 0.0, 0, 0)
 
 
 def reserved(c: sa.Connection, host_ids: Collection[str]) -> dict[str, Reserved]:
-    """Return host id -> what is reserved there; hosts without instances are left out."""
+    """Return host id -> what is reserved there, also by instances on their way there or from there.
+
+    Hosts without instances are left out; one that comes or goes is not counted among a host's instances.
+    """
+    found = _sums(c, _T.c.host_id, host_ids)
+    for host_id, more in _sums(c, _T.c.other_host_id, host_ids).items():
+        one = found.get(host_id, NOTHING)
+        found[host_id] = Reserved(
+            one.instances, round(one.cpu + more.cpu, 6), one.memory_mib + more.memory_mib, one.disk_mib + more.disk_mib
+        )
+    return found
+
+
+def _sums(c: sa.Connection, column: sa.ColumnElement[Any], host_ids: Collection[str]) -> dict[str, Reserved]:
     rows = sql.fetch_in(
         c, host_ids,
         lambda part: sa.select(
-            _T.c.host_id, sa.func.count().label("n"), sa.func.sum(_T.c.cpu).label("cpu"),
+            column.label("host_id"), sa.func.count().label("n"), sa.func.sum(_T.c.cpu).label("cpu"),
             sa.func.sum(_T.c.memory_mib).label("memory"), sa.func.sum(_T.c.disk_mib).label("disk"),
-        ).where(_T.c.host_id.in_(part)).group_by(_T.c.host_id),
+        ).where(column.in_(part)).group_by(column),
     )  # fmt: skip
     return {
         row["host_id"]: Reserved(row["n"], round(float(row["cpu"]), 6), int(row["memory"]), int(row["disk"]))
@@ -53,7 +67,7 @@ def abandon(c: sa.Connection, host_id: str, reason: str) -> None:
     c.execute(sa.delete(tables.lease).where(tables.lease.c.instance_id.in_(held)))
     c.execute(
         sa.update(_T).where(_T.c.host_id == host_id).values(
-            host_id=None, datastore_id=None, state=InstanceState.FAILED, reason=reason[:1024], updated_at=now(),
-            epoch=_T.c.epoch + 1,
+            host_id=None, datastore_id=None, other_host_id=None, other_datastore_id=None, state=InstanceState.FAILED,
+            reason=reason[:1024], updated_at=now(), epoch=_T.c.epoch + 1,
         )
     )  # fmt: skip

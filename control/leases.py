@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -37,7 +37,7 @@ def draw(cloud: Cloud, placed: Sequence[Placed]) -> tuple[list[Given], set[str]]
     short: set[str] = set()
     for fixed in (True, False):
         for instance_id, spec, h in placed:
-            for index, nic in enumerate(spec.nics):
+            for index, nic in zip(spec.nic_numbers(), spec.nics, strict=True):
                 if bool(nic.address) is not fixed:
                     continue
                 found = pool.take(nic, h)
@@ -82,8 +82,48 @@ class _Pool:
         return net.id, addresses.text(found[1]), found[0].prefix_length, found[0].gateway
 
 
+def kept(c: sa.Connection, instance_ids: Collection[str]) -> dict[str, set[int]]:
+    """Return instance id -> numbers of its NICs whose lease is good on every host, so that it stays when it moves."""
+    net = tables.network
+    rows = sql.fetch_in(
+        c, set(instance_ids),
+        lambda part: sa.select(_T.c.instance_id, _T.c.nic_index).where(
+            _T.c.instance_id.in_(part), net.c.id == _T.c.network_id, net.c.addressing != "host"
+        ),
+    )
+    found: dict[str, set[int]] = {}
+    for row in rows:
+        found.setdefault(row["instance_id"], set()).add(row["nic_index"])
+    return found
+
+
+def undrawn(spec: InstanceSpec, kept: Collection[int]) -> InstanceSpec:
+    """Return a spec with only those NICs that need an address, each with its number."""
+    numbered = zip(spec.nics, spec.nic_numbers(), strict=True)
+    return spec.model_copy(
+        update={"nics": tuple(nic.model_copy(update={"index": n}) for nic, n in numbered if n not in kept)}
+    )
+
+
+def let_go(c: sa.Connection, instance_id: str) -> None:
+    """Free the addresses that are good on the instance's present host only; the MACs stay."""
+    net = tables.network
+    by_host = sa.select(net.c.id).where(net.c.addressing == "host")
+    c.execute(
+        sa.update(_T).where(_T.c.instance_id == instance_id, _T.c.network_id.in_(by_host))
+        .values(address=None, prefix_length=0, gateway="")
+    )  # fmt: skip
+
+
 def write(c: sa.Connection, given: Sequence[Given], at: datetime) -> None:
-    """Write leases, each with a MAC that nobody else has."""
+    """Write leases, each with a MAC that nobody else has; a NIC that has a lease keeps its MAC."""
+    known = _known(c, given)
+    sql.update_each(c, _T, [
+        {"id": known[one.instance_id, one.nic_index], "address": one.address, "prefix_length": one.prefix_length,
+         "gateway": one.gateway}
+        for one in given if (one.instance_id, one.nic_index) in known
+    ])  # fmt: skip
+    given = [one for one in given if (one.instance_id, one.nic_index) not in known]
     macs = _macs(c, given)
     sql.insert(c, _T, [
         {"id": new_id(), "network_id": one.network_id, "instance_id": one.instance_id, "nic_index": one.nic_index,
@@ -91,6 +131,14 @@ def write(c: sa.Connection, given: Sequence[Given], at: datetime) -> None:
          "created_at": at}
         for one, mac in zip(given, macs, strict=True)
     ])  # fmt: skip
+
+
+def _known(c: sa.Connection, given: Sequence[Given]) -> dict[tuple[str, int], str]:
+    rows = sql.fetch_in(
+        c, {one.instance_id for one in given},
+        lambda part: sa.select(_T.c.id, _T.c.instance_id, _T.c.nic_index).where(_T.c.instance_id.in_(part)),
+    )  # fmt: skip
+    return {(row["instance_id"], row["nic_index"]): row["id"] for row in rows}
 
 
 def _macs(c: sa.Connection, given: Sequence[Given]) -> list[str]:

@@ -66,7 +66,7 @@ def place(c: sa.Connection, ops: Sequence[Operation], features: Mapping[str, Any
             break
         cloud = Cloud(c, {one.request.shape for one in wanted}, lock=True)
         choices = engine.choose(cloud.view, [one.request for one in wanted], features)
-        lost_hosts = _changed(c, cloud, {cloud.ids[ch.host] for ch in choices if ch.host is not None})
+        lost_hosts = changed(c, cloud, {cloud.ids[ch.host] for ch in choices if ch.host is not None})
         won: list[tuple[_Wanted, Choice]] = []
         lost: list[tuple[_Wanted, Choice]] = []
         for one, choice in zip(wanted, choices, strict=True):
@@ -85,6 +85,7 @@ def _wanted(c: sa.Connection, ops: Sequence[Operation]) -> tuple[dict[str, Outco
     lost = stale_among(c, ops)
     rows = {row["id"]: row for row in sql.fetch_in(c, {op.subject_id for op in ops}, _instances)}
     contents = images.records(c, {row["image_id"] for row in rows.values()})
+    kept = leases.kept(c, list(rows))
     clear: dict[str, Outcome] = {}
     wanted: list[_Wanted] = []
     for op in ops:
@@ -99,7 +100,7 @@ def _wanted(c: sa.Connection, ops: Sequence[Operation]) -> tuple[dict[str, Outco
         elif row["host"] is not None:
             found = Outcome(op.id, row["id"], row["host"], None)
         else:
-            found = _request(op, row, contents[row["image_id"]])
+            found = _request(op, row, contents[row["image_id"]], kept.get(op.subject_id, set()))
         if isinstance(found, Outcome):
             clear[op.id] = found
         else:
@@ -115,18 +116,18 @@ def _instances(part: list[Any]) -> sa.Select[Any]:
     )  # fmt: skip
 
 
-def _request(op: Operation, row: sa.RowMapping, image: ImageRecord) -> _Wanted | Outcome:
+def _request(op: Operation, row: sa.RowMapping, image: ImageRecord, kept: set[int]) -> _Wanted | Outcome:
     spec = InstanceSpec.model_validate(row["spec"])
     try:
         check_root(spec, image)
     except RackflowError as error:
         return Outcome(op.id, row["id"], None, error)
     size = disk_mib(spec, image)
-    shape = shape_of(spec, row["kind"], size, image, op.parameters.get("avoid") or ())
-    return _Wanted(op, row["id"], Request(op.id, row["name"], shape), size, spec)
+    shape = shape_of(spec, row["kind"], size, image, op.parameters.get("avoid") or (), kept)
+    return _Wanted(op, row["id"], Request(op.id, row["name"], shape), size, leases.undrawn(spec, kept))
 
 
-def _changed(c: sa.Connection, cloud: Cloud, host_ids: set[str]) -> set[str]:
+def changed(c: sa.Connection, cloud: Cloud, host_ids: set[str]) -> set[str]:
     """Lock the chosen hosts; return those that changed since they were looked at, and mark the others as changed."""
     t = tables.host
     rows = sql.fetch_in(
@@ -160,12 +161,12 @@ def _write(
     possible: dict[Shape, bool] = {}
     for one, choice in won:
         if choice.host is None:
-            error = _error(cloud, one.request, choice, possible, one.op.parameters, ids[one.op.id])
+            error = refusal(cloud, one.request, choice, possible, one.op.parameters, ids[one.op.id])
             outcomes[one.op.id] = Outcome(one.op.id, one.instance_id, None, error)
     return lost
 
 
-def _error(
+def refusal(
     cloud: Cloud, request: Request, choice: Choice, possible: dict[Shape, bool], parameters: Mapping[str, Any],
     decision: str | None,
 ) -> RackflowError:  # fmt: skip
@@ -222,7 +223,7 @@ def _planned(
     cloud: Cloud, choice: Choice, possible: dict[Shape, bool], notes: Mapping[str, list[str]]
 ) -> dict[str, Any]:
     request = choice.request
-    error = None if choice.host is not None else _error(cloud, request, choice, possible, {}, None)
+    error = None if choice.host is not None else refusal(cloud, request, choice, possible, {}, None)
     return {
         "name": request.name, "kind": request.shape.kind, "cpu": request.shape.cpu_m / 1000,
         "memory_mib": request.shape.memory_mib, "disk_mib": request.shape.disk_mib,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -19,20 +20,25 @@ _HOST, _CLUSTER, _DS, _DS_HOST = tables.host, tables.cluster, tables.datastore, 
 
 
 def shape_of(
-    spec: InstanceSpec, kind: str, disk_mib: int, image: ImageRecord | None, avoid: Collection[str] = ()
-) -> Shape:
-    """Return the shape of a spec. disk_mib: all disks together; image None: nothing is known of it yet."""
+    spec: InstanceSpec, kind: str, disk_mib: int, image: ImageRecord | None, avoid: Collection[str] = (),
+    kept: Collection[int] = (),
+) -> Shape:  # fmt: skip
+    """Return the shape of a spec. disk_mib: all disks together; image None: nothing is known of it yet.
+
+    kept: numbers of NICs that have their address already: only their network must be there.
+    """
     counts: dict[str, int] = {}
-    for nic in spec.nics:
-        if not nic.address:
-            counts[nic.network] = counts.get(nic.network, 0) + 1
+    drawn = [(nic, number in kept) for nic, number in zip(spec.nics, spec.nic_numbers(), strict=True)]
+    for nic, has_address in drawn:
+        if has_address or not nic.address:
+            counts[nic.network] = counts.get(nic.network, 0) + (not has_address)
     where = spec.requirements
     return Shape(
         kind=kind, cpu_m=millis(spec.cpu), memory_mib=spec.memory_mib, disk_mib=disk_mib,
         image=image.sha256 if image else "", image_mib=-(-image.size_bytes // 2**20) if image else 0,
         disk_min_mib=image.virtual_size_mib if image else 0, cluster=where.cluster, host=where.host,
         datastore=where.datastore, labels=tuple(sorted(where.host_labels.items())), nics=tuple(sorted(counts.items())),
-        fixed=tuple((nic.network, addresses.number(nic.address)) for nic in spec.nics if nic.address),
+        fixed=tuple((n.network, addresses.number(n.address)) for n, has_one in drawn if n.address and not has_one),
         avoid=frozenset(avoid),
     )  # fmt: skip
 
@@ -52,6 +58,7 @@ class Cloud:
         self.networks: dict[str, NetworkRecord] = {name: known[name] for name in sorted(wanted) if name in known}
         self.rows = list(c.execute(_hosts()).mappings())
         self.ids = [str(row["id"]) for row in self.rows]
+        self.at = sql.db_now(c)
         self.versions = {str(row["id"]): int(row["version"]) for row in self.rows}
         self.ranges = networks.ranges(c, [net.id for net in self.networks.values()])
         self.leased = networks.leased(c, [net.id for net in self.networks.values()])
@@ -66,10 +73,10 @@ class Cloud:
         cpu = np.array([int(row["cpus"] * _overcommit(row, "cpu") * 1000 + 1e-6) for row in rows], np.int64)
         memory = np.array([int(row["memory_mib"] * _overcommit(row, "memory") + 1e-6) for row in rows], np.int64)
         return View(
-            names=tuple(row["name"] for row in rows), states=tuple(row["state"] for row in rows),
+            names=tuple(row["name"] for row in rows), states=tuple(_state(row, self.at) for row in rows),
             unknown=mask_of([_is_unknown(row) for row in rows]),
             clusters=tuple(row["cluster"] for row in rows), labels=tuple(row["labels"] for row in rows),
-            kinds=tuple(_kinds(row) for row in rows),
+            kinds=tuple(_kinds(row) for row in rows), drivers=tuple(row["driver"] for row in rows),
             cpus_m=np.array([int(row["cpus"] * 1000) for row in rows], np.int64), cpu_limit_m=cpu,
             cpu_left_m=cpu - np.array([millis(one.cpu) for one in used], np.int64), memory_limit_mib=memory,
             memory_left_mib=memory - np.array([one.memory_mib for one in used], np.int64),
@@ -85,14 +92,15 @@ class Cloud:
             if row["host_id"] in self._index:
                 seen.setdefault(row["datastore_id"], {})[self._index[row["host_id"]]] = row
         i = tables.instance
-        allocated: dict[tuple[str, int], int] = {
-            (row.datastore_id, self._index[row.host_id]): int(row.mib)
+        allocated: dict[tuple[str, int], int] = {}
+        for store, host in ((i.c.datastore_id, i.c.host_id), (i.c.other_datastore_id, i.c.other_host_id)):
             for row in c.execute(
-                sa.select(i.c.datastore_id, i.c.host_id, sa.func.sum(i.c.disk_mib).label("mib"))
-                .where(i.c.host_id.is_not(None), i.c.datastore_id.is_not(None)).group_by(i.c.datastore_id, i.c.host_id)
-            )
-            if row.host_id in self._index
-        }  # fmt: skip
+                sa.select(store.label("store"), host.label("host"), sa.func.sum(i.c.disk_mib).label("mib"))
+                .where(host.is_not(None), store.is_not(None)).group_by(store, host)
+            ).mappings():  # fmt: skip
+                if row["host"] in self._index:
+                    key = (row["store"], self._index[row["host"]])
+                    allocated[key] = allocated.get(key, 0) + int(row["mib"])
         found: dict[str, Store] = {}
         for row in c.execute(sa.select(_DS).order_by(_DS.c.created_at, _DS.c.id)).mappings():
             self.stores[row["name"]] = row["id"]
@@ -157,12 +165,20 @@ def _hosts() -> sa.Select[Any]:
         sa.select(
             _HOST.c.id, _HOST.c.name, _HOST.c.state, _HOST.c.driver, _HOST.c.cpus, _HOST.c.memory_mib,
             _HOST.c.cpu_overcommit, _HOST.c.memory_overcommit, _HOST.c.labels, _HOST.c.capabilities, _HOST.c.version,
-            _HOST.c.seen_at, _HOST.c.facts["memory_mib"].as_integer().label("physical_mib"),
+            _HOST.c.seen_at, _HOST.c.retry_at, _HOST.c.facts["memory_mib"].as_integer().label("physical_mib"),
             _CLUSTER.c.name.label("cluster"), _CLUSTER.c.cpu_overcommit.label("cluster_cpu"),
             _CLUSTER.c.memory_overcommit.label("cluster_memory"),
         )
         .where(_HOST.c.cluster_id == _CLUSTER.c.id, _HOST.c.live_name.is_not(None)).order_by(_HOST.c.id)
     )  # fmt: skip
+
+
+BACKED_OFF = "backed-off"  # ready, but steps failed there because of it: passed over for a while
+
+
+def _state(row: sa.RowMapping, at: datetime) -> str:
+    resting = row["state"] == HostState.READY and row["retry_at"] is not None and row["retry_at"] > at
+    return BACKED_OFF if resting else str(row["state"])
 
 
 _ENABLED = (HostState.READY, HostState.UNREACHABLE)

@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from blueprints.change import PARAMETERS
 from blueprints.common import Spec
 from control import sql, tables
 from control.accept import change, deploy, host, image
@@ -25,9 +26,7 @@ from core.states import OperationState, Verb
 _T, _OP = tables.request, tables.operation
 ACCEPTORS: dict[Verb, Acceptor] = {
     Verb.DEPLOY: deploy.accept,
-    Verb.START: change.acceptor(Verb.START),
-    Verb.SHUTDOWN: change.acceptor(Verb.SHUTDOWN),
-    Verb.DELETE: change.acceptor(Verb.DELETE),
+    **{verb: change.acceptor(verb) for verb in PARAMETERS},
     Verb.ENROLL: host.enroll,
     Verb.RETIRE: host.retire,
     Verb.RECONCILE: host.reconcile,
@@ -113,7 +112,7 @@ def _enter(
     ids = sorted(new_id() for _ in drafts)  # so that a later look finds them in the order asked for
     rows = [
         {
-            "id": row_id, "request_id": request_id, "verb": verb, "subject": draft.subject,
+            "id": row_id, "request_id": request_id, "verb": draft.verb or verb, "subject": draft.subject,
             "subject_name": draft.subject_name, "open_subject": None if draft.waits_for_subject else draft.subject,
             "after_id": draft.after_id, "asked_by": principal.name, "parameters": draft.parameters,
             "state": OperationState.PENDING, "reason": "", "error": None, "epoch": draft.epoch, "claimed_by": None,

@@ -84,6 +84,8 @@ host = sa.Table(
     sa.Column("cpu_overcommit", sa.Double), sa.Column("memory_overcommit", sa.Double),  # NULL: the cluster's
     _json("spec"), _json("labels"), _json("facts"), _json("capabilities"),
     sa.Column("version", sa.Integer, nullable=False),  # grows with each placement and each change; guards conflicts
+    # steps that failed in a row because of it; nothing is placed on it before retry_at
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0"), _at("retry_at", nullable=True),
     _at("seen_at", nullable=True), _maybe_json("error"), _at("created_at"), _at("updated_at"),
 )  # fmt: skip
 
@@ -141,13 +143,18 @@ image_copy = sa.Table(  # content on a host, by sha256 (two images with the same
     _at("verified_at", nullable=True), _at("updated_at"),
 )  # fmt: skip
 
-instance = sa.Table(  # host_id set = its cpu, memory and disk are reserved there, until it is deleted
+# host_id set = its cpu, memory and disk are reserved there. other_host_id: reserved there as well, while it moves (the
+# target before the record switches, the source afterwards). host_name: its name on the host where that is not ours.
+instance = sa.Table(
     "instance", metadata, _id(), _name(), sa.Column("live_name", sa.String(63), unique=True),
     sa.Column("kind", sa.String(16), nullable=False), sa.Column("state", sa.String(16), nullable=False, index=True),
     sa.Column("owner", sa.String(63), nullable=False, index=True),
     sa.Column("cpu", sa.Double, nullable=False), sa.Column("memory_mib", sa.Integer, nullable=False),
     sa.Column("disk_mib", sa.BigInteger, nullable=False),  # root and further disks
-    _ref("image_id", "image", nullable=False), _ref("host_id", "host"), _ref("datastore_id", "datastore"),
+    _ref("image_id", "image"),  # NULL: adopted
+    _ref("host_id", "host"), _ref("datastore_id", "datastore"),
+    sa.Column("other_host_id", sa.String(20), index=True), sa.Column("other_datastore_id", sa.String(20)),
+    sa.Column("host_name", sa.String(255), nullable=False, server_default=""),
     _json("spec"), _json("labels"), sa.Column("blueprint", sa.String(255), nullable=False),
     sa.Column("epoch", sa.Integer, nullable=False),  # of the last operation that changed it; older observations lose
     sa.Column("reason", sa.String(1024), nullable=False),  # why pending, held or failed
@@ -162,6 +169,28 @@ lease = sa.Table(
     sa.Column("prefix_length", sa.Integer, nullable=False), sa.Column("gateway", sa.String(64), nullable=False),
     _at("created_at"),
     sa.UniqueConstraint("network_id", "address"), sa.UniqueConstraint("instance_id", "nic_index"),
+)  # fmt: skip
+
+snapshot = sa.Table(  # disk "": of all disks
+    "snapshot", metadata, _id(), _ref("instance_id", "instance", nullable=False), _name(),
+    sa.Column("disk", sa.String(63), nullable=False), sa.Column("memory", sa.Boolean, nullable=False),
+    _at("created_at"), sa.UniqueConstraint("instance_id", "name"),
+)  # fmt: skip
+
+backup = sa.Table(  # files: of this one; parent_id: the one that an incremental goes on from
+    "backup", metadata, _id(), _ref("instance_id", "instance", nullable=False), _name(),
+    sa.Column("state", sa.String(16), nullable=False), sa.Column("parent_id", sa.String(20), index=True),
+    _json("files"), _json("spec"), sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    _maybe_json("error"), _at("created_at"), _at("verified_at", nullable=True),
+    sa.UniqueConstraint("instance_id", "name"),
+)  # fmt: skip
+
+schedule = sa.Table(  # every_s NULL: once. relative: next_at is counted from each start of the instance
+    "schedule", metadata, _id(), _ref("instance_id", "instance", nullable=False),
+    sa.Column("verb", sa.String(32), nullable=False), _json("parameters"), _name("asked_by"),
+    sa.Column("every_s", sa.BigInteger), sa.Column("after_start_s", sa.BigInteger),
+    _at("next_at", nullable=True, index=True), _at("last_at", nullable=True), _maybe_json("last"),
+    sa.Column("enabled", sa.Boolean, nullable=False), _at("created_at"),
 )  # fmt: skip
 
 user = sa.Table(

@@ -123,6 +123,7 @@ class Verb(StrEnum):
     DELETE = "delete"
     # to a host
     ENROLL = "enroll"
+    ADOPT = "adopt"  # take over instances that run there already
     EVACUATE = "evacuate"  # move away what runs there
     FENCE = "fence"  # cut its power, because it is dead
     RETIRE = "retire"  # take a host out

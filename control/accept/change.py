@@ -1,4 +1,4 @@
-"""Start, stop and delete instances that exist."""
+"""Change instances that exist: one acceptor for every verb of the lifecycle table but deploy."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from blueprints.change import PARAMETERS
+from blueprints.common import read_spec
 from control import operations, sql, tables
-from control.accept.draft import Draft, busy, check_keys, names, unfinished
+from control.accept.draft import Draft, busy, names, unfinished
+from control.accept.prepare import PREPARE
 from control.access import Principal, require, sees_all
 from control.ledger import Operation
-from control.lifecycle import check_allowed
-from core.errors import Invalid, NotFound
+from control.lifecycle import VERBS, WORDS, check_allowed, meant
+from core.errors import Invalid, NotFound, Unsupported
 from core.states import InstanceState, Verb
 
 _T = tables.instance
@@ -20,39 +23,43 @@ Accept = Callable[[sa.Connection, Principal, Mapping[str, Any]], list[Draft]]
 
 
 def acceptor(verb: Verb) -> Accept:
-    """Return the acceptor of start, stop or delete."""
+    """Return the acceptor of a verb, or of the word that means it in some states (start, resume, migrate)."""
 
     def accept(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> list[Draft]:
-        check_keys(body, ("instances", "grace_s"))
         wanted = names(body, "instances")
-        parameters = _grace(body)
+        parameters = _parameters(verb, {key: value for key, value in body.items() if key != "instances"})
         rows = _targets(c, principal, wanted)
         for row in rows:
             require(principal, verb, row["owner"], f"instance/{row['name']}")
         running = unfinished(c, [f"instance/{row['id']}" for row in rows])
-        decide = _delete if verb is Verb.DELETE else _other
-        return decide(c, principal, verb, rows, running, parameters)
+        if verb is Verb.DELETE:
+            return _delete(c, principal, rows, running, parameters)
+        return [_draft(c, principal, verb, row, running, parameters) for row in rows]
 
     return accept
 
 
-def _grace(body: Mapping[str, Any]) -> dict[str, Any]:
-    grace = body.get("grace_s")
-    if grace is None:
-        return {}
-    if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= 3600:
-        raise Invalid("grace_s is not a number of seconds from 0 to 3600", "request", {"grace_s": grace})
-    return {"grace_s": float(grace)}
+def _parameters(verb: Verb, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was given, checked, as it is kept. Raise Invalid with every wrong field."""
+    found, wrong = read_spec(PARAMETERS[verb], dict(given), "request")
+    if found is None:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        field = wrong[0]["field"].removeprefix("request.")
+        message = wrong[0]["message"] if field == "request" else f"{field}: {wrong[0]['message']}"
+        raise Invalid(f"{message}{more}", "request", {"errors": wrong}, "see rackflow schema")
+    return found.model_dump(mode="json", exclude_unset=True)
 
 
 def _targets(c: sa.Connection, principal: Principal, wanted: Sequence[str]) -> list[sa.RowMapping]:
     """Lock and return live instances by name or id, in the order asked for. Raise NotFound naming all that are not."""
+    h = tables.host
 
     def build(part: list[Any]) -> sa.Select[Any]:
         return (
-            sa.select(_T.c.id, _T.c.name, _T.c.owner, _T.c.state, _T.c.epoch)
+            sa.select(_T, h.c.name.label("host"), h.c.capabilities, h.c.driver)
+            .select_from(_T.outerjoin(h, h.c.id == _T.c.host_id))
             .where(sa.or_(_T.c.live_name.in_(part), _T.c.id.in_(part)), _T.c.live_name.is_not(None))
-            .order_by(_T.c.id).with_for_update()
+            .order_by(_T.c.id).with_for_update(of=_T)
         )  # fmt: skip
 
     found: dict[str, sa.RowMapping] = {}
@@ -68,23 +75,43 @@ def _targets(c: sa.Connection, principal: Principal, wanted: Sequence[str]) -> l
     return list({found[one]["id"]: found[one] for one in wanted}.values())
 
 
-def _other(
-    c: sa.Connection, principal: Principal, verb: Verb, rows: Sequence[sa.RowMapping],
-    running: Mapping[str, list[Operation]], parameters: dict[str, Any],
-) -> list[Draft]:  # fmt: skip
-    drafts: list[Draft] = []
-    for row in rows:
-        subject = f"instance/{row['id']}"
-        if subject in running:
-            raise busy(running[subject][0])
-        check_allowed(verb, InstanceState(row["state"]), row["name"])
-        drafts.append(Draft(subject, row["name"], parameters, epoch=row["epoch"]))
-    return drafts
+def _draft(
+    c: sa.Connection, principal: Principal, word: Verb, row: sa.RowMapping, running: Mapping[str, list[Operation]],
+    parameters: Mapping[str, Any],
+) -> Draft:  # fmt: skip
+    subject, state = f"instance/{row['id']}", InstanceState(row["state"])
+    if subject in running:
+        raise busy(running[subject][0])
+    verb = meant(word, state, row["name"]) if word in WORDS else word
+    check_allowed(verb, state, row["name"])
+    given = {**parameters, "was": state}
+    if verb in PREPARE:
+        verb, given = PREPARE[verb](c, principal, verb, row, given)
+    check_able(verb, row)
+    return Draft(subject, row["name"], given, epoch=row["epoch"], verb=verb)
+
+
+def check_able(verb: Verb, row: Mapping[Any, Any]) -> None:
+    """Raise Unsupported when the host's driver says that it cannot do this."""
+    needs = VERBS[verb].needs
+    if not needs or row["capabilities"] is None or row["capabilities"].get(needs) is not False:
+        return
+    raise Unsupported(
+        f"{verb} is not possible for {row['kind']} {row['name']}: {row['driver']} on {row['host']} cannot {needs}",
+        f"instance/{row['name']}", {"host": row["host"], "driver": row["driver"], "needs": needs},
+        _INSTEAD.get(verb, ""),
+    )  # fmt: skip
+
+
+_INSTEAD = {
+    Verb.STOP: "rackflow instance undeploy frees the host too, without saving memory",
+    Verb.MIGRATE_LIVE: "migrate it with --cold: it is shut down for the way",
+}
 
 
 def _delete(
-    c: sa.Connection, principal: Principal, verb: Verb, rows: Sequence[sa.RowMapping],
-    running: Mapping[str, list[Operation]], parameters: dict[str, Any],
+    c: sa.Connection, principal: Principal, rows: Sequence[sa.RowMapping], running: Mapping[str, list[Operation]],
+    parameters: Mapping[str, Any],
 ) -> list[Draft]:  # fmt: skip
     """Cancel what is under way; a delete that is under way already is the answer."""
     deletes = {s: op for s, ops in running.items() for op in ops if op.verb is Verb.DELETE}
@@ -98,7 +125,7 @@ def _delete(
         subject = f"instance/{row['id']}"
         before = still.get(subject, [])
         drafts.append(Draft(
-            subject, row["name"], parameters, epoch=row["epoch"], existing=deletes.get(subject),
-            after_id=before[-1].id if before else None, waits_for_subject=bool(before),
+            subject, row["name"], {**parameters, "was": row["state"]}, epoch=row["epoch"],
+            existing=deletes.get(subject), after_id=before[-1].id if before else None, waits_for_subject=bool(before),
         ))  # fmt: skip
     return drafts

@@ -13,7 +13,7 @@ from control import sql, tables
 from control.access import Principal
 from control.ledger import Operation, operation_of
 from core.errors import Conflict, Invalid
-from core.states import UNFINISHED
+from core.states import UNFINISHED, Verb
 
 S = TypeVar("S", bound=Spec)
 
@@ -33,6 +33,7 @@ class Draft:
     waits_for_subject: bool = False
     epoch: int = 0
     existing: Operation | None = None
+    verb: Verb | None = None  # where it is not the one asked for
 
 
 Acceptor = Callable[[sa.Connection, Principal, Mapping[str, Any]], list[Draft]]

@@ -43,6 +43,11 @@ def import_(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> 
     return drafts
 
 
+def row_for(c: sa.Connection, spec: ImageSpec) -> str:
+    """Make the row of an image whose content comes from elsewhere than its source; return its id."""
+    return _row(c, new_id(), spec, None)
+
+
 def _row(c: sa.Connection, row_id: str, spec: ImageSpec, before: ImageRecord | None) -> str:
     at = now()
     values = {

@@ -35,7 +35,7 @@ def _say(text: str, **numbers: Any) -> dict[str, Any]:
 
 
 def _state(view: View, work: Work, shape: Shape) -> Ints:
-    good = {HostState.READY, HostState.UNREACHABLE} if work.may_wait else {HostState.READY}
+    good = {HostState.READY, HostState.UNREACHABLE, "backed-off"} if work.may_wait else {HostState.READY}
     return _all_or_none([state in good for state in view.states])
 
 
@@ -63,6 +63,14 @@ def _missing_labels(view: View, work: Work, shape: Shape, h: int) -> dict[str, A
 
 def _avoid(view: View, work: Work, shape: Shape) -> Ints:
     return _all_or_none([name not in shape.avoid for name in view.names])
+
+
+def _leaves(view: View, work: Work, shape: Shape) -> Ints:
+    return _all_or_none([name != shape.leaves for name in view.names])
+
+
+def _driver(view: View, work: Work, shape: Shape) -> Ints:
+    return _all_or_none([shape.driver in ("", driver) for driver in view.drivers])
 
 
 def _network(view: View, work: Work, shape: Shape) -> Ints:
@@ -232,6 +240,8 @@ FILTERS: tuple[Filter, ...] = (
     Filter("host", _host, lambda v, w, s, h: _say(f"is not {s.host}"), True),
     Filter("labels", _labels, _missing_labels, True),
     Filter("avoid", _avoid, lambda v, w, s, h: _say("was tried before and failed"), True),
+    Filter("move", _leaves, lambda v, w, s, h: _say("is where it is now"), True),
+    Filter("driver", _driver, lambda v, w, s, h: _say(f"is a {v.drivers[h]} host, not {s.driver}"), True),
     Filter("datastore", _datastore, _no_store),
     Filter("network", _network, _unreached),
     Filter("addresses", _addresses, _no_address),

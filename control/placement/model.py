@@ -43,6 +43,8 @@ class Shape:
     nics: tuple[tuple[str, int], ...] = ()  # network -> NICs that take any address of it
     fixed: tuple[tuple[str, int], ...] = ()  # network, address
     avoid: frozenset[str] = frozenset()  # hosts where it failed before
+    leaves: str = ""  # the host that it is to move away from
+    driver: str = ""  # only hosts with this driver: its disks are made for that
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class View:
     clusters: tuple[str, ...]
     labels: tuple[Mapping[str, str], ...]
     kinds: tuple[tuple[str, ...], ...]
+    drivers: tuple[str, ...]
     cpus_m: Ints  # declared cores
     cpu_limit_m: Ints  # with overcommit
     cpu_left_m: Ints

@@ -1,0 +1,200 @@
+"""What is looked at before a verb on an instance is accepted, beside its state: one function per verb that needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from blueprints.image import ImageSpec
+from blueprints.instance import InstanceSpec
+from control import backups, datastores, hosts, images, networks, quotas, snapshots, tables
+from control.accept.image import row_for
+from control.access import Principal
+from control.changes import changed
+from core.clock import now
+from core.errors import Conflict, Invalid, NotFound, Unsupported
+from core.states import InstanceState, Verb
+
+Parameters = dict[str, Any]
+Prepare = Callable[[sa.Connection, Principal, Verb, sa.RowMapping, Parameters], tuple[Verb, Parameters]]
+_T = tables.instance
+
+
+def _spec(row: sa.RowMapping) -> InstanceSpec:
+    return InstanceSpec.model_validate(row["spec"])
+
+
+def _plain(
+    c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
+) -> tuple[Verb, Parameters]:
+    changed(verb, _spec(row), given)
+    return verb, given
+
+
+def _migrate(
+    c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
+) -> tuple[Verb, Parameters]:
+    target = given.get("host")
+    if target is not None and hosts.get(c, target).id == row["host_id"]:
+        raise Conflict(f"instance {row['name']} is on {target} already", f"instance/{row['name']}")
+    runs = row["state"] == InstanceState.RUNNING
+    can = bool((row["capabilities"] or {}).get("migrate_live"))
+    if given.get("live") and not runs:
+        raise Conflict(
+            f"instance {row['name']} is {row['state']}: only what runs migrates live", f"instance/{row['name']}", {},
+            "leave --live out",
+        )  # fmt: skip
+    live = runs and can if given.get("live") is None else bool(given["live"])
+    return (Verb.MIGRATE_LIVE if live else Verb.MIGRATE), {**given, "live": live}
+
+
+def _rename(
+    c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
+) -> tuple[Verb, Parameters]:
+    taken = c.execute(sa.select(_T.c.id).where(_T.c.live_name == given["name"])).first()
+    if taken is not None and taken.id != row["id"]:
+        raise Conflict(
+            f"instance {given['name']} exists already", f"instance/{given['name']}", {}, "choose another name"
+        )
+    return verb, given
+
+
+def _resize(
+    c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
+) -> tuple[Verb, Parameters]:
+    want = changed(verb, _spec(row), given)
+    image = images.records(c, [row["image_id"]]).get(row["image_id"]) if row["image_id"] else None
+    if image is not None and want.memory_mib < image.min_memory_mib:
+        raise Invalid(
+            f"{row['name']}: image {image.name} needs {image.min_memory_mib} MiB of memory, not {want.memory_mib}",
+            f"instance/{row['name']}", {"memory_mib": want.memory_mib, "min_memory_mib": image.min_memory_mib},
+        )  # fmt: skip
+    more = quotas.Amount(0, max(0.0, want.cpu - row["cpu"]), max(0, want.memory_mib - row["memory_mib"]))
+    quotas.check(c, Principal(who.id, row["owner"], who.role), more)
+    return verb, given
+
+
+def _attach_disk(
+    c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
+) -> tuple[Verb, Parameters]:
+    changed(verb, _spec(row), given)
+    wanted = given["disk"].get("datastore")
+    here = datastores.by_id(c, [row["datastore_id"]]).get(row["datastore_id"])
+    if wanted and here is not None and here.name != wanted:
+        raise Unsupported(
+            f"{row['name']}: all disks of an instance lie on one datastore", f"instance/{row['name']}",
+            {"datastore": here.name, "wanted": wanted}, f"leave the datastore out: {here.name} is taken",
+        )  # fmt: skip
+    return verb, given
+
+
+def _attach_nic(
+    c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
+) -> tuple[Verb, Parameters]:
+    network = given["nic"]["network"]
+    if network not in networks.records(c):
+        raise NotFound(f"there is no network {network}", f"network/{network}", {}, "rackflow network list shows them")
+    want = changed(verb, _spec(row), given)
+    return verb, {**given, "nic": want.nics[-1].model_dump(mode="json")}
+
+
+def _snapshot(
+    c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
+) -> tuple[Verb, Parameters]:
+    snapshots.require_free(c, row["id"], row["name"], given["snapshot"])
+    runs = row["state"] == InstanceState.RUNNING
+    disk = given.get("disk")
+    known = ["root", *(d.name for d in _spec(row).disks)]
+    if disk is not None and disk not in known:
+        raise NotFound(f"{row['name']} has no disk {disk}", f"instance/{row['name']}", {"disks": known})
+    if disk is not None and runs:
+        raise Conflict(
+            f"{row['name']} runs: a snapshot of one disk needs it off", f"instance/{row['name']}", {},
+            f"rackflow instance shutdown {row['name']}, or snapshot all of it",
+        )  # fmt: skip
+    live = bool((row["capabilities"] or {}).get("snapshot_live"))
+    if given.get("memory") and not (runs and live):
+        why = f"{row['driver']} keeps no memory in snapshots" if runs else "it does not run"
+        raise Unsupported(f"{row['name']} has no memory to snapshot: {why}", f"instance/{row['name']}")
+    memory = given.get("memory")
+    return verb, {**given, "memory": runs and live if memory is None else bool(memory), "disk": disk or ""}
+
+
+def _revert(
+    c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
+) -> tuple[Verb, Parameters]:
+    found = snapshots.get(c, row["id"], row["name"], given["snapshot"])
+    if found.disk and row["state"] != InstanceState.OFF:
+        raise Conflict(
+            f"{row['name']} runs: one disk goes back only when it is off", f"instance/{row['name']}", {},
+            f"rackflow instance shutdown {row['name']}",
+        )  # fmt: skip
+    then = InstanceState.RUNNING if found.memory else row["state"]
+    return verb, {**given, "disk": found.disk, "memory": found.memory, "then": then}
+
+
+def _drop_snapshot(
+    c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
+) -> tuple[Verb, Parameters]:
+    found = snapshots.get(c, row["id"], row["name"], given["snapshot"])
+    return verb, {**given, "disk": found.disk}
+
+
+def _save_image(
+    c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
+) -> tuple[Verb, Parameters]:
+    """Make the row of the new image, which is pending until its content is there."""
+    name = given["image"]
+    if images.by_name(c, [name]):
+        raise Conflict(f"image {name} exists already", f"image/{name}", {}, "choose another name")
+    known = ["root", *(d.name for d in _spec(row).disks)]
+    if given.get("disk", "root") not in known:
+        raise NotFound(f"{row['name']} has no disk {given['disk']}", f"instance/{row['name']}", {"disks": known})
+    spec = ImageSpec(name=name, kind=row["kind"], source=f"instance/{row['name']}")
+    return verb, {**given, "disk": given.get("disk", "root"), "image_id": row_for(c, spec)}
+
+
+def _backup(
+    c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
+) -> tuple[Verb, Parameters]:
+    name = given.get("backup") or f"b-{now():%Y%m%d-%H%M%S}"
+    parent = backups.newest(c, row["id"]) if given.get("incremental", True) else None
+    row_id = backups.begin(c, row, name, parent.id if parent else None)
+    since = parent.id if parent else ""
+    return verb, {**given, "backup": name, "backup_id": row_id, "since": since}
+
+
+def _revert_backup(
+    c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
+) -> tuple[Verb, Parameters]:
+    found = backups.get(c, row["id"], row["name"], given["backup"])
+    return verb, {**given, "backup_id": found.id}
+
+
+def _failover(
+    c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
+) -> tuple[Verb, Parameters]:
+    if not given.get("then"):
+        given = {**given, "then": InstanceState.RUNNING if row["state"] != InstanceState.OFF else InstanceState.OFF}
+    return verb, given
+
+
+PREPARE: Mapping[Verb, Prepare] = {
+    Verb.MIGRATE: _migrate,
+    Verb.RENAME: _rename,
+    Verb.RESIZE: _resize,
+    Verb.ATTACH_DISK: _attach_disk,
+    Verb.DETACH_DISK: _plain,
+    Verb.GROW_DISK: _plain,
+    Verb.ATTACH_NIC: _attach_nic,
+    Verb.DETACH_NIC: _plain,
+    Verb.SNAPSHOT: _snapshot,
+    Verb.REVERT: _revert,
+    Verb.DROP_SNAPSHOT: _drop_snapshot,
+    Verb.SAVE_IMAGE: _save_image,
+    Verb.BACKUP: _backup,
+    Verb.REVERT_BACKUP: _revert_backup,
+    Verb.FAILOVER: _failover,
+}

@@ -1,0 +1,121 @@
+"""Instances that change hosts: a reservation on the target first, then the record switches, then the source is freed.
+
+While one moves, its cpu, memory and disks are reserved on both hosts: `other_host_id` is the target before the record
+switches and the source afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from blueprints.instance import InstanceSpec
+from control import datastores, decisions, hosts, images, leases, placing, sql, tables
+from control.ledger import Operation, guard
+from control.placement import engine
+from control.placement.model import Request, Shape
+from control.placing_view import Cloud, shape_of
+from control.waiting import wake
+from core.clock import now
+from core.errors import Busy, HostFault
+from core.states import Verb
+
+_T = tables.instance
+
+
+def reserve(c: sa.Connection, op: Operation, features: Mapping[str, Any] | None = None) -> str:
+    """Choose and reserve the host that an instance moves to; return its name. Raise NoFit, NoCapacityNow, Busy."""
+    guard(c, [op])
+    row = _locked(c, op.subject_id)
+    if row["other_host_id"] is not None:
+        return hosts.by_id(c, [row["other_host_id"]])[row["other_host_id"]].name
+    spec = InstanceSpec.model_validate(row["spec"])
+    kept = leases.kept(c, [row["id"]]).get(row["id"], set())
+    shape = _shape(c, op, row, spec, kept)
+    for _ in range(placing.ROUNDS):
+        cloud = Cloud(c, {shape}, lock=True)
+        request = Request(op.id, row["name"], shape)
+        (choice,) = engine.choose(cloud.view, [request], features)
+        ids = decisions.record(
+            c, [(choice, op.id, row["id"])], cloud.view.names, int((features or {}).get("version") or 0)
+        )
+        if choice.host is None:
+            raise placing.refusal(cloud, request, choice, {}, op.parameters, ids[op.id])
+        host_id = cloud.ids[choice.host]
+        if host_id in placing.changed(c, cloud, {host_id}):
+            continue
+        store = row["datastore_id"] if _shared(c, row) else cloud.stores.get(choice.datastore or "")
+        _set(c, row["id"], other_host_id=host_id, other_datastore_id=store)
+        return cloud.view.names[choice.host]
+    raise Busy(f"{row['name']}: other placements were faster, {placing.ROUNDS} times", op.subject)
+
+
+def _shape(
+    c: sa.Connection, op: Operation, row: Mapping[Any, Any], spec: InstanceSpec, kept: set[int]
+) -> Shape:
+    """Return what the target must offer: as at the deployment, but another host, of the same driver."""
+    image = images.records(c, [row["image_id"]]).get(row["image_id"]) if row["image_id"] else None
+    source = hosts.by_id(c, [row["host_id"]])[row["host_id"]]
+    shared = _shared(c, row)
+    shape = shape_of(spec, row["kind"], 0 if shared else row["disk_mib"], image, op.parameters.get("avoid") or (), kept)
+    store = datastores.by_id(c, [row["datastore_id"]])[row["datastore_id"]].name if shared else shape.datastore
+    wanted = op.parameters.get("host") or (None if op.verb is Verb.FAILOVER else shape.host)
+    return replace(shape, leaves=source.name, driver=source.driver, host=wanted, datastore=store)
+
+
+def _shared(c: sa.Connection, row: Mapping[Any, Any]) -> bool:
+    store = datastores.by_id(c, [row["datastore_id"]] if row["datastore_id"] else []).get(row["datastore_id"])
+    return store is not None and store.shared
+
+
+def unreserve(c: sa.Connection, op: Operation) -> None:
+    """Give back what is reserved on the other host. Raise Stale."""
+    guard(c, [op])
+    _set(c, op.subject_id, other_host_id=None, other_datastore_id=None)
+    wake(c)
+
+
+def switch(c: sa.Connection, op: Operation, *, to: str) -> bool:
+    """Let the record have an instance on its other host, of that name; addresses that are good on one host only follow.
+
+    Return whether it was not there already. Raise Stale, Busy (no address is left there).
+    """
+    guard(c, [op])
+    row = _locked(c, op.subject_id)
+    here = hosts.by_id(c, [x for x in (row["host_id"], row["other_host_id"]) if x])
+    if here[row["host_id"]].name == to:
+        return False
+    if row["other_host_id"] is None or here[row["other_host_id"]].name != to:
+        raise HostFault(f"nothing is reserved on {to} for {row['name']}", op.subject, {"host": to})
+    _set(
+        c, row["id"], host_id=row["other_host_id"], datastore_id=row["other_datastore_id"],
+        other_host_id=row["host_id"], other_datastore_id=row["datastore_id"],
+    )  # fmt: skip
+    t = tables.host
+    c.execute(sa.update(t).where(t.c.id.in_(list(here))).values(version=t.c.version + 1))
+    _readdress(c, op, row, row["other_host_id"])
+    return True
+
+
+def _readdress(c: sa.Connection, op: Operation, row: Mapping[Any, Any], host_id: str) -> None:
+    spec = InstanceSpec.model_validate(row["spec"])
+    missing = leases.undrawn(spec, leases.kept(c, [row["id"]]).get(row["id"], set()))
+    if not missing.nics:
+        return
+    leases.let_go(c, row["id"])
+    cloud = Cloud(c, {shape_of(missing, row["kind"], 0, None)}, lock=True)
+    given, short = leases.draw(cloud, [(row["id"], missing, cloud.ids.index(host_id))])
+    if short:
+        raise Busy(f"no address is left for {row['name']} on its new host", op.subject)
+    leases.write(c, given, now())
+
+
+def _locked(c: sa.Connection, instance_id: str) -> sa.RowMapping:
+    return c.execute(sa.select(_T).where(_T.c.id == instance_id).with_for_update()).mappings().one()
+
+
+def _set(c: sa.Connection, instance_id: str, **values: Any) -> None:
+    sql.update_each(c, _T, [{"id": instance_id, "updated_at": now(), **values}])

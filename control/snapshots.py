@@ -1,0 +1,77 @@
+"""Snapshots of instances, as the record has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from control import sql, tables
+from control.ledger import Operation, guard
+from core.clock import now, rfc3339
+from core.errors import Conflict, NotFound
+from core.ids import new_id
+
+_T = tables.snapshot
+
+
+@dataclass(frozen=True)
+class SnapshotRecord:
+    """A snapshot. disk "": of all disks; memory: it goes back to a running instance."""
+
+    id: str
+    name: str
+    disk: str
+    memory: bool
+    created_at: datetime
+
+
+def of_instance(c: sa.Connection, instance_id: str) -> list[SnapshotRecord]:
+    """Return an instance's snapshots, oldest first."""
+    rows = c.execute(sa.select(_T).where(_T.c.instance_id == instance_id).order_by(_T.c.id)).mappings()
+    return [SnapshotRecord(**{name: row[name] for name in SnapshotRecord.__dataclass_fields__}) for row in rows]
+
+
+def list_(c: sa.Connection, instance_id: str) -> list[dict[str, Any]]:
+    """Return an instance's snapshots as the API shows them."""
+    return [
+        {"name": one.name, "disk": one.disk or None, "memory": one.memory, "created_at": rfc3339(one.created_at)}
+        for one in of_instance(c, instance_id)
+    ]
+
+
+def get(c: sa.Connection, instance_id: str, instance: str, name: str) -> SnapshotRecord:
+    """Return one snapshot. Raise NotFound."""
+    known = of_instance(c, instance_id)
+    for one in known:
+        if one.name == name:
+            return one
+    raise NotFound(
+        f"{instance} has no snapshot {name}", f"instance/{instance}", {"snapshots": [one.name for one in known]},
+        f"rackflow snapshot list {instance} shows them",
+    )  # fmt: skip
+
+
+def require_free(c: sa.Connection, instance_id: str, instance: str, name: str) -> None:
+    """Raise Conflict when there is a snapshot of that name."""
+    if any(one.name == name for one in of_instance(c, instance_id)):
+        raise Conflict(f"{instance} has a snapshot {name} already", f"instance/{instance}", {}, "choose another name")
+
+
+def record(c: sa.Connection, op: Operation, name: str, disk: str, memory: bool) -> None:
+    """Write that a snapshot was taken. Raise Stale."""
+    guard(c, [op])
+    if any(one.name == name for one in of_instance(c, op.subject_id)):
+        return
+    sql.insert(c, _T, [{
+        "id": new_id(), "instance_id": op.subject_id, "name": name, "disk": disk, "memory": memory, "created_at": now(),
+    }])  # fmt: skip
+
+
+def forget(c: sa.Connection, op: Operation, name: str | None = None) -> None:
+    """Write that a snapshot is gone, or all of an instance's. Raise Stale."""
+    guard(c, [op])
+    statement = sa.delete(_T).where(_T.c.instance_id == op.subject_id)
+    c.execute(statement if name is None else statement.where(_T.c.name == name))
