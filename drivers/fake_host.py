@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from core.settings import DriverSettings
+from drivers.fake_world import world
 from drivers.hosts import Host
-from drivers.hypervisor.fake import FakeHypervisor
+from drivers.hypervisor.fake import fake_hypervisor
 from drivers.network.fake import FakeNetwork
 from drivers.storage.fake import FakeStorage
 from drivers.transport.base import Endpoint
@@ -14,7 +15,8 @@ from drivers.transport.fake import connect as connect_transport
 async def connect(endpoint: Endpoint, settings: DriverSettings) -> Host:
     """Build the drivers of a simulated host. Raise Unreachable, or what was injected."""
     transport = await connect_transport(endpoint, settings)
+    hypervisor = fake_hypervisor(transport, world.host(endpoint.name).powers)
     return Host(
-        name=endpoint.name, kind="fake", transport=transport, hypervisor=FakeHypervisor(transport),
+        name=endpoint.name, kind="fake", transport=transport, hypervisor=hypervisor,
         storage=lambda path: FakeStorage(transport, path), network=FakeNetwork(transport),
     )

@@ -1,121 +1,29 @@
 """The simulated world behind the fake drivers: hosts, instances, images, volumes, bridges, faults, latencies.
 
 One `World` per process (`world`), so that a test or a simulation sees and disturbs what the drivers act on.
-Everything is plain memory and costs a few hundred bytes per host: thousands of hosts are fine.
+Everything is plain memory and costs a few KiB per host: thousands of hosts are fine.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from copy import copy
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 from core.errors import RackflowError, Unreachable
-from core.states import InstanceKind, PowerState
-from drivers.hypervisor.base import ImageOnHost, InstanceSpec
-from drivers.network.base import Bridge
-from drivers.storage.base import SeedSpec, VolumeSpec
-from drivers.transport.base import Result
+from core.states import PowerState
+from drivers.fake_things import POWERS, Command, FakeHost, FakeInstance, FakeStore, FakeVolume
 
+__all__ = ["ANY", "FOREVER", "POWERS", "Command", "FakeHost", "FakeInstance", "FakeStore", "FakeVolume", "world"]
 ANY = "*"  # a host or a verb: all of them
 FOREVER = -1
+Phase = Literal["before", "after"]
+OnCall = Callable[[str, str, Phase], Awaitable[None] | None]
 T = TypeVar("T")
-Command = Callable[["FakeHost", Sequence[str], bytes], Result]
-
-
-@dataclass
-class FakeInstance:
-    """spec is None for one that is not ours. load: share of its cores that it burns while running."""
-
-    name: str
-    kind: InstanceKind
-    spec: InstanceSpec | None
-    power: PowerState = PowerState.STOPPED
-    reason: str = ""
-    load: float = 0.1
-    stubborn: bool = False  # does not listen to a polite stop
-    cpu_seconds: float = 0.0
-    started_at: float = 0.0  # time.monotonic()
-    console: list[str] = field(default_factory=list)
-
-    def begin(self) -> None:
-        """Power on."""
-        self.power, self.reason, self.started_at = PowerState.RUNNING, "", time.monotonic()
-        self.cpu_seconds = 0.0
-        self.console.append(f"{self.name} booted")
-
-    def end(self, power: PowerState = PowerState.STOPPED, reason: str = "") -> None:
-        """Power off, or crash."""
-        self.power, self.reason = power, reason
-        self.console.append(f"{self.name} {power}")
-
-    def cpu_used_s(self) -> float | None:
-        """Return CPU seconds burnt since it was started, None while it is off."""
-        if self.power is not PowerState.RUNNING or self.spec is None:
-            return None
-        return (time.monotonic() - self.started_at) * self.spec.cpu * self.load
-
-
-@dataclass
-class FakeStore:
-    """A datastore's folder on one host. images: sha256 -> (format, bytes)."""
-
-    total_mib: int
-    used_mib: int = 0
-    prepared: bool = False
-    images: dict[str, tuple[str, int]] = field(default_factory=dict)
-    parts: dict[str, int] = field(default_factory=dict)  # bytes of interrupted copies
-    volumes: dict[str, dict[str, VolumeSpec]] = field(default_factory=dict)
-    seeds: dict[str, SeedSpec] = field(default_factory=dict)
-
-
-@dataclass
-class FakeHost:
-    """One simulated machine. boots counts its starts: a connection made before the last one is dead."""
-
-    name: str
-    kinds: tuple[InstanceKind, ...] = (InstanceKind.VM, InstanceKind.CONTAINER)
-    cpus: int = 16
-    memory_mib: int = 65536
-    disk_mib: int = 1_000_000
-    alive: bool = True
-    boots: int = 1
-    number: int = 0  # of the host in its world
-    prepared: bool = False
-    management_bridge: str = "mgmt0"
-    instances: dict[str, FakeInstance] = field(default_factory=dict)
-    images: dict[str, ImageOnHost] = field(default_factory=dict)  # the hypervisor's own store
-    stores: dict[str, FakeStore] = field(default_factory=dict)
-    bridges: dict[str, Bridge] = field(default_factory=lambda: {"br0": Bridge("br0", (), (), True)})
-    files: dict[str, bytes] = field(default_factory=dict)
-    locks: dict[str, asyncio.Lock] = field(default_factory=dict)
-    commands: dict[str, Command] = field(default_factory=dict)  # by argv[0]
-    ran: list[tuple[str, ...]] = field(default_factory=list)  # argv of the last commands
-    running: dict[int, Callable[[int], None]] = field(default_factory=dict)  # pid -> ends it with an exit code
-    last_pid: int = 100
-
-    def store(self, path: str) -> FakeStore:
-        """Return the datastore at path; it comes into being when first looked at."""
-        return self.stores.setdefault(path, FakeStore(self.disk_mib))
-
-    def begin(self, end: Callable[[int], None]) -> int:
-        """Note a command that goes on running; return its pid."""
-        self.last_pid += 1
-        self.running[self.last_pid] = end
-        return self.last_pid
-
-    def add_foreign(self, name: str, kind: InstanceKind = InstanceKind.CONTAINER) -> FakeInstance:
-        """Put an instance there that somebody else made."""
-        return self.instances.setdefault(name, FakeInstance(name, kind, None))
-
-    def memory_used_mib(self) -> int:
-        """Return what the running instances of ours hold."""
-        running = (i for i in self.instances.values() if i.power is PowerState.RUNNING and i.spec)
-        return 512 + sum(i.spec.memory_mib for i in running if i.spec)
 
 
 @dataclass
@@ -133,7 +41,7 @@ class World:
     """All simulated hosts, by endpoint name, and what is wrong with them.
 
     Verbs are named "family.verb" ("hypervisor.start", "storage.ensure_image", "transport.connect"); the bare
-    verb and ANY match as well.
+    verb and ANY match as well. Long verbs have phases, which are verbs too: "hypervisor.migrate.switch".
     """
 
     def __init__(self) -> None:
@@ -144,6 +52,12 @@ class World:
         self.deadline_s = 60.0  # after which a hung call fails, as the real drivers' deadlines have it
         self.calls: dict[str, int] = {}  # how often each verb was called, over all hosts
         self.strict = False  # True: a host that was not added is Unreachable; else it comes into being
+        self.shared: set[str] = set()  # paths of datastores that are one store for all hosts
+        self.harm: list[str] = []  # what must never happen: one disk opened twice, a disk taken from what runs, …
+        # Called with (host, verb, phase) at the begin of each verb and when its change is made; what it raises is
+        # raised there: CancelledError is a worker killed at that point. Its awaitable, if any, is awaited.
+        self.on_call: OnCall | None = None
+        self._common: dict[str, FakeStore] = {}
 
     def reset(self) -> None:
         """Forget everything."""
@@ -153,6 +67,7 @@ class World:
     def add(self, host: FakeHost) -> FakeHost:
         """Put a host there, or replace it."""
         self.hosts[host.name] = host
+        host.around = self
         host.number = host.number or len(self.hosts)
         return host
 
@@ -163,6 +78,14 @@ class World:
                 raise Unreachable(f"host {name}: no such simulated host", f"host/{name}")
             self.add(FakeHost(name))
         return self.hosts[name]
+
+    def common(self, path: str) -> FakeStore | None:
+        """Return the store at path if it is one for all hosts."""
+        return self._common.setdefault(path, FakeStore(1_000_000)) if path in self.shared else None
+
+    def note_harm(self, what: str) -> None:
+        """Write down what must never happen."""
+        self.harm.append(what)
 
     # what tests and simulations do to it
 
@@ -193,45 +116,111 @@ class World:
             store.used_mib = store.total_mib
 
     def crash(self, host: str) -> None:
-        """Cut the host's power: connections die, instances stop, disks and definitions stay."""
-        self.cut(host)
+        """Cut the host's power: connections die, instances stop and lose their memory, disks and definitions stay."""
         target = self.host(host)
+        target.powered = False
+        self._lose(target)
         for instance in target.instances.values():
-            if instance.power is PowerState.RUNNING:
-                instance.end()
+            if instance.is_on:
+                target.power_off(instance)
 
     def cut(self, host: str) -> None:
         """Cut the host's network: connections die and what was held over them ends, instances go on."""
         target = self.host(host)
-        target.alive = False
+        target.connected = False
+        self._lose(target)
+
+    @staticmethod
+    def _lose(target: FakeHost) -> None:
         for end in list(target.running.values()):
             end(255)
 
     def revive(self, host: str) -> None:
         """Bring a crashed or cut host back; connections have to be made anew."""
+        self.host(host).connected = True
+        self.boot(host)
+
+    def boot(self, host: str) -> None:
+        """Give it power; a cut network stays cut."""
         target = self.host(host)
-        target.alive, target.boots = True, target.boots + 1
+        target.powered, target.boots = True, target.boots + 1
 
     def kill(self, host: str, name: str, reason: str = "killed") -> None:
         """Crash one instance behind everybody's back."""
-        self.host(host).instances[name].end(PowerState.CRASHED, reason)
+        target = self.host(host)
+        target.power_off(target.instances[name], PowerState.CRASHED, reason)
+
+    # what guests do: their names are those on the host, or the ids
+
+    def write(self, instance: str, disk: str, text: str) -> None:
+        """Let the guest that runs write to a disk. Raise LookupError."""
+        self._disk(*self._running(instance), disk).content = text
+
+    def read_disk(self, instance: str, disk: str) -> str:
+        """Return what the guest wrote last: where it runs, else where it is defined. Raise LookupError."""
+        found = list(self.places(instance))
+        on = [place for place in found if place[1].is_on]
+        if len(on or found) != 1:
+            raise LookupError(f"{instance} is on {[host.name for host, _ in found]} and runs on {len(on)} of them")
+        return self._disk(*(on or found)[0], disk).content
+
+    def remember(self, instance: str, text: str) -> None:
+        """Let the guest that runs hold something in its memory. Raise LookupError."""
+        self._running(instance)[1].memory = text
+
+    def recall(self, instance: str) -> str:
+        """Return what the guest that runs holds in its memory; "" since it was booted. Raise LookupError."""
+        return self._running(instance)[1].memory
+
+    def places(self, instance: str) -> Iterator[tuple[FakeHost, FakeInstance]]:
+        """Yield where an instance is defined; dead hosts too."""
+        for host in self.hosts.values():
+            for found in host.instances.values():
+                if instance == found.name or (found.spec and instance == found.spec.id):
+                    yield host, found
+
+    def _running(self, instance: str) -> tuple[FakeHost, FakeInstance]:
+        on = [place for place in self.places(instance) if place[1].power is PowerState.RUNNING]
+        if len(on) != 1:
+            raise LookupError(f"{instance} runs on {[host.name for host, _ in on]}")
+        return on[0]
+
+    @staticmethod
+    def _disk(host: FakeHost, instance: FakeInstance, name: str) -> FakeVolume:
+        for volume in host.disks(instance):
+            if volume.name == name:
+                return volume
+        raise LookupError(f"{instance.name} on {host.name} has no disk {name}")
 
     # what the fake drivers call
 
     @asynccontextmanager
     async def call(self, name: str, boots: int, verb: str) -> AsyncIterator[FakeHost]:
-        """Go to a host for one verb: latency, hangs, faults and a lost connection happen here."""
+        """Go to a host for one verb: latency, hangs, faults and a lost connection happen here.
+
+        What stands in the context is one change: it may await, but then its host may die in between.
+        """
         self.calls[verb] = self.calls.get(verb, 0) + 1
+        await self._tell(name, verb, "before")
         await asyncio.sleep(self._match(self.latencies_s, name, verb) or 0.0)
         await self._hang(name, verb, boots)
         self._raise_fault(name, verb, after=False)
-        yield self._alive(name, boots, verb)
+        yield self.reached(name, boots, verb)
         await asyncio.sleep(0)
+        await self._tell(name, verb, "after")
         self._raise_fault(name, verb, after=True)
+        self.reached(name, boots, verb)
 
-    def _alive(self, name: str, boots: int, verb: str) -> FakeHost:
+    async def _tell(self, name: str, verb: str, phase: Phase) -> None:
+        answer = self.on_call(name, verb, phase) if self.on_call is not None else None
+        if answer is not None:
+            await answer
+
+    def reached(self, name: str, boots: int, verb: str) -> FakeHost:
+        """Return the host (of baremetal verbs: its BMC) if it answers. Raise Unreachable."""
         host = self.host(name)
-        if not host.alive or (boots and boots != host.boots):
+        answers = host.bmc_answers if verb.startswith("baremetal.") else host.alive
+        if not answers or (boots and boots != host.boots):
             raise Unreachable(f"host {name}: connection lost during {verb}", f"host/{name}")
         return host
 
@@ -239,7 +228,7 @@ class World:
         event = self._match(self.hung, name, verb)
         until = time.monotonic() + self.deadline_s
         while event is not None and not event.is_set():
-            self._alive(name, boots, verb)
+            self.reached(name, boots, verb)
             if time.monotonic() > until:
                 raise Unreachable(f"host {name}: {verb} took over {self.deadline_s} s", f"host/{name}")
             try:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from core.errors import Conflict, HostFault
-from core.states import PowerState
 from drivers.hypervisor.base import NicAttachment
 from drivers.network.base import Bridge, Network, NetworkSpec, NicSpec
 from drivers.transport.fake import FakeTransport
@@ -53,7 +52,7 @@ class FakeNetwork(Network):
             return [
                 f"{instance.name}-{nic.name}"
                 for instance in host.instances.values()
-                if instance.spec is not None and instance.power is PowerState.RUNNING
-                for nic in instance.spec.nics
+                if instance.spec is not None and instance.active is not None
+                for nic in instance.active.nics
                 if nic.mac in macs
             ]

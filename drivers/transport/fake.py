@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import shlex
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 from core.errors import HostFault, NotFound, Unreachable, Unsupported
 from core.settings import DriverSettings
+from drivers.fake_files import pieces
 from drivers.fake_world import Command, FakeHost, world
 from drivers.hosts import HostFacts
-from drivers.transport.base import Endpoint, Progress, Result, Session, Transport
+from drivers.transport.base import ByteStream, Endpoint, Progress, Result, Session, Transport
+from drivers.transport.fake_session import FakeSession, FakeStream, begin_script, conflict_code, lock_of
 
 
 def _echo(host: FakeHost, argv: Sequence[str], stdin: bytes) -> Result:
@@ -22,17 +22,24 @@ def _echo(host: FakeHost, argv: Sequence[str], stdin: bytes) -> Result:
 
 def _cat(host: FakeHost, argv: Sequence[str], stdin: bytes) -> Result:
     if len(argv) == 1:
-        return Result(tuple(argv), 0, stdin.decode(), "")
-    missing = [path for path in argv[1:] if path not in host.files]
-    text = "".join(host.files[path].decode() for path in argv[1:] if path in host.files)
+        return Result(tuple(argv), 0, stdin.decode("utf-8", "replace"), "")
+    found = {path: host.files_at(path).get(path) for path in argv[1:]}
+    missing = [path for path, data in found.items() if data is None]
+    text = "".join(data.decode("utf-8", "replace") for data in found.values() if data is not None)
     errors = "".join(f"cat: {path}: No such file or directory\n" for path in missing)
     return Result(tuple(argv), 1 if missing else 0, text, errors)
 
 
 def _rm(host: FakeHost, argv: Sequence[str], stdin: bytes) -> Result:
     for path in argv[1:]:
-        host.files.pop(path, None)
+        host.files_at(path).pop(path, None)
     return Result(tuple(argv), 0, "", "")
+
+
+def _tee(host: FakeHost, argv: Sequence[str], stdin: bytes) -> Result:
+    for path in argv[1:]:
+        host.files_at(path)[path] = stdin
+    return Result(tuple(argv), 0, stdin.decode("utf-8", "replace"), "")
 
 
 def _kill(host: FakeHost, argv: Sequence[str], stdin: bytes) -> Result:
@@ -48,6 +55,7 @@ COMMANDS: dict[str, Command] = {
     "cat": _cat,
     "rm": _rm,
     "kill": _kill,
+    "tee": _tee,
     "hostname": lambda host, argv, stdin: Result(tuple(argv), 0, host.name + "\n", ""),
     "true": lambda host, argv, stdin: Result(tuple(argv), 0, "", ""),
     "false": lambda host, argv, stdin: Result(tuple(argv), 1, "", ""),
@@ -62,6 +70,7 @@ class FakeTransport(Transport):
         self._boots = boots
         self._closed = False
         self._sessions: set[FakeSession] = set()
+        self._streams: set[FakeStream] = set()
 
     @property
     def endpoint(self) -> Endpoint:
@@ -72,11 +81,17 @@ class FakeTransport(Transport):
         host = world.hosts.get(self._endpoint.name)
         return not self._closed and host is not None and host.alive and host.boots == self._boots
 
+    def require_alive(self, verb: str) -> None:
+        """Look once more in the middle of a verb. Raise Unreachable."""
+        if self._closed:
+            raise self._late(f"connection closed during {verb}")
+        world.reached(self._endpoint.name, self._boots, verb)
+
     @asynccontextmanager
     async def call(self, verb: str) -> AsyncIterator[FakeHost]:
         """Go to the host for one verb, as the other fake drivers do through this connection."""
         if self._closed:
-            raise Unreachable(f"host {self._endpoint.name}: connection closed", f"host/{self._endpoint.name}")
+            raise self._late("connection closed")
         async with world.call(self._endpoint.name, self._boots, verb) as host:
             yield host
 
@@ -92,11 +107,14 @@ class FakeTransport(Transport):
         except TimeoutError as error:
             raise self._late(f"{argv[0]}: no end within {timeout_s} s") from error
         if check and result.exit_code != 0:
-            raise HostFault(
-                f"host {self._endpoint.name}: {argv[0]} ended with {result.exit_code}: {result.stderr}",
-                f"host/{self._endpoint.name}", {"argv": list(argv), "exit_code": result.exit_code},
-            )
+            raise self._failed(result)
         return result
+
+    def _failed(self, result: Result) -> HostFault:
+        return HostFault(
+            f"host {self._endpoint.name}: {result.argv[0]} ended with {result.exit_code}: {result.stderr}",
+            f"host/{self._endpoint.name}", {"argv": list(result.argv), "exit_code": result.exit_code},
+        )
 
     def _late(self, what: str) -> Unreachable:
         return Unreachable(f"host {self._endpoint.name}: {what}", f"host/{self._endpoint.name}")
@@ -120,7 +138,7 @@ class FakeTransport(Transport):
     ) -> None:
         async with self.call("transport.put") as host:
             data = source if isinstance(source, bytes) else await asyncio.to_thread(source.read_bytes)
-            host.files[target] = data
+            host.files_at(target)[target] = data
             if progress is not None:
                 progress(len(data), len(data))
 
@@ -128,9 +146,65 @@ class FakeTransport(Transport):
         self, source: str, *, sudo: bool = False, max_bytes: int = 2**24, timeout_s: float = 60.0
     ) -> bytes:
         async with self.call("transport.get") as host:
-            if source not in host.files:
+            data = host.files_at(source).get(source)
+            if data is None:
                 raise NotFound(f"host {host.name}: no file {source}", f"host/{host.name}")
-            return host.files[source][:max_bytes]
+            return data[:max_bytes]
+
+    async def read(
+        self, argv: Sequence[str], *, sudo: bool = False, timeout_s: float = 600.0
+    ) -> AsyncIterator[bytes]:
+        try:
+            async with self.call("transport.read") as host:
+                async with asyncio.timeout(timeout_s):
+                    result = await self._answer(host, argv, b"")
+                data = b"".join(host.files_at(p).get(p, b"") for p in argv[1:]) if argv[0] == "cat" else b""
+                async with aclosing(pieces(data or result.stdout.encode())) as parts:
+                    async for part in parts:
+                        self.require_alive("transport.read")
+                        yield part
+                self.require_alive("transport.read")
+        except TimeoutError as error:
+            raise self._late(f"{argv[0]}: no end within {timeout_s} s") from error
+        if result.exit_code != 0:
+            raise self._failed(result)
+
+    async def write(
+        self, content: AsyncIterator[bytes], argv: Sequence[str], *, sudo: bool = False, timeout_s: float = 600.0
+    ) -> Result:
+        data = bytearray()
+        try:
+            async with asyncio.timeout(timeout_s), self.call("transport.write") as host:
+                async for part in content:
+                    self.require_alive("transport.write")
+                    data += part
+                result = await self._answer(host, argv, bytes(data))
+        except TimeoutError as error:
+            raise self._late(f"{argv[0]}: no end within {timeout_s} s") from error
+        if result.exit_code != 0:
+            raise self._failed(result)
+        return result
+
+    @asynccontextmanager
+    async def connect(self, port: int) -> AsyncIterator[ByteStream]:
+        """Reach a port that FakeHost.listening names: it greets, then gives back what is written."""
+        async with self.call("transport.connect_port") as host:
+            if port not in host.listening:
+                raise HostFault(f"host {host.name}: nobody listens on port {port}", f"host/{host.name}")
+            greeting = host.listening[port]
+        async with self.stream(greeting, lambda data: data) as stream:
+            yield stream
+
+    @asynccontextmanager
+    async def stream(self, greeting: bytes, answer: Callable[[bytes], bytes]) -> AsyncIterator[FakeStream]:
+        """Hold a connection to something simulated."""
+        stream = FakeStream(self._endpoint.name, self.is_alive, greeting, answer)
+        self._streams.add(stream)
+        try:
+            yield stream
+        finally:
+            self._streams.discard(stream)
+            stream.close()
 
     async def forward(self, remote_socket: str) -> Path:
         raise Unsupported("a simulated host has no sockets", f"host/{self._endpoint.name}")
@@ -143,17 +217,17 @@ class FakeTransport(Transport):
         """Hold a command open. `flock [options] FILE …` holds that lock of the host, as the real one does."""
         async with self.call("transport.session") as host:
             host.ran.append(tuple(argv))
-        session = FakeSession(self)
-        lock, argv = _lock_of(host, argv)
+        session = FakeSession(self._endpoint.name, self.is_alive)
+        lock, argv = lock_of(host, argv)
         if lock is not None and not await self._take(lock, argv):
-            session.end(_conflict_code(argv))
+            session.end(conflict_code(argv))
             yield session
             return
         if lock is not None:
             session.at_end = lock.release
         pid = host.begin(session.end)
         self._sessions.add(session)
-        for line in _begin_script(host, pid, argv):
+        for line in begin_script(host, pid, argv):
             session.say(line)
         try:
             yield session
@@ -181,81 +255,8 @@ class FakeTransport(Transport):
         self._closed = True
         for session in list(self._sessions):
             session.end(255)
-
-
-def _lock_of(host: FakeHost, argv: Sequence[str]) -> tuple[asyncio.Lock | None, Sequence[str]]:
-    """Return the lock that argv takes by flock, if any."""
-    words = list(argv)
-    path = next((w for w in words[1:] if w.startswith("/")), "") if words[0] == "flock" else ""
-    return (host.locks.setdefault(path, asyncio.Lock()) if path else None), words
-
-
-def _conflict_code(argv: Sequence[str]) -> int:
-    words = list(argv)
-    option = "--conflict-exit-code"
-    return int(words[words.index(option) + 1]) if option in words else 1
-
-
-def _begin_script(host: FakeHost, pid: int, argv: Sequence[str]) -> list[str]:
-    """Do what a held `sh -c SCRIPT NAME $1 …` does first: each `echo WORDS [> FILE]`; return the lines printed."""
-    words = list(argv)
-    if "-c" not in words or "sh" not in words:
-        return []
-    script, _, *given = [*words[words.index("-c") + 1 :], ""]
-    names = {"$$": str(pid), **{f"${n}": value for n, value in enumerate(given, 1)}}
-    printed = []
-    for part in script.split("&&"):
-        text, _, target = re.sub(r"\$[$0-9]", lambda m: names.get(m[0], ""), part).partition(">")
-        if not text.split() or text.split()[0] != "echo":
-            break
-        line = " ".join(shlex.split(text)[1:])
-        if target:
-            host.files[shlex.split(target)[0]] = f"{line}\n".encode()
-        else:
-            printed.append(line)
-    return printed
-
-
-class FakeSession(Session):
-    """A held command that gives back each line written, until it is closed or the host is gone."""
-
-    def __init__(self, transport: FakeTransport) -> None:
-        self._transport = transport
-        self._lines: asyncio.Queue[str] = asyncio.Queue()
-        self._exit_code: int | None = None
-        self.at_end: Callable[[], None] = lambda: None
-
-    def end(self, exit_code: int) -> None:
-        """Let the command end; the first exit code counts. A lock that it held is free at once."""
-        if self._exit_code is None:
-            self._exit_code = exit_code
-            self.at_end()
-
-    def say(self, line: str) -> None:
-        """Let the command print a line."""
-        self._lines.put_nowait(line)
-
-    async def lines(self) -> AsyncIterator[str]:
-        while self.is_alive():
-            try:
-                line = await asyncio.wait_for(self._lines.get(), 0.1)
-            except TimeoutError:
-                continue
-            yield line
-
-    async def write(self, data: bytes) -> None:
-        if not self.is_alive():
-            raise Unreachable("session lost", f"host/{self._transport.endpoint.name}")
-        for line in data.decode().splitlines():
-            self.say(line)
-
-    async def wait(self) -> int:
-        async for _ in self.lines():
-            pass
-        return 255 if self._exit_code is None else self._exit_code
-
-    def is_alive(self) -> bool:
-        return self._exit_code is None and self._transport.is_alive()
+        for stream in list(self._streams):
+            stream.close()
 
 
 def facts_of(host: FakeHost, address: str) -> HostFacts:

@@ -3,38 +3,49 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from core.errors import Busy, HostFault, Unreachable
+from core.errors import Busy, HostFault, Unreachable, Unsupported
 from core.ids import mac_address, new_id, on_host
 from core.settings import DriverSettings
 from core.states import InstanceKind, PowerState
 from drivers.facts import gather_facts
-from drivers.fake_world import ANY, FakeHost, world
+from drivers.fake_world import ANY, POWERS, FakeHost, world
 from drivers.hosts import Host, connect
-from drivers.hypervisor.base import DiskAttachment, InstanceSpec, NicAttachment
-from drivers.storage.base import ImageFile
+from drivers.hypervisor.base import DiskAttachment, Hypervisor, InstanceSpec, NicAttachment
+from drivers.hypervisor.powers import KeepsImages, MigratesLive, Move
+from drivers.storage.base import ImageFile, VolumeSpec
 from drivers.transport.base import Endpoint
 from tests.contract.hypervisor import HypervisorContract, HypervisorRig
+from tests.contract.hypervisor_powers import DEGREES, PROTOCOLS, PowersContract
 from tests.contract.network import NetworkContract, NetworkRig
 from tests.contract.storage import StorageContract, StorageRig
 from tests.contract.transport import TransportContract, TransportRig
 
-ENDPOINT = Endpoint("fake-1", "192.0.2.1")
+ENDPOINT, OTHER = Endpoint("fake-1", "192.0.2.1"), Endpoint("fake-2", "192.0.2.2")
+STORE = "/store"
 
 
 @pytest.fixture
 async def host() -> AsyncIterator[Host]:
     world.reset()
-    world.add(FakeHost("fake-1"))
+    world.add(FakeHost("fake-1", powers=POWERS | {"carry"}))
+    world.add(FakeHost("fake-2", powers=POWERS | {"carry"}))
     host = await connect("fake", ENDPOINT, DriverSettings())
     yield host
     await host.close()
+    assert world.harm == []
     world.reset()
+
+
+@pytest.fixture
+async def other() -> Host:
+    return await connect("fake", OTHER, DriverSettings())
 
 
 def a_spec(image: str = "") -> InstanceSpec:
@@ -46,28 +57,107 @@ def a_spec(image: str = "") -> InstanceSpec:
     )
 
 
+async def a_vm(host: Host) -> InstanceSpec:
+    """Return the spec of a VM whose disk is there, blank."""
+    spec = a_spec()
+    disk = await host.storage(STORE).ensure_volume(VolumeSpec(spec.id, "root", 16))
+    return replace(spec, kind=InstanceKind.VM, disks=(disk,))
+
+
+def with_nic(spec: InstanceSpec) -> InstanceSpec:
+    return replace(spec, nics=(*spec.nics, NicAttachment("eth1", mac_address(spec.id, 1), "br0")))
+
+
+def a_rig(host: Host, new: Callable[[], Awaitable[InstanceSpec]], broken: dict[str, Any]) -> HypervisorRig:
+    """Return a rig without what VMs and containers do not share."""
+
+    async def take_name(name: str) -> None:
+        world.host("fake-1").add_foreign(name)
+
+    async def file_bytes(path: str) -> int:
+        return len(world.host("fake-1").files_at(path).get(path, b""))
+
+    async def one_nic_more(spec: InstanceSpec) -> InstanceSpec:
+        return with_nic(spec)
+
+    return HypervisorRig(
+        host.hypervisor, new, lambda spec: replace(spec, disks=(replace(spec.disks[0], **broken),)), take_name,
+        folder=f"{STORE}/scratch/x", file_bytes=file_bytes, with_nic=one_nic_more, console_talk=(b"a2b", b"a2b"),
+        reboot_grace_s=0.1,
+    )  # fmt: skip
+
+
 class TestFakeTransport(TransportContract):
     @pytest.fixture
     def rig(self, host: Host) -> TransportRig:
         return TransportRig(host.transport, "/tmp/test")
 
 
-class TestFakeHypervisor(HypervisorContract):
+class FakeContainers:
+    """Containers, whose disks the hypervisor holds and carries."""
+
     @pytest.fixture
-    async def rig(self, host: Host) -> HypervisorRig:
-        await host.transport.put(b"image", "/images/x")
-        await host.hypervisor.import_image("/images/x", "abc", name="x")  # type: ignore[attr-defined]
+    async def rig(self, host: Host, other: Host) -> HypervisorRig:
+        for one in (host, other):
+            assert isinstance(one.hypervisor, KeepsImages)
+            await one.transport.put(b"image", "/images/x")
+            await one.hypervisor.import_image("/images/x", "abc", name="x")
 
         async def new() -> InstanceSpec:
             return a_spec("abc")
 
-        async def take_name(name: str) -> None:
-            world.host("fake-1").add_foreign(name)
+        async def with_disk(spec: InstanceSpec) -> InstanceSpec:
+            return replace(spec, disks=(*spec.disks, DiskAttachment("data1", "pool", "default", size_mib=16)))
 
-        def broken(spec: InstanceSpec) -> InstanceSpec:
-            return replace(spec, disks=(replace(spec.disks[0], image_fingerprint="def"),))
+        rig = a_rig(host, new, {"image_fingerprint": "def"})
+        return replace(rig, with_disk=with_disk, other=other.hypervisor)
 
-        return HypervisorRig(host.hypervisor, new, broken, take_name)
+
+class TestFakeContainers(FakeContainers, HypervisorContract):
+    pass
+
+
+class TestFakeContainerPowers(FakeContainers, PowersContract):
+    async def test_a_live_migration(self, rig: HypervisorRig) -> None:
+        """Containers do not move while they run, and that is said beforehand."""
+        driver = rig.hypervisor
+        assert isinstance(driver, MigratesLive)
+        assert rig.other is not None
+        spec = await rig.new()
+        await driver.define(spec)
+        await driver.start(spec.name)
+        assert await driver.preflight(spec.name) != []
+        with pytest.raises(Unsupported):
+            await driver.migrate(Move(spec, "192.0.2.2"), rig.other, timeout_s=5)
+        assert (await driver.observe(spec.name)).power is PowerState.RUNNING
+
+
+class FakeVms:
+    """VMs, whose disks storage holds: the hypervisor has no carrier."""
+
+    @pytest.fixture
+    async def rig(self, host: Host, other: Host) -> HypervisorRig:
+        world.host("fake-1").powers = world.host("fake-2").powers = POWERS
+        here, there = [await connect("fake", one, DriverSettings()) for one in (ENDPOINT, OTHER)]
+
+        async def with_disk(spec: InstanceSpec) -> InstanceSpec:
+            disk = await here.storage(STORE).ensure_volume(VolumeSpec(spec.id, "data1", 16))
+            return replace(spec, disks=(*spec.disks, disk))
+
+        async def move(spec: InstanceSpec) -> tuple[Move, Hypervisor]:
+            await there.storage(STORE).ensure_volume(VolumeSpec(spec.id, "root", 16))
+            return Move(spec, "192.0.2.2", ("root",)), there.hypervisor
+
+        rig = a_rig(here, lambda: a_vm(here), {"source": f"{STORE}/instances/none/root.qcow2"})
+        return replace(rig, with_disk=with_disk, move=move)
+
+
+class TestFakeVms(FakeVms, HypervisorContract):
+    pass
+
+
+class TestFakeVmPowers(FakeVms, PowersContract):
+    pass
 
 
 class TestFakeStorage(StorageContract):
@@ -76,7 +166,7 @@ class TestFakeStorage(StorageContract):
         path, content = tmp_path / "image.qcow2", b"not really an image" * 1000
         path.write_bytes(content)
         image = ImageFile(hashlib.sha256(content).hexdigest(), "qcow2", len(content), path, 16)
-        return StorageRig(host.storage("/store"), image)
+        return StorageRig(host.storage(STORE), image)
 
 
 class TestFakeNetwork(NetworkContract):
@@ -131,6 +221,14 @@ class TestFaults:
         with pytest.raises(HostFault) as caught:
             await host.storage("/store").ensure_image(ImageFile("a" * 64, "qcow2", 2**30, tmp_path / "none"))
         assert caught.value.evidence["free_mib"] == 0
+
+    async def test_powers_can_be_taken_away(self, host: Host) -> None:
+        for powers in (frozenset[str](), frozenset({"suspend", "snapshot"})):
+            world.host("fake-1").powers = powers
+            found = (await connect("fake", ENDPOINT, DriverSettings())).hypervisor
+            flags = await found.capabilities()
+            assert {flag for flag in PROTOCOLS | DEGREES if getattr(flags, flag)} == powers
+            assert {flag for flag, protocol in PROTOCOLS.items() if isinstance(found, protocol)} == powers
 
     async def test_facts(self, host: Host) -> None:
         facts = await gather_facts(host.transport)
