@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
+
+from drivers.transport.base import Progress
 
 
 @dataclass(frozen=True)
@@ -39,3 +42,43 @@ class Carrier(Protocol):
     async def drop(self, instance_id: str) -> bool:
         """Take everything of the instance away; absent is fine."""
         ...
+
+
+@asynccontextmanager
+async def closing(content: AsyncIterator[bytes]) -> AsyncIterator[AsyncIterator[bytes]]:
+    """End a stream when the context is left, and with it the command that it comes from."""
+    try:
+        yield content
+    finally:
+        if isinstance(content, AsyncGenerator):
+            await content.aclose()
+
+
+async def carry(source: Carrier, target: Carrier, instance_id: str, progress: Progress | None = None) -> int:
+    """Copy all files of an instance, one after the other; return the bytes that were moved, not those there already.
+
+    Run again after it was killed, it goes on with the file that is missing. The source keeps its own.
+    Raise as the carriers do; NotFound of the target: stage the image first.
+    """
+    parcels = await source.parcels(instance_id)
+    total, done, moved = sum(parcel.size_bytes for parcel in parcels), 0, 0
+    for parcel in parcels:
+        async with closing(source.read(instance_id, parcel)) as content:
+            passed = _told(content, done, total, progress)
+            async with closing(passed):
+                if await target.write(instance_id, parcel, passed):
+                    moved += parcel.size_bytes
+        done += parcel.size_bytes
+        if progress is not None:
+            progress(done, total)
+    return moved
+
+
+async def _told(
+    content: AsyncIterator[bytes], done: int, total: int, progress: Progress | None
+) -> AsyncGenerator[bytes, None]:
+    async for chunk in content:
+        done += len(chunk)
+        if progress is not None:
+            progress(done, total)
+        yield chunk
