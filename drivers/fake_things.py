@@ -23,7 +23,9 @@ POWERS = frozenset({
 
 
 class Surroundings(Protocol):
-    """What a host has to know of its world."""
+    """What a host has to know of its world. shared: paths of the stores that are common to all hosts."""
+
+    shared: set[str]
 
     def common(self, path: str) -> FakeStore | None:
         """Return the store at path if it is one for all hosts."""
@@ -194,6 +196,8 @@ class FakeHost:
         return self.files if found is None else found[1].files
 
     def _store_of(self, path: str) -> tuple[str, FakeStore] | None:
+        for at in self.around.shared if self.around else ():
+            self.store(at)
         return next(((at, store) for at, store in self.stores.items() if path.startswith(f"{at}/")), None)
 
     def volume_at(self, source: str) -> FakeVolume | None:
