@@ -65,6 +65,7 @@ class LxdApi:
     def __init__(self, socket: Path, host: str, settings: DriverSettings, cut: Callable[[], None]) -> None:
         """cut: closes the forwarded socket's connections, for calls that outlive their deadline."""
         self.host = host
+        self.socket = socket
         self._url = f"http+unix://{quote(str(socket), safe='')}"
         self._cut = cut
         self._sessions = _Sessions(self._url)
@@ -100,6 +101,16 @@ class LxdApi:
             self._changes, doing, subject, timeout_s + _MARGIN_S, lambda: self._change(method, path, json, timeout_s)
         )
 
+    async def begin(
+        self, method: str, *path: str, json: dict[str, Any], subject: str, doing: str
+    ) -> dict[str, Any]:
+        """Begin an operation that lasts as long as its websockets do; return it."""
+
+        def call() -> dict[str, Any]:
+            return dict(getattr(self._node(path), method)(json=json).json()["metadata"])
+
+        return await self._in(self._changes, doing, subject, READ_S, call)
+
     async def wait(self, operation: str, *, subject: str, timeout_s: float = CHANGE_S) -> None:
         """Wait for an operation that somebody began; how it ends is not our matter."""
 
@@ -127,10 +138,6 @@ class LxdApi:
             return found.exit_code, found.stdout, found.stderr
 
         return await self._in(self._changes, f"exec in {name}", subject, timeout_s, call)
-
-    async def host_info(self) -> dict[str, Any]:
-        """Return what GET /1.0 says."""
-        return dict(await self.get())
 
     def close(self) -> None:
         """Take no further calls; those under way end with the transport."""

@@ -8,13 +8,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from core.ids import from_host
 from core.states import InstanceKind, PowerState
 from core.units import parse_bytes
 from drivers.hypervisor.base import DiskAttachment, ImageOnHost, InstanceSpec, NicAttachment, ObservedInstance
 from drivers.storage.seed import seed_texts
 
 ID_KEY = "user.rackflow.id"
-_OURS = re.compile(r"^(user\.rackflow\.|limits\.(cpu|memory)|cloud-init\.|raw\.lxc$)")  # keys that a spec decides on
+ADOPTED_KEY = "user.rackflow.adopted"  # its own name: a copy by another name is not ours
+PARCEL_KEY = "user.rackflow.parcel"  # sha256 of the archive that it was imported from
+# keys that a spec decides on
+_OURS = re.compile(r"^(user\.rackflow\.(id|name|labels)$|limits\.(cpu|memory)|cloud-init\.|raw\.lxc$)")
 _POWER = {
     "Running": PowerState.RUNNING, "Ready": PowerState.RUNNING, "Thawed": PowerState.RUNNING,
     "Stopped": PowerState.STOPPED, "Frozen": PowerState.PAUSED, "Error": PowerState.CRASHED,
@@ -116,6 +120,13 @@ def custom_volumes(spec: InstanceSpec) -> list[tuple[str, Json]]:
     ]  # fmt: skip
 
 
+def our_id(found: Mapping[str, Any]) -> str | None:
+    """Return the id of an instance of ours; a copy that somebody made of one bears its id, and is not."""
+    name, instance_id = str(found["name"]), found["config"].get(ID_KEY) or None
+    known = from_host(name) == instance_id or found["config"].get(ADOPTED_KEY) == name
+    return instance_id if known else None
+
+
 def volumes_of(name: str, pools: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Return (pool, volume) of an instance's further disks, from GET /1.0/storage-pools?recursion=1."""
     found = []
@@ -136,12 +147,13 @@ def changed_config(found: Mapping[str, Any], wanted: Json) -> Json | None:
     if mine == wanted["config"] and found["devices"] == wanted["devices"]:
         return None
     others = {key: value for key, value in found["config"].items() if key not in mine}
+    return whole_config(found, {**others, **wanted["config"]}, wanted["devices"])
+
+
+def whole_config(found: Mapping[str, Any], config: Mapping[str, str], devices: Mapping[str, Any]) -> Json:
+    """Return the body of PUT /1.0/instances/NAME: what is not in it is taken away."""
     keep = ("architecture", "ephemeral", "profiles", "description", "stateful")
-    return {
-        **{key: found[key] for key in keep if key in found},
-        "config": {**others, **wanted["config"]},
-        "devices": wanted["devices"],
-    }
+    return {**{key: found[key] for key in keep if key in found}, "config": config, "devices": devices}
 
 
 def half_made(found: Mapping[str, Any]) -> bool:
@@ -150,6 +162,8 @@ def half_made(found: Mapping[str, Any]) -> bool:
     Seen with 5.0.2: at the end of the making it sets volatile.apply_template, which stays until the first start.
     """
     config = found["config"]
+    if ADOPTED_KEY in config or PARCEL_KEY in config:  # LXD has not made it from an image of ours
+        return False
     begun = config.get("volatile.apply_template") or config.get("volatile.last_state.power")
     return not begun and found["last_used_at"].startswith(("1970", "0001"))
 

@@ -51,10 +51,12 @@ def translate(error: BaseException, host: str, subject: str, doing: str) -> Rack
     return HostFault(f"LXD on {host}: {doing} failed: {error!r}", subject, {"seen": repr(error)[:500]})
 
 
+def by_words(text: str) -> tuple[type[RackflowError], str] | None:
+    """Return kind of error and fix for what LXD or its client said."""
+    return next(((kind, fix) for pattern, kind, fix in _WORDS if re.search(pattern, text, re.IGNORECASE)), None)
+
+
 def _refused(error: LXDAPIException, host: str, subject: str, doing: str) -> RackflowError:
     text, status = str(error), int(error.response.status_code)
-    for pattern, kind, fix in _WORDS:
-        if re.search(pattern, text, re.IGNORECASE):
-            return kind(f"LXD on {host}: {doing}: {text}", subject, {"status": status, "seen": text}, fix)
-    kind = _STATUS.get(status, HostFault)
-    return kind(f"LXD on {host}: {doing}: {text}", subject, {"status": status, "seen": text})
+    kind, fix = by_words(text) or (_STATUS.get(status, HostFault), "")
+    return kind(f"LXD on {host}: {doing}: {text}", subject, {"status": status, "seen": text}, fix)

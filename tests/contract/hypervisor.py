@@ -27,7 +27,7 @@ class HypervisorRig:
     """What a driver brings along. new: a spec that can be defined (images and disks are there), gone after the test.
 
     broken: turns a good spec into one whose image or disk is missing. take_name: makes an instance by that name that
-    is not ours. ready: waits until exec works. at_once: how many instances the host can be asked for together.
+    is not ours. ready: waits until exec works (on `other`, too). at_once: how many instances can be asked for together.
 
     What follows is for hypervisor_powers.py; a power whose field is missing fails there. folder: an empty one on the
     host. file_bytes: a file's size there, 0 if absent. with_disk, with_nic: the spec with one more, which is ready.

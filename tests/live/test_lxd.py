@@ -3,112 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import itertools
 import json
 import os
-import tarfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from hashlib import sha256
-from ipaddress import IPv4Interface
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from core.errors import Conflict, HostFault, Invalid, NotFound, Unreachable, Unsupported
-from core.ids import mac_address, new_id, on_host
+from core.ids import new_id, on_host
 from core.settings import DriverSettings
 from core.states import InstanceKind, PowerState
 from drivers.hosts import Host, connect
 from drivers.hypervisor import lxd_api
-from drivers.hypervisor.base import DiskAttachment, InstanceSpec, NicAttachment
+from drivers.hypervisor.base import DiskAttachment, InstanceSpec
 from drivers.hypervisor.lxd import LxdHypervisor
 from drivers.network.base import NetworkSpec
 from drivers.storage.base import ImageFile
 from tests.contract.hypervisor import HypervisorContract, HypervisorRig
 from tests.contract.tools import settle
 from tests.labs import Lab
+from tests.live.lxd import LxdRig, all_made, lxd_rig, stage, tarball, until
 
-STORE = "/var/lib/rackflow/lxd-tests"
 SOCKET = "/var/lib/lxd/unix.socket"
-_last_octets = itertools.cycle(range(100, 250))
-_all_made: list[str] = []
-
-
-@dataclass
-class LxdRig:
-    """One prepared host, and what this test made on it."""
-
-    host: Host
-    bridge: IPv4Interface
-    image: ImageFile
-    made: list[str] = field(default_factory=list)
-
-    @property
-    def lxd(self) -> LxdHypervisor:
-        assert isinstance(self.host.hypervisor, LxdHypervisor)
-        return self.host.hypervisor
-
-    def spec(self, **changes: Any) -> InstanceSpec:
-        """Return a container's spec with an address behind the host's bridge."""
-        instance_id = new_id()
-        address = f"{self.bridge.network.network_address + next(_last_octets)}/{self.bridge.network.prefixlen}"
-        nic = NicAttachment("eth0", mac_address(instance_id, 0), "lxcbr0", address=address)
-        root = DiskAttachment("root", "pool", "default", "raw", image_fingerprint=self.image.sha256)
-        self.made.append(on_host(instance_id))
-        _all_made.append(on_host(instance_id))
-        plain = InstanceSpec(
-            instance_id, on_host(instance_id), "web", InstanceKind.CONTAINER, 0.5, 64, (root,), (nic,)
-        )
-        return replace(plain, **changes)
-
-    async def lxc(self, *words: str, check: bool = True) -> str:
-        """Run the host's own client."""
-        return (await self.host.transport.run(["lxc", *words], check=check)).stdout
-
-    async def addresses(self, name: str, timeout_s: float = 10.0) -> tuple[str, ...]:
-        """Wait until a container has an address."""
-        until = time.monotonic() + timeout_s
-        while time.monotonic() < until:
-            if found := (await self.lxd.observe(name)).addresses:
-                return found
-            await asyncio.sleep(0.1)
-        return ()
-
-    async def clear(self) -> None:
-        for name in self.made:
-            await self.lxc("delete", "--force", name, check=False)
 
 
 @pytest.fixture
 async def rig(lab: Lab) -> AsyncIterator[LxdRig]:
-    blueprint = yaml.safe_load(lab.blueprint.read_text())
-    name = lab.hosts("lxd")[0]
-    bridge = next(h for h in blueprint["hosts"] if h["name"] == name)["bridges"][0]
-    image = next(i for i in blueprint["images"] if i["kind"] == "container")
-    path = Path(image["source"])
-    host = await connect("lxd", lab.endpoint(name), DriverSettings())
-    file = ImageFile(image["sha256"], "tar", len(await asyncio.to_thread(path.read_bytes)), path)
-    found = LxdRig(host, IPv4Interface(bridge["address"]), file)
-    await found.lxd.prepare(bridges=[(bridge["name"], bridge["address"])])
-    await stage(found, file)
-    yield found
-    await found.clear()
-    await host.close()
-
-
-async def stage(rig: LxdRig, image: ImageFile) -> None:
-    """Bring an image to the host as the tasks do."""
-    if image.sha256 not in [one.fingerprint for one in await rig.lxd.images()]:
-        store = rig.host.storage(STORE)
-        await store.prepare()
-        await store.ensure_image(image)
-        await rig.lxd.import_image(store.image_path(image.sha256, "tar"), image.sha256, name="busybox")
-        await store.delete_image(image.sha256)
+    async with lxd_rig(lab, lab.hosts("lxd")[0]) as found:
+        yield found
 
 
 class TestLxdHypervisor(HypervisorContract):
@@ -118,6 +44,7 @@ class TestLxdHypervisor(HypervisorContract):
             return rig.spec()
 
         async def take_name(name: str) -> None:
+            rig.made.append(name)
             await rig.lxc("init", rig.image.sha256, name, "--storage", "default")
 
         def broken(spec: InstanceSpec) -> InstanceSpec:
@@ -161,8 +88,7 @@ async def test_a_further_disk_comes_and_goes_with_its_instance(rig: LxdRig) -> N
     assert (await rig.lxd.exec(spec.name, ["sh", "-c", "echo x > /mnt/data1/x"])).exit_code == 0
     await rig.lxd.stop(spec.name, grace_s=0)
     assert await rig.lxd.undefine(spec.name) is True
-    volumes = json.loads(await rig.lxc("storage", "volume", "list", "default", "--format", "json"))
-    assert [volume["name"] for volume in volumes if volume["name"].startswith(spec.name)] == []
+    assert [volume for volume in await rig.volumes() if volume.startswith(spec.name)] == []
 
 
 async def test_cloud_init_data_can_be_read_inside(rig: LxdRig) -> None:
@@ -344,37 +270,6 @@ async def there(rig: LxdRig, name: str) -> bool:
         return False
 
 
-async def until(holds: Callable[[], Awaitable[bool]], timeout_s: float = 20.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not await holds():
-        assert time.monotonic() < end, "it did not come to hold"
-        await asyncio.sleep(0.02)
-
-
-def tarball(size_mib: int) -> bytes:
-    """Return a gzipped image: busybox of this machine, and a file /large of zeros."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as tar:
-        add(tar, "metadata.yaml", b"architecture: x86_64\ncreation_date: 1700000000\n")
-        add(tar, "rootfs/bin/busybox", Path("/bin/busybox").read_bytes(), 0o755)
-        for folder in ("dev", "etc", "proc", "sys", "tmp", "sbin", "run"):
-            entry = tarfile.TarInfo(f"rootfs/{folder}")
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(entry)
-        for link in ("sbin/init", "bin/sh", "bin/stat"):
-            entry = tarfile.TarInfo(f"rootfs/{link}")
-            entry.type, entry.linkname = tarfile.SYMTYPE, "/bin/busybox"
-            tar.addfile(entry)
-        add(tar, "rootfs/large", bytes(size_mib * 2**20))
-    return out.getvalue()
-
-
-def add(tar: tarfile.TarFile, name: str, data: bytes, mode: int = 0o644) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.mode = len(data), mode
-    tar.addfile(entry, io.BytesIO(data))
-
-
 @pytest.mark.skipif(os.environ.get("RACKFLOW_TEST_KEEP_LAB") == "1", reason="RACKFLOW_TEST_KEEP_LAB spares the hosts")
 async def test_a_host_that_loses_power(rig: LxdRig, lab: Lab) -> None:
     spec, stopped = rig.spec(), rig.spec()
@@ -426,6 +321,5 @@ async def test_vms_are_refused(rig: LxdRig) -> None:
 async def test_the_last_thing_is_that_nothing_is_left(rig: LxdRig) -> None:
     with pytest.raises(Conflict):
         await rig.lxd.start(on_host(new_id()))
-    assert sorted({one.name for one in await rig.lxd.instances()} & set(_all_made)) == []
-    volumes = json.loads(await rig.lxc("storage", "volume", "list", "default", "--format", "json"))
-    assert [v["name"] for v in volumes if v["name"].startswith(tuple(_all_made))] == []
+    assert sorted({one.name for one in await rig.lxd.instances()} & set(all_made)) == []
+    assert [volume for volume in await rig.volumes() if volume.startswith(tuple(all_made))] == []
