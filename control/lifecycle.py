@@ -121,7 +121,8 @@ VERBS: dict[Verb, VerbRule] = {
         RUNS_OR_OFF,
         (
             _RESERVE, _TARGET_IMAGE, StepRule("stop", "start-again"),
-            StepRule("carry", "drop-target", on_target=True), _TARGET_DEFINE, _SWITCH, StepRule("start-again", "poweroff", no_return=NoReturn.DONE),
+            StepRule("carry", "drop-target", on_target=True), _TARGET_DEFINE, _SWITCH,
+            StepRule("start-again", "poweroff", no_return=NoReturn.DONE),
             StepRule("clear-source", no_return=NoReturn.BEGUN), StepRule("unreserve"),
         ),
         S.MIGRATING, moves=True,
@@ -150,15 +151,13 @@ VERBS: dict[Verb, VerbRule] = {
     Verb.ATTACH_NIC: VerbRule(RUNS_OR_OFF, (_RESERVE_MORE, _APPLY, _RECORD), S.CHANGING_NICS),
     Verb.DETACH_NIC: VerbRule(RUNS_OR_OFF, (_APPLY, _RECORD), S.CHANGING_NICS),
     Verb.SNAPSHOT: VerbRule(
-        RUNS_OR_OFF, (StepRule("snapshot", "drop-snapshot"), StepRule("note-snapshot")), S.SNAPSHOTTING,
-        needs="snapshot",
+        RUNS_OR_OFF, (StepRule("snapshot", "drop-snapshot"),), S.SNAPSHOTTING, needs="snapshot"
     ),
     Verb.REVERT: VerbRule(
         RUNS_OR_OFF, (StepRule("revert", no_return=NoReturn.BEGUN),), S.SNAPSHOTTING, needs="snapshot"
     ),
     Verb.DROP_SNAPSHOT: VerbRule(
-        ON_HOST, (StepRule("drop-snapshot", no_return=NoReturn.BEGUN), StepRule("forget-snapshot")), S.SNAPSHOTTING,
-        needs="snapshot",
+        ON_HOST, (StepRule("drop-snapshot", no_return=NoReturn.BEGUN),), S.SNAPSHOTTING, needs="snapshot"
     ),
     Verb.SAVE_IMAGE: VerbRule(
         RUNS_OR_OFF,

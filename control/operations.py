@@ -41,10 +41,12 @@ from core.errors import Conflict, NotFound, RackflowError
 from core.states import UNFINISHED, OperationState, Verb
 
 __all__ = [
-    "Operation", "Stale", "Step", "active_of", "begin_step", "begin_steps", "cancel", "cancel_all", "claim_pending",
+    "Operation", "Stale", "Step", "active_of", "begin_step", "begin_steps", "cancel", "cancel_all",
+    "cancel_wanted", "claim_pending",
     "claim_stands", "compensating", "drop_claim", "end_step", "end_steps", "fail_step", "fail_steps", "finish",
     "finish_all", "get", "is_cancelled", "list_", "note_step", "postpone", "release", "renew_claim", "set_flow_run",
-    "set_parameters", "show", "stale_among", "steps_of", "undo_step", "undo_steps",
+    "set_parameters", "show", "stale_among", "steps_of", "too_late", "undo_step",
+    "undo_steps",
 ]  # fmt: skip
 
 _T = tables.operation
@@ -115,6 +117,20 @@ def set_parameters(c: sa.Connection, op: Operation, parameters: dict[str, Any]) 
 def is_cancelled(c: sa.Connection, op: Operation) -> bool:
     """Return whether somebody wants an operation to be undone."""
     return bool(c.execute(sa.select(_T.c.cancel_requested).where(_T.c.id == op.id)).scalar_one_or_none())
+
+
+def cancel_wanted(c: sa.Connection, operation_ids: Sequence[str]) -> set[str]:
+    """Return which of these operations somebody wants to be undone."""
+    rows = sql.fetch_in(
+        c, operation_ids, lambda part: sa.select(_T.c.id).where(_T.c.id.in_(part), _T.c.cancel_requested.is_(True))
+    )
+    return {row["id"] for row in rows}
+
+
+def too_late(c: sa.Connection, op: Operation) -> None:
+    """Forget that an operation was to be cancelled: there is no way back any more. Raise Stale."""
+    guard(c, [op])
+    c.execute(sa.update(_T).where(_T.c.id == op.id).values(cancel_requested=False))
 
 
 def cancel(c: sa.Connection, principal: Principal, operation_id: str) -> Operation:

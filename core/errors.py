@@ -119,6 +119,14 @@ class Conflict(Permanent):
     exit_code = 5
 
 
+class Cancelled(Permanent):
+    """Somebody does not want it any more."""
+
+    code = "cancelled"
+    http_status = 409
+    exit_code = 5
+
+
 class Unsupported(Permanent):
     """The driver or this version cannot do that."""
 

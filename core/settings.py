@@ -18,6 +18,15 @@ class Paths:
         return self.data_dir / "images"
 
     @property
+    def parked_dir(self) -> Path:
+        """Return where disks and memory of instances without a host are kept."""
+        return self.data_dir / "parked"
+
+    @property
+    def backups_dir(self) -> Path:
+        return self.data_dir / "backups"
+
+    @property
     def token_file(self) -> Path:
         return self.data_dir / "admin.token"
 

@@ -149,3 +149,11 @@ class PowerState(StrEnum):
     CRASHED = "crashed"
     ABSENT = "absent"
     UNKNOWN = "unknown"
+
+
+class MachinePower(StrEnum):
+    """What a BMC says of its machine. Only OFF is off: one that is on its way down is UNKNOWN."""
+
+    ON = "on"
+    OFF = "off"
+    UNKNOWN = "unknown"

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from blueprints.change import PARAMETERS
 from control.operations import Operation
 from core.states import Verb
 
 FLOW_OF = {
     Verb.DEPLOY: "deploy",
+    **dict.fromkeys(PARAMETERS, "change"),
+    **dict.fromkeys((Verb.RESTORE, Verb.REDEPLOY), "change"),
     Verb.START: "start",
-    Verb.SHUTDOWN: "stop",
+    Verb.SHUTDOWN: "shutdown",
     Verb.DELETE: "delete",
+    Verb.MIGRATE: "migrate",
+    Verb.MIGRATE_LIVE: "migrate",
     Verb.ENROLL: "enroll",
     Verb.RETIRE: "enroll",
     Verb.IMPORT: "stage",
@@ -34,7 +39,9 @@ class FlowEntry:
 FLOWS = (
     FlowEntry("deploy", "flows.deploy.deploy"),
     FlowEntry("start", "flows.change.start"),
-    FlowEntry("stop", "flows.change.shutdown"),
+    FlowEntry("shutdown", "flows.change.shutdown"),
+    FlowEntry("change", "flows.change.change"),
+    FlowEntry("migrate", "flows.change.migrate"),
     FlowEntry("delete", "flows.change.delete"),
     FlowEntry("enroll", "flows.enroll.enroll"),
     FlowEntry("stage", "flows.stage.stage"),

@@ -9,8 +9,7 @@ from prefect import flow
 
 from core.states import Verb
 from tasks.forms import deploy_body
-from tasks.images import stage_images
-from tasks.instances import create, start_created
+from tasks.instances import create, stage_images, start_created
 from tasks.ledger import enter
 from tasks.place import place
 from tasks.settle import settle

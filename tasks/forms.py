@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from core.errors import Invalid
+
 
 def names(text: str) -> list[str]:
     """Return the names in "a, b c"."""
@@ -38,6 +40,21 @@ def deploy_body(
     }
     instance.update({key: value for key, value in optional.items() if value})
     return {"instances": [instance]}
+
+
+def change_body(verb: str, instances: str, parameters: str) -> dict[str, Any]:
+    """Return the body of a change. parameters: "name=value …"; for a new disk or NIC they are the fields of that.
+
+    Raise Invalid for a word without "=".
+    """
+    given: dict[str, Any] = {}
+    for word in parameters.split():
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise Invalid(f"{word!r} is not name=value", "request", {"parameters": parameters})
+        given[name] = value
+    inside = {"attach-disk": "disk", "attach-nic": "nic"}.get(verb)
+    return {"instances": names(instances), **({inside: given} if inside else given)}
 
 
 def enroll_body(

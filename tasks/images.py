@@ -11,7 +11,7 @@ from prefect import task
 
 from control import hosts as host_rows
 from control import images as image_rows
-from control import instances, operations
+from control import operations
 from control.hosts import HostRecord
 from control.images import ImageRecord
 from control.operations import Operation
@@ -21,37 +21,11 @@ from drivers.hosts import Host
 from drivers.storage.base import ImageFile
 from drivers.storage.sources import fetch
 from tasks.copies import ensure_on_host, keeper_of, reporter
-from tasks.ledger import Seen, finish, load, run_step, sequence_of
-from tasks.retry import stage_may_retry
+from tasks.ledger import Seen, finish, load, run_step
 from tasks.runtime import runtime
 from tasks.settle import each
 
 IMAGE_DEADLINE_S = 3600.0
-
-
-@task(name="image", task_run_name="image on {host}", retries=1, retry_delay_seconds=2,
-      retry_condition_fn=stage_may_retry, persist_result=False)  # fmt: skip
-async def stage_images(host: str, ids: Sequence[str]) -> list[str]:
-    """Bring the images of a batch of instances to their host; return the operations that may go on."""
-    rt = runtime()
-    ops = await load(ids)
-    views = await rt.store.read(lambda c: instances.deployables(c, [o.subject_id for o in ops]))
-    sequence = sequence_of(Verb.DEPLOY, "image")
-
-    async def work(op: Operation) -> bool:
-        view = views[op.subject_id]
-
-        async def bring(_: Operation) -> Seen:
-            assert view.host is not None
-            assert view.datastore is not None
-            changed = await ensure_on_host(
-                rt, await rt.host(view.host), view.host, view.datastore.id, view.datastore.path, view.image
-            )
-            return Seen(changed, {"image": view.image.name, "sha256": view.image.sha256})
-
-        return await run_step(op, sequence, "image", host, bring, deadline_s=IMAGE_DEADLINE_S)
-
-    return await each(host, ops, work)
 
 
 @task(name="import", task_run_name="import images", persist_result=False)

@@ -7,32 +7,36 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from prefect.runtime import flow_run
 
 from control import access, instances, operations, requests
-from control.lifecycle import VERBS
-from control.operations import Operation, Stale
-from core.errors import HostFault, RackflowError, Unreachable
+from control.lifecycle import VERBS, state_after
+from control.operations import Operation, Stale, Step
+from core.errors import Cancelled, HostFault, RackflowError, Unreachable
 from core.states import InstanceState, OperationState, StepState, Verb
 from tasks.retry import retrying
-from tasks.runtime import runtime
+from tasks.runtime import StepCancelled, runtime
 
 PREFECT_IDENTITY = "prefect"  # who a run acts for when it was started from Prefect's UI, a schedule or its API
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What an action did. changed: whether the world differs from before; evidence: JSON-ready."""
+    """What an action did. changed: whether the world differs from before; evidence: JSON-ready.
+
+    write: what the record is to say when the step ends, in the same transaction.
+    """
 
     changed: bool
     evidence: dict[str, Any] | None = None
+    write: Callable[[Any], object] | None = None
 
 
-Action = Callable[[Operation], Awaitable[Seen]]
+Action = Callable[[Operation], Coroutine[Any, Any, Seen]]
 Also = Callable[[Any, Seen], None]  # more to write when a step ends
 
 
@@ -79,11 +83,15 @@ async def by_host(ids: Sequence[str]) -> dict[str, list[str]]:
 
 def finish(c: Any, op: Operation, state: OperationState, error: RackflowError | None = None) -> None:
     """End an operation and give its instance the state that the lifecycle table says."""
-    rule = VERBS.get(op.verb)
-    if rule is not None and op.verb is Verb.DELETE and state is OperationState.DONE:
+    if op.verb is Verb.DELETE and state is OperationState.DONE:
         instances.mark_deleted(c, op, op.subject_id)
-    elif rule is not None:
-        target = {OperationState.DONE: rule.done, OperationState.HELD: InstanceState.HELD}.get(state, rule.failed)
+    elif op.verb in VERBS:
+        before = InstanceState(op.parameters.get("was") or InstanceState.PENDING)
+        target = state_after(op.verb, before, well=state is OperationState.DONE)
+        if state is OperationState.DONE and op.parameters.get("then"):
+            target = InstanceState(op.parameters["then"])
+        if state is OperationState.HELD:
+            target = InstanceState.HELD
         instances.set_state(c, op.subject_id, target, epoch=op.epoch, reason=str(error or "")[:1000])
     operations.finish(c, op, state, error=error)
 
@@ -108,22 +116,34 @@ async def run_step(
     compensation: str = "",
     deadline_s: float | None = None,
     also: Also | None = None,
+    during: InstanceState | None = None,
 ) -> bool:
     """Run one step until it is done (True) or has failed for good (False; the reason stands in the ledger).
 
-    A step that is done already is not run again. `also` writes in the same transaction that ends the step.
+    A step that is done already is not run again. `also` writes in the same transaction that ends the step; during: the
+    state of its instance while it runs.
     """
     rt = runtime()
     limit_s = deadline_s or rt.settings.worker.step_deadline_s
 
+    def begin(c: Any) -> Step:
+        step = operations.begin_step(c, op, sequence, name, host, compensation)
+        if during is not None and step.state is not StepState.DONE:
+            instances.set_state(c, op.subject_id, during, epoch=op.epoch)
+        return step
+
     async def attempt() -> bool:
         rt.require_claim()
-        step = await rt.store.write(lambda c: operations.begin_step(c, op, sequence, name, host, compensation))
+        if op.id in rt.cancelled:
+            raise _not_wanted(op)
+        step = await rt.store.write(begin)
         if step.state is StepState.DONE:
             return True
         try:
             async with asyncio.timeout(limit_s):
-                seen = await action(op)
+                seen = await rt.cancellable(op.id, action(op))
+        except StepCancelled as error:
+            raise await failed(_not_wanted(op)) from error
         except TimeoutError as error:
             raise await failed(Unreachable(f"step {name} took longer than {limit_s:.0f} s", f"host/{host}")) from error
         except RackflowError as error:
@@ -135,6 +155,8 @@ async def run_step(
 
         def end(c: Any) -> None:
             operations.end_step(c, op, sequence, changed=seen.changed, evidence=seen.evidence)
+            if seen.write is not None:
+                seen.write(c)
             if also is not None:
                 also(c, seen)
 
@@ -151,3 +173,7 @@ async def run_step(
         return False
     except RackflowError:
         return False
+
+
+def _not_wanted(op: Operation) -> Cancelled:
+    return Cancelled(f"{op.verb} of {op.subject_name} was cancelled", op.subject)

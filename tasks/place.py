@@ -9,13 +9,15 @@ from typing import Any
 from prefect import task
 
 from control import instances, operations, placing
+from control.lifecycle import rule
 from control.operations import Operation
 from core.errors import Busy, Invalid
 from core.states import ImageState, InstanceState, Verb
-from tasks.ledger import load, sequence_of
+from tasks.ledger import load
 from tasks.runtime import runtime
 
-SEQUENCE = 1
+SEQUENCE = 1  # it is the first step of each of these
+PLACED = (Verb.DEPLOY, Verb.RESTORE, Verb.REDEPLOY)
 
 
 @task(name="place", task_run_name="place {count} instances", persist_result=False)
@@ -23,7 +25,6 @@ async def place(ids: Sequence[str], count: int) -> dict[str, list[str]]:
     """Choose hosts for the operations that have none yet; return host name -> operations that go on there."""
     rt = runtime()
     ops = await load(ids)
-    assert sequence_of(Verb.DEPLOY, "place") == SEQUENCE
     views = await rt.store.read(lambda c: instances.deployables(c, [o.subject_id for o in ops]))
     hosts: dict[str, list[str]] = defaultdict(list)
     waiting: list[Operation] = []
@@ -36,10 +37,15 @@ async def place(ids: Sequence[str], count: int) -> dict[str, list[str]]:
     if waiting:
         rt.require_claim()
         features = await rt.features()
-        states = {op.id: views[op.subject_id].image.state for op in waiting}
+        states = {op.id: views[op.subject_id].require_image().state for op in waiting}
         for op_id, host in (await rt.store.write(lambda c: _place(c, waiting, states, features))).items():
             hosts[host].append(op_id)
     return dict(hosts)
+
+
+async def unplaced(ids: Sequence[str]) -> list[str]:
+    """Return those operations of a batch that a host is to be chosen for."""
+    return [op.id for op in await load(ids) if op.verb in PLACED]
 
 
 def _place(c: Any, ops: list[Operation], states: dict[str, ImageState], features: dict[str, Any]) -> dict[str, str]:
@@ -64,6 +70,6 @@ def _place(c: Any, ops: list[Operation], states: dict[str, ImageState], features
             assert outcome.host is not None
             placed[op.id] = outcome.host
             ends.append((op, SEQUENCE, True, {"host": outcome.host}))
-            instances.set_state(c, outcome.instance_id, InstanceState.STAGING, epoch=op.epoch)
+            instances.set_state(c, outcome.instance_id, rule(op.verb).during or InstanceState.STAGING, epoch=op.epoch)
     operations.end_steps(c, ends)
     return placed

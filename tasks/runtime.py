@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from analytics.client import AnalyticsClient
 from control import operations
@@ -23,7 +23,12 @@ from drivers.pool import HostPool
 from drivers.transport.base import Endpoint
 from tasks.hostlock import HostLocks
 
+T = TypeVar("T")
 CLAIM_MARGIN_S = 3.0  # no step begins when the claim has less left than this
+
+
+class StepCancelled(Exception):
+    """The action of a step was ended because its operation is not wanted any more."""
 
 
 @dataclass
@@ -38,7 +43,10 @@ class Runtime:
     active: set[str] = field(default_factory=set)
     claim_until: float = field(default_factory=lambda: time.monotonic() + 15.0)
     wake: Callable[[], None] = lambda: None
+    cancelled: set[str] = field(default_factory=set)  # of active: those that somebody does not want any more
+    troubled: set[str] = field(default_factory=set)  # hosts of which the record knows failures
     copied: set[tuple[str, str]] = field(default_factory=set)  # (host, sha256): copies that the record knows of
+    _actions: defaultdict[str, set[asyncio.Task[Any]]] = field(default_factory=lambda: defaultdict(set))
     _cpu: dict[str, tuple[float, datetime]] = field(default_factory=dict)
     _slots: dict[str, asyncio.Semaphore] = field(default_factory=dict)
     _features: dict[str, Any] = field(default_factory=dict)
@@ -51,6 +59,34 @@ class Runtime:
         """Raise Busy when the claim is about to end: somebody else may hold these operations soon."""
         if self.claim_until - time.monotonic() < CLAIM_MARGIN_S:
             raise Busy("this worker's claim could not be renewed in time", subject=f"worker/{self.worker_id}")
+
+    async def cancellable(self, operation_id: str, action: Coroutine[Any, Any, T]) -> T:
+        """Run a step's action so that `look_for_cancels` can end it, and what it runs. Raise StepCancelled."""
+        task = asyncio.ensure_future(action)
+        mine = self._actions[operation_id]
+        mine.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError as error:
+            current = asyncio.current_task()
+            if operation_id in self.cancelled and not (current and current.cancelling()):
+                raise StepCancelled from error
+            raise
+        finally:
+            mine.discard(task)
+            if not mine:
+                self._actions.pop(operation_id, None)
+
+    async def look_for_cancels(self) -> None:
+        """End the steps of those active operations that are not wanted any more."""
+        self.cancelled &= self.active
+        asked = list(self.active - self.cancelled)
+        if not asked:
+            return
+        for one in await self.store.read(lambda c: operations.cancel_wanted(c, asked)):
+            self.cancelled.add(one)
+            for task in list(self._actions.get(one, ())):
+                task.cancel()
 
     def slots(self, host: str) -> asyncio.Semaphore:
         """Return the semaphore that bounds concurrent steps on a host."""

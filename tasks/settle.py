@@ -9,19 +9,19 @@ from typing import Any
 
 from prefect import task
 
-from control import drift, instances, operations
-from control.instances import Deployable
+from control import hosts, instances, operations
 from control.lifecycle import VERBS
 from control.operations import Operation, Stale, Step
 from core.errors import NeedsOperator, Permanent, RackflowError, Unreachable, from_dict
-from core.states import InstanceState, OperationState, StepState, Verb
+from core.states import InstanceState, OperationState, StepState
 from tasks.ledger import finish
 from tasks.retry import GIVE_UP_AFTER, PLACES, is_hosts_fault, later
 from tasks.runtime import Runtime, runtime
-from tasks.undo import UNDO
+from tasks.undo import no_way_back, undo
 
 OPEN = (OperationState.RUNNING, OperationState.COMPENSATING)
 BAD = (OperationState.FAILED, OperationState.COMPENSATED, OperationState.HELD, OperationState.CANCELLED)
+CHOOSING = {"place", "reserve"}  # steps that look for a host: what fails later may go better elsewhere
 
 
 class BatchFailed(RackflowError):
@@ -48,14 +48,20 @@ class Case:
         done = [s.name for s in self.steps if s.state is StepState.DONE]
         if self.op.verb not in VERBS:
             return bool(done) and len(done) == len(self.steps)
-        if self.op.verb is Verb.DELETE:
-            return "release" in done
         return all(rule.name in done for rule in VERBS[self.op.verb].steps)
 
     @property
-    def failed_at(self) -> str:
-        failed = [s.name for s in self.steps if s.state is StepState.FAILED]
-        return failed[-1] if failed else ""
+    def failed(self) -> Step | None:
+        """Return the step that failed last."""
+        failed = [s for s in self.steps if s.state is StepState.FAILED]
+        return failed[-1] if failed else None
+
+    @property
+    def chose(self) -> bool:
+        """Say whether it was placed, or was given a target, by us and might as well go elsewhere."""
+        return not self.op.parameters.get("host") and any(
+            s.name in CHOOSING and s.state is StepState.DONE for s in self.steps
+        )
 
 
 @task(name="settle", task_run_name="settle", persist_result=False)
@@ -67,6 +73,7 @@ async def settle(ids: Sequence[str]) -> None:
         rows = await rt.store.read(lambda c: operations.get(c, ids))
     finally:
         rt.active.difference_update(ids)
+        rt.cancelled.difference_update(ids)
     bad = [f"{o.subject_name}: {o.error['message'] if o.error else o.state}" for o in rows if o.state in BAD]
     if bad:
         raise BatchFailed(f"{len(bad)} of {len(ids)} operations failed: " + "; ".join(bad[:5]))
@@ -111,46 +118,87 @@ async def _guarded(rt: Runtime, case: Case) -> None:
 
 async def _settle(rt: Runtime, case: Case) -> None:
     """End one operation, or let it wait for its next try."""
-    op, error = case.op, case.error
-    if op.state is OperationState.COMPENSATING or op.cancel_requested:
+    op, error, failed = case.op, case.error, case.failed
+    if failed is not None and error is not None and failed.host and _blames_host(error):
+        await _note_trouble(rt, failed.host)
+    if op.state is OperationState.COMPENSATING:
         await _undo_and_end(rt, case, error)
     elif case.is_whole:
         await rt.store.write(lambda c: finish(c, op, OperationState.DONE))
-    elif error is None:  # cut off before a step could fail: go on soon
+    elif op.cancel_requested:
+        await _give_up(rt, case, error)
+    elif error is None or failed is None:  # cut off before a step could fail: go on soon
         await _wait(rt, op, "cut off; it goes on where it stopped")
-    elif op.verb is Verb.DEPLOY and case.failed_at != "place":
-        await _deploy_failed(rt, case, error)
+    elif op.verb in VERBS and failed.name not in CHOOSING and case.chose and is_hosts_fault(error):
+        await _elsewhere(rt, case, failed, error)
     elif isinstance(error, Permanent) or op.attempts >= GIVE_UP_AFTER.get(op.verb, op.attempts + 1):
-        await _undo_and_end(rt, case, error)
+        await _give_up(rt, case, error)
     elif isinstance(error, NeedsOperator):
-        await rt.store.write(lambda c: finish(c, op, OperationState.HELD, error))
+        await _hold(rt, op, error)
     else:
         await _wait(rt, op, str(error))
+
+
+def _blames_host(error: RackflowError) -> bool:
+    return is_hosts_fault(error) and not isinstance(error, Permanent)
+
+
+async def _note_trouble(rt: Runtime, host: str) -> None:
+    rt.troubled.add(host)
+    await rt.store.write(lambda c: hosts.note_trouble(c, host))
 
 
 async def _wait(rt: Runtime, op: Operation, reason: str) -> None:
     await rt.store.write(lambda c: operations.postpone(c, op, reason, later(op.attempts)))
 
 
-async def _deploy_failed(rt: Runtime, case: Case, error: RackflowError) -> None:
-    """A host's error sends the instance to another host, an error of its own ends it."""
+async def _hold(rt: Runtime, op: Operation, error: RackflowError) -> None:
+    await rt.store.write(lambda c: finish(c, op, OperationState.HELD, error))
+
+
+async def _elsewhere(rt: Runtime, case: Case, failed: Step, error: RackflowError) -> None:
+    """A host's error sends the instance to another host, where that is possible; an error of its own ends it."""
     op = case.op
     avoid = list(op.parameters.get("avoid", []))
-    if not is_hosts_fault(error) or len(avoid) + 1 >= PLACES:
-        await _undo_and_end(rt, case, error)
-        return
-    if case.failed_at == "start" and isinstance(error, Unreachable):
+    if isinstance(error, Unreachable) and failed.name in ("start", "restore", "start-again", "transfer"):
         await _wait(rt, op, str(error))  # it may be running there: nothing is decided before the host answers again
         return
-    view = await _undo(rt, case)
-    host = view.host.name if view.host else ""
+    if len(avoid) + 1 >= PLACES or await no_way_back(rt, op, case.steps):
+        await _give_up(rt, case, error)
+        return
+    blamed = _chosen(case)
+    await undo(rt, op, case.steps)
 
-    def elsewhere(c: Any) -> None:
-        operations.set_parameters(c, op, {**op.parameters, "avoid": [*avoid, host], "avoid_error": error.to_dict()})
-        instances.set_state(c, view.id, InstanceState.PENDING, epoch=op.epoch, reason=f"{host}: {error}"[:1000])
-        operations.postpone(c, op, f"{host}: {error}; looking for another host", None)
+    def try_again(c: Any) -> None:
+        operations.set_parameters(c, op, {**op.parameters, "avoid": [*avoid, blamed], "avoid_error": error.to_dict()})
+        before = InstanceState(op.parameters.get("was") or InstanceState.PENDING)
+        instances.set_state(c, op.subject_id, before, epoch=op.epoch, reason=f"{blamed}: {error}"[:1000])
+        operations.postpone(c, op, f"{blamed}: {error}; looking for another host", None)
 
-    await rt.store.write(elsewhere)
+    await rt.store.write(try_again)
+
+
+def _chosen(case: Case) -> str:
+    """Return the host that was chosen for the instance."""
+    for step in case.steps:
+        if step.name in CHOOSING and step.evidence:
+            return str(step.evidence.get("to") or step.evidence.get("host") or "")
+    return ""
+
+
+async def _give_up(rt: Runtime, case: Case, error: RackflowError | None) -> None:
+    """Undo, unless there is no way back: then go on, or ask the operator."""
+    op = case.op
+    if op.verb not in VERBS or not await no_way_back(rt, op, case.steps):
+        await _undo_and_end(rt, case, error)
+        return
+    if op.cancel_requested:
+        await rt.store.write(lambda c: operations.too_late(c, op))
+        rt.cancelled.discard(op.id)
+    if isinstance(error, Permanent | NeedsOperator) and error.code != "cancelled":
+        await _hold(rt, op, error)
+    else:
+        await _wait(rt, op, "there is no way back any more: it goes on")
 
 
 async def _undo_and_end(rt: Runtime, case: Case, error: RackflowError | None) -> None:
@@ -158,34 +206,10 @@ async def _undo_and_end(rt: Runtime, case: Case, error: RackflowError | None) ->
     op = case.op
     reason = error or (from_dict(op.error) if op.error else None)
     state = OperationState.FAILED
-    if op.verb is Verb.DEPLOY:
+    if op.verb in VERBS and any(step.compensation for step in case.steps):
         state = OperationState.COMPENSATED
         if op.state is not OperationState.COMPENSATING:
             await rt.store.write(lambda c: operations.compensating(c, op, reason))
-        await _undo(rt, case)
+        await undo(rt, op, case.steps)
     end = OperationState.CANCELLED if op.cancel_requested else state
     await rt.store.write(lambda c: finish(c, op, end, reason))
-
-
-async def _undo(rt: Runtime, case: Case) -> Deployable:
-    """Compensate an instance's steps in reverse order; what an unreachable host keeps is written down as residue."""
-    op = case.op
-    view = (await rt.store.read(lambda c: instances.deployables(c, [op.subject_id])))[op.subject_id]
-    reachable = True
-    begun = [s for s in reversed(case.steps) if s.state in (StepState.DONE, StepState.FAILED, StepState.RUNNING)]
-    for step in begun:
-        undo = UNDO.get(step.compensation)
-        if undo is not None and view.host is not None and reachable:
-            try:
-                await undo(rt, view)
-            except Unreachable as error:
-                reachable = False
-                seen = error.to_dict()
-                name = view.host.name
-                await rt.store.write(lambda c, n=name, s=seen: drift.open_(  # type: ignore[misc]
-                    c, subject=op.subject, host=n, kind="residue", recorded={"on": None}, seen=s, policy="repair"
-                ))  # fmt: skip
-        sequence = step.sequence
-        await rt.store.write(lambda c, n=sequence: operations.undo_step(c, op, n))  # type: ignore[misc]
-    await rt.store.write(lambda c: instances.release(c, op, view.id))
-    return view

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from control.instances import Deployable, LeaseRecord
-from core.ids import on_host
 from core.states import InstanceKind
 from drivers.hypervisor.base import DiskAttachment, InstanceSpec, NicAttachment
 from drivers.network.base import NetworkSpec, NicSpec
@@ -17,13 +16,15 @@ POOL = "default"  # of the hypervisors that keep root disks in a pool of their o
 
 def volumes(view: Deployable) -> list[VolumeSpec]:
     """Return the writable disks of a VM: root from the image, then the further ones, blank."""
-    root = VolumeSpec(view.id, "root", view.root_mib, view.image.sha256, view.image.format)
+    image = view.require_image()
+    root = VolumeSpec(view.id, "root", view.root_mib, image.sha256, image.format)
     return [root, *(VolumeSpec(view.id, disk.name, disk.size_mib) for disk in view.spec.disks)]
 
 
 def pool_disks(view: Deployable) -> list[DiskAttachment]:
     """Return the disks of a container whose hypervisor makes them itself from its own copy of the image."""
-    root = DiskAttachment("root", "pool", POOL, "raw", view.root_mib, image_fingerprint=view.image.sha256)
+    content = view.image.sha256 if view.image else ""
+    root = DiskAttachment("root", "pool", POOL, "raw", view.root_mib, image_fingerprint=content)
     return [root, *(DiskAttachment(d.name, "pool", POOL, "raw", d.size_mib) for d in view.spec.disks)]
 
 
@@ -48,7 +49,7 @@ def seed(view: Deployable, nics: Sequence[NicAttachment]) -> SeedSpec:
 def instance(view: Deployable, disks: Sequence[DiskAttachment], nics: Sequence[NicAttachment]) -> InstanceSpec:
     """Return what the hypervisor defines."""
     return InstanceSpec(
-        id=view.id, name=on_host(view.id), display_name=view.name, kind=InstanceKind(view.kind), cpu=view.cpu,
+        id=view.id, name=view.on_host, display_name=view.name, kind=InstanceKind(view.kind), cpu=view.cpu,
         memory_mib=view.memory_mib, disks=tuple(disks), nics=tuple(nics), user_data=view.spec.user_data,
         ssh_keys=tuple(view.spec.ssh_keys), labels=tuple(sorted(view.labels.items())),
     )  # fmt: skip

@@ -1,43 +1,72 @@
-"""What takes back a deployment's steps; each is safe when there is nothing to take back."""
+"""Take back what an operation did: its steps' compensations in reverse order, unless there is no way back any more."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from control import drift, instances, operations
 from control.instances import Deployable
-from core.errors import HostFault
-from core.ids import on_host
-from core.states import PowerState
-from drivers.hosts import Host
-from tasks.copies import keeper_of
+from control.lifecycle import NoReturn, rule, step_rule
+from control.operations import Operation, Step
+from core.errors import Unreachable
+from core.states import StepState
+from tasks.actions import ACTIONS, OWED, PROBES
+from tasks.ledger import Seen
 from tasks.runtime import Runtime
+from tasks.work import Work
+
+BEGUN = (StepState.DONE, StepState.FAILED, StepState.RUNNING)
 
 
-async def connected(rt: Runtime, view: Deployable) -> Host:
-    """Return the drivers of the host that an instance is placed on."""
-    if view.host is None:
-        raise HostFault("the instance is on no host", f"instance/{view.name}")
-    return await rt.host(view.host)
+async def no_way_back(rt: Runtime, op: Operation, steps: Sequence[Step]) -> bool:
+    """Say whether an operation can only go forward. Raise Unreachable when that cannot be known now."""
+    by_name = {step.name: step for step in steps if step.state in BEGUN}
+    for known in rule(op.verb).steps:
+        step = by_name.get(known.name)
+        if step is None or known.no_return is None:
+            continue
+        if known.no_return is NoReturn.BEGUN or step.state is StepState.DONE:
+            return True
+        if known.name in PROBES and await PROBES[known.name](Work(rt, op, await _view(rt, op))):
+            return True
+    return False
 
 
-async def undo_start(rt: Runtime, view: Deployable, *, grace_s: float = 0) -> bool:
-    """Stop an instance if it is there and not stopped."""
-    hypervisor = (await connected(rt, view)).hypervisor
-    seen = await hypervisor.observe(on_host(view.id))
-    if seen.power in (PowerState.ABSENT, PowerState.STOPPED):
-        return False
-    return await hypervisor.stop(on_host(view.id), grace_s=grace_s)
+async def undo(rt: Runtime, op: Operation, steps: Sequence[Step]) -> None:
+    """Compensate steps in reverse order; what a host that does not answer keeps is written down as owed to it."""
+    silent: set[str] = set()
+    for step in sorted(steps, key=lambda step: -step.sequence):
+        if step.state not in BEGUN:
+            continue
+        view = await _view(rt, op)
+        seen = await _undo_one(rt, op, step, view, silent) if step.compensation else Seen(False)
+        await rt.store.write(lambda c, s=step, done=seen: _write(c, op, s, done))  # type: ignore[misc]
 
 
-async def undo_define(rt: Runtime, view: Deployable) -> bool:
-    """Take the definition away."""
-    return await (await connected(rt, view)).hypervisor.undefine(on_host(view.id))
+def _write(c: Any, op: Operation, step: Step, done: Seen) -> None:
+    if done.write is not None:
+        done.write(c)
+    operations.undo_step(c, op, step.sequence)
 
 
-async def undo_volumes(rt: Runtime, view: Deployable) -> bool:
-    """Take the disks away."""
-    host = await connected(rt, view)
-    if view.datastore is None or keeper_of(host, view.kind) is not None:
-        return False
-    return await host.storage(view.datastore.path).delete_volumes(view.id)
+async def _undo_one(rt: Runtime, op: Operation, step: Step, view: Deployable, silent: set[str]) -> Seen:
+    on_target = step_rule(op.verb, step.name)[1].on_target
+    record = view.other if on_target else view.host
+    host = record.name if record else ""
+    if step.compensation in OWED and (record is None or host in silent):
+        return Seen(False)
+    try:
+        return await ACTIONS[step.compensation](Work(rt, op, view))
+    except Unreachable as error:
+        if step.compensation not in OWED:
+            raise
+        silent.add(host)
+        seen = error.to_dict()
+        return Seen(False, None, lambda c: drift.open_(
+            c, subject=op.subject, host=host, kind=drift.RESIDUE, recorded={"on": None}, seen=seen, policy="repair"
+        ))  # fmt: skip
 
 
-UNDO = {"stop": undo_start, "undefine": undo_define, "delete-volumes": undo_volumes}  # by a step's compensation
+async def _view(rt: Runtime, op: Operation) -> Deployable:
+    return (await rt.store.read(lambda c: instances.deployables(c, [op.subject_id])))[op.subject_id]

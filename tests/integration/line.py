@@ -25,6 +25,7 @@ import flows.stage
 from blueprints.network import NetworkSpec
 from control import access, instances, networks, operations, requests
 from control.access import Principal
+from control.lifecycle import VERBS
 from control.operations import Operation
 from control.seed import seed
 from control.store import Store
@@ -39,9 +40,12 @@ from tasks.settle import BatchFailed
 MODULES: tuple[ModuleType, ...] = (flows.change, flows.deploy, flows.enroll, flows.reconcile, flows.stage)
 FLOWS = {
     Verb.DEPLOY: flows.deploy.deploy,
+    **dict.fromkeys([verb for verb in VERBS if verb is not Verb.DEPLOY], flows.change.change),
     Verb.START: flows.change.start,
     Verb.SHUTDOWN: flows.change.shutdown,
     Verb.DELETE: flows.change.delete,
+    Verb.MIGRATE: flows.change.migrate,
+    Verb.MIGRATE_LIVE: flows.change.migrate,
     Verb.ENROLL: flows.enroll.enroll,
     Verb.RETIRE: flows.enroll.enroll,
     Verb.IMPORT: flows.stage.stage,

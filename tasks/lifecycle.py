@@ -1,0 +1,87 @@
+"""Carry an operation on an instance through the steps of its verb, as the lifecycle table has them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from prefect import task
+
+from control import hosts as host_rows
+from control import instances
+from control.instances import Deployable
+from control.lifecycle import StepRule, rule
+from control.operations import Operation
+from core.states import OperationState
+from tasks.actions import ACTIONS, DEADLINES_S, REREAD
+from tasks.ledger import Also, Seen, finish, load, run_step
+from tasks.retry import stage_may_retry
+from tasks.runtime import Runtime, runtime
+from tasks.settle import each
+from tasks.work import Work
+
+STAGE: dict[str, Any] = {
+    "retries": 1, "retry_delay_seconds": 2, "retry_condition_fn": stage_may_retry, "persist_result": False,
+}  # fmt: skip
+
+
+@task(name="change", task_run_name="change on {host}", **STAGE)
+async def change(host: str, ids: Sequence[str]) -> list[str]:
+    """Carry a batch's instances on one host through all steps of their verbs."""
+    return await stage(host, ids)
+
+
+async def stage(host: str, ids: Sequence[str], names: Collection[str] | None = None) -> list[str]:
+    """Run steps (all, or those named) of every operation of a batch that may go on; return those that still may."""
+    rt = runtime()
+    ops = await load(ids)
+    views = await rt.store.read(lambda c: instances.deployables(c, [op.subject_id for op in ops]))
+    return await each(host, ops, lambda op: carry_on(rt, op, views[op.subject_id], names))
+
+
+async def carry_on(rt: Runtime, op: Operation, view: Deployable, names: Collection[str] | None = None) -> bool:
+    """Run an operation's steps one after the other; False when one has failed for good."""
+    steps = rule(op.verb).steps
+    for sequence, step in enumerate(steps, 1):
+        if names is not None and step.name not in names:
+            continue
+        if not await _one(rt, op, view, sequence, step, last=sequence == len(steps)):
+            return False
+        if step.name in REREAD and sequence < len(steps):
+            view = await reread(rt, op)
+    return True
+
+
+async def reread(rt: Runtime, op: Operation) -> Deployable:
+    """Return an operation's instance as the record has it now."""
+    return (await rt.store.read(lambda c: instances.deployables(c, [op.subject_id])))[op.subject_id]
+
+
+async def _one(rt: Runtime, op: Operation, view: Deployable, sequence: int, step: StepRule, *, last: bool) -> bool:
+    work = Work(rt, op, view)
+    host = view.other if step.on_target else view.host
+    name = host.name if host else ""
+    action = ACTIONS[step.name]
+
+    async def act(_: Operation) -> Seen:
+        return await action(work)
+
+    deadline_s = DEADLINES_S.get(step.name)
+    if step.name in ("stop", "reboot"):
+        deadline_s = work.grace_s + 60
+    return await run_step(
+        op, sequence, step.name, name, act, compensation=step.compensation, deadline_s=deadline_s,
+        also=_done(rt, op, name) if last else None, during=step.during or rule(op.verb).during,
+    )  # fmt: skip
+
+
+def _done(rt: Runtime, op: Operation, host: str) -> Also:
+    """Return what ends an operation in the same transaction as its last step: it waits for no other of its batch."""
+
+    def end(c: Any, _: Seen) -> None:
+        finish(c, op, OperationState.DONE)
+        if host in rt.troubled:
+            host_rows.note_well(c, host)
+            rt.troubled.discard(host)
+
+    return end

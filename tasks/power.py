@@ -1,0 +1,116 @@
+"""Steps about power and memory: start, stop, suspend, save, and what undoes them."""
+
+from __future__ import annotations
+
+from core.states import InstanceState, PowerState
+from drivers.hosts import Host
+from drivers.hypervisor.powers import Reboots, SavesState, Suspends
+from tasks.disks import define_on
+from tasks.ledger import Seen
+from tasks.work import Work
+
+
+async def start(w: Work) -> Seen:
+    """Start it, or let it go on."""
+    return Seen(await (await w.host()).hypervisor.start(w.name))
+
+
+async def stop(w: Work) -> Seen:
+    """Ask the guest to shut down, and cut its power after the grace time; a delete cuts at once unless told else."""
+    delete = w.op.verb == "delete" and "grace_s" not in w.op.parameters
+    grace_s = 0.0 if delete or w.was is InstanceState.SUSPENDED else w.grace_s
+    return Seen(await _off(w, grace_s), {"grace_s": grace_s})
+
+
+async def poweroff(w: Work) -> Seen:
+    """Cut its power."""
+    return Seen(await _off(w, 0.0))
+
+
+async def _off(w: Work, grace_s: float) -> bool:
+    hypervisor = (await w.host()).hypervisor
+    seen = await hypervisor.observe(w.name)
+    if seen.power is PowerState.STOPPED:
+        return False
+    if seen.power is PowerState.ABSENT and w.op.verb in ("delete", "deploy", "restore", "redeploy"):
+        return False  # there is nothing to stop: all the better
+    return await hypervisor.stop(w.name, grace_s=grace_s)
+
+
+async def start_again(w: Work) -> Seen:
+    """Start it as it ran before, on the host that the record has it on now; what was off stays off."""
+    if not w.runs_before:
+        return Seen(False)
+    host = await w.host()
+    seen = await host.hypervisor.observe(w.name)
+    if seen.power in (PowerState.RUNNING, PowerState.PAUSED):
+        return Seen(False)
+    await define_on(w, host)
+    changed = await host.hypervisor.start(w.name)
+    if w.was is InstanceState.SUSPENDED and not w.op.parameters.get("then"):
+        await w.power(host, Suspends, "suspend").suspend(w.name)
+    return Seen(changed)
+
+
+async def runs_now(w: Work) -> bool:
+    """Say whether it runs on the host that the record has it on."""
+    if not w.runs_before:
+        return True
+    seen = await (await w.host()).hypervisor.observe(w.name)
+    return seen.power in (PowerState.RUNNING, PowerState.PAUSED)
+
+
+async def is_running(w: Work) -> bool:
+    """Say whether it runs there, whatever it did before."""
+    return (await (await w.host()).hypervisor.observe(w.name)).power is PowerState.RUNNING
+
+
+async def reboot(w: Work) -> Seen:
+    """Ask the guest to reboot; one that does not, or hard, is reset."""
+    hard = bool(w.op.parameters.get("hard"))
+    hypervisor = w.power(await w.host(), Reboots, "reboot")
+    return Seen(await hypervisor.reboot(w.name, hard=hard, grace_s=w.grace_s), {"hard": hard})
+
+
+async def suspend(w: Work) -> Seen:
+    """Pause it in memory."""
+    return Seen(await w.power(await w.host(), Suspends, "suspend").suspend(w.name))
+
+
+async def resume(w: Work) -> Seen:
+    """Let it go on."""
+    return Seen(await w.power(await w.host(), Suspends, "resume").resume(w.name))
+
+
+async def save(w: Work) -> Seen:
+    """Write its memory beside its disks; it is off afterwards."""
+    host = await w.host()
+    path = w.storage(host).state_path(w.view.id)
+    return Seen(await w.power(host, SavesState, "save").save(w.name, path), {"path": path})
+
+
+async def unsave(w: Work) -> Seen:
+    """Let it run on from its saved memory, if it was saved."""
+    host = await w.host()
+    hypervisor, path = w.power(host, SavesState, "restore"), w.storage(host).state_path(w.view.id)
+    if (await host.hypervisor.observe(w.name)).power not in (PowerState.STOPPED, PowerState.CRASHED):
+        return Seen(False)  # saving had not ended
+    await hypervisor.restore(w.name, path)
+    if w.was is InstanceState.SUSPENDED:
+        await w.power(host, Suspends, "suspend").suspend(w.name)
+    await forget_state(w, host)
+    return Seen(True)
+
+
+async def restore(w: Work) -> Seen:
+    """Let it run from its saved memory."""
+    host = await w.host()
+    path = w.storage(host).state_path(w.view.id)
+    changed = await w.power(host, SavesState, "restore").restore(w.name, path)
+    await forget_state(w, host)
+    return Seen(changed)
+
+
+async def forget_state(w: Work, host: Host) -> None:
+    """Take saved memory away: once it runs, going back to it would spoil its disks."""
+    await w.storage(host).delete_volume(w.view.id, "memory.save")
