@@ -9,13 +9,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from control import sql, tables
-from control.access import Principal, sees_all
+from control.access import Principal, require, sees_all
 from core.clock import now, rfc3339
+from core.errors import Conflict, Invalid, NotFound
 from core.ids import new_id
-from core.states import UNFINISHED
+from core.states import UNFINISHED, Verb
 
 _T = tables.drift
 OPEN, REPAIRED, GONE = "open", "repaired", "gone"
+POLICIES = ("repair", "adopt", "ignore", "alert")  # that people may choose; "report" is as "alert"
 RESIDUE = "residue"  # something of an instance on a host where the record says that it is not
 
 
@@ -80,9 +82,32 @@ def residues(c: sa.Connection, host: str) -> list[Residue]:
     return [Residue(row.id, row.subject.removeprefix("instance/")) for row in rows]
 
 
+def set_policy(c: sa.Connection, principal: Principal, drift_id: str, policy: str) -> bool:
+    """Choose what is done about a row that is open; return whether that changed anything.
+
+    Raise Denied, NotFound, Conflict (closed), Invalid.
+    """
+    require(principal, Verb.RECONCILE, None, "drift")
+    if policy not in POLICIES:
+        raise Invalid(f"{policy} is not a policy", f"drift/{drift_id}", {"policies": list(POLICIES)})
+    row = get(c, principal, drift_id)
+    if row["state"] != OPEN:
+        raise Conflict(f"drift {drift_id} is {row['state']}", f"drift/{drift_id}", {"state": row["state"]})
+    c.execute(sa.update(_T).where(_T.c.id == drift_id).values(policy=policy))
+    return bool(row["policy"] != policy)
+
+
+def get(c: sa.Connection, principal: Principal, drift_id: str) -> dict[str, Any]:
+    """Return one row, open or closed. Raise NotFound."""
+    found = list_(c, principal, state=None, only=drift_id)
+    if not found:
+        raise NotFound(f"there is no drift {drift_id}", f"drift/{drift_id}", {}, "rackflow drift list shows it")
+    return found[0]
+
+
 def list_(
     c: sa.Connection, principal: Principal, *, state: str | None = OPEN, host: str | None = None,
-    limit: int | None = None,
+    limit: int | None = None, only: str | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return drift, oldest first; by default what is open. A user sees that of their own instances."""
     i = tables.instance
@@ -94,6 +119,8 @@ def list_(
         statement = statement.where(_T.c.state == state)
     if host is not None:
         statement = statement.where(_T.c.host == host)
+    if only is not None:
+        statement = statement.where(_T.c.id == only)
     if not sees_all(principal):
         statement = statement.where(i.c.owner == principal.name)
     return [

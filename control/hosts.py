@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,11 +19,18 @@ from core.states import HostState, InstanceKind
 
 _T = tables.host
 _CLUSTER = tables.cluster
+_LONGEST_REST_S = 600
 KINDS: dict[str, tuple[InstanceKind, ...]] = {  # what a driver runs, where its capabilities do not say it
     "kvm": (InstanceKind.VM,),
     "lxd": (InstanceKind.CONTAINER,),
     "fake": (InstanceKind.VM, InstanceKind.CONTAINER),
 }
+
+
+# What somebody has decided, or is about to: an observation is noted, but does not change it.
+_KEPT = (
+    HostState.DISABLED, HostState.ENROLLING, HostState.DRAINING, HostState.MAINTENANCE, HostState.FENCED,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -184,7 +191,8 @@ def mark_seen(
 def set_state(c: sa.Connection, host_id: str, state: HostState, error: RackflowError | None = None) -> bool:
     """Give a host a state; return whether it changed. Raise Conflict.
 
-    UNREACHABLE and FAULTY are observations: they are noted on a disabled host, but it stays disabled. READY enables.
+    UNREACHABLE and FAULTY are observations: they are noted, but what is disabled, drained or fenced, or in maintenance
+    stays so. READY enables.
     RETIRED frees its name and forgets what is on it.
     """
     host = get(c, host_id)
@@ -196,7 +204,7 @@ def set_state(c: sa.Connection, host_id: str, state: HostState, error: RackflowE
     observed = state in (HostState.UNREACHABLE, HostState.FAULTY)
     if state is HostState.READY and host.cpus <= 0:
         raise Conflict(f"host {host.name} is not enrolled", f"host/{host.name}", {"state": host.state}, "enroll it")
-    if observed and host.state in (HostState.DISABLED, HostState.ENROLLING):
+    if observed and host.state in _KEPT:
         state = host.state
     if (state, said) == (host.state, host.error):
         return False
@@ -205,6 +213,24 @@ def set_state(c: sa.Connection, host_id: str, state: HostState, error: RackflowE
         _tell(c, host, state, said)
         wake(c)
     return state is not host.state
+
+
+def note_trouble(c: sa.Connection, name: str) -> None:
+    """Count a step that failed because of its host: nothing is placed there for a while, longer each time."""
+    row = c.execute(sa.select(_T.c.id, _T.c.failures).where(_T.c.live_name == name).with_for_update()).first()
+    if row is not None:
+        rest_s = min(_LONGEST_REST_S, 10 * 2 ** min(row.failures, 10))
+        values = {"failures": row.failures + 1, "retry_at": sql.db_now(c) + timedelta(seconds=rest_s)}
+        c.execute(sa.update(_T).where(_T.c.id == row.id).values(version=_T.c.version + 1, **values))
+
+
+def note_well(c: sa.Connection, name: str) -> None:
+    """Forget a host's failures: a step went well there."""
+    c.execute(
+        sa.update(_T).where(_T.c.live_name == name, _T.c.failures > 0)
+        .values(failures=0, retry_at=None, version=_T.c.version + 1)
+    )  # fmt: skip
+    wake(c)
 
 
 def enable(c: sa.Connection, principal: Principal, name: str) -> bool:
@@ -217,6 +243,12 @@ def disable(c: sa.Connection, principal: Principal, name: str) -> bool:
     """Place nothing more on a host; what runs there goes on. Raise Denied, NotFound."""
     require_admin(principal, "disable hosts")
     return set_state(c, get(c, name).id, HostState.DISABLED)
+
+
+def maintain(c: sa.Connection, principal: Principal, name: str) -> bool:
+    """Let an administrator work on a host: no placements, no repairs, no alarm until it is enabled."""
+    require_admin(principal, "take hosts into maintenance")
+    return set_state(c, get(c, name).id, HostState.MAINTENANCE)
 
 
 def _retire(c: sa.Connection, host: HostRecord) -> bool:

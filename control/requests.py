@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from blueprints.change import PARAMETERS
 from blueprints.common import Spec
 from control import sql, tables
-from control.accept import change, deploy, host, image
+from control.accept import change, deploy, host, host_change, image
 from control.accept.draft import Acceptor, Draft
 from control.access import Principal, sees_all
 from control.ledger import Operation, operation_of
@@ -29,6 +29,9 @@ ACCEPTORS: dict[Verb, Acceptor] = {
     **{verb: change.acceptor(verb) for verb in PARAMETERS},
     Verb.ENROLL: host.enroll,
     Verb.RETIRE: host.retire,
+    Verb.EVACUATE: host_change.evacuate,
+    Verb.FENCE: host_change.fence,
+    Verb.ADOPT: host_change.adopt,
     Verb.RECONCILE: host.reconcile,
     Verb.IMPORT: image.import_,
     Verb.STAGE: image.stage,
@@ -116,8 +119,8 @@ def _enter(
             "subject_name": draft.subject_name, "open_subject": None if draft.waits_for_subject else draft.subject,
             "after_id": draft.after_id, "asked_by": principal.name, "parameters": draft.parameters,
             "state": OperationState.PENDING, "reason": "", "error": None, "epoch": draft.epoch, "claimed_by": None,
-            "flow_run_id": None, "cancel_requested": False, "attempts": 0, "not_before": None, "created_at": at,
-            "started_at": None, "finished_at": None,
+            "flow_run_id": None, "cancel_requested": False, "attempts": 0, "not_before": draft.not_before,
+            "created_at": at, "started_at": None, "finished_at": None,
         }
         for row_id, draft in zip(ids, drafts, strict=True)
     ]  # fmt: skip

@@ -27,7 +27,7 @@ def acceptor(verb: Verb) -> Accept:
 
     def accept(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> list[Draft]:
         wanted = names(body, "instances")
-        parameters = _parameters(verb, {key: value for key, value in body.items() if key != "instances"})
+        parameters = read_parameters(verb, {key: value for key, value in body.items() if key != "instances"})
         rows = _targets(c, principal, wanted)
         for row in rows:
             require(principal, verb, row["owner"], f"instance/{row['name']}")
@@ -39,8 +39,10 @@ def acceptor(verb: Verb) -> Accept:
     return accept
 
 
-def _parameters(verb: Verb, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was given, checked, as it is kept. Raise Invalid with every wrong field."""
+def read_parameters(verb: Verb, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was given, checked, as it is kept. Raise Invalid: no verb of instances, or with every wrong field."""
+    if verb not in PARAMETERS:
+        raise Invalid(f"{verb} is not a verb of instances", "request", {"verbs": [str(known) for known in PARAMETERS]})
     found, wrong = read_spec(PARAMETERS[verb], dict(given), "request")
     if found is None:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""

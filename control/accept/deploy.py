@@ -16,10 +16,11 @@ from control.datastores import by_name as datastores_by_name
 from control.images import ImageRecord
 from control.instances import lifecycle_event
 from control.networks import NetworkRecord
+from control.waiting import NEVER
 from core.clock import now
 from core.errors import Conflict, Invalid, NotFound, Unsupported
 from core.ids import new_id
-from core.states import ImageState, InstanceKind, InstanceState, Verb
+from core.states import UNFINISHED, ImageState, InstanceKind, InstanceState, Verb
 
 _T = tables.instance
 _COMING = (ImageState.PENDING, ImageState.IMPORTING)
@@ -35,7 +36,7 @@ class Nouns:
 
 def accept(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> list[Draft]:
     """Make rows of instances. Raise Invalid, Conflict (name taken), NotFound, Denied (access, quota), Unsupported."""
-    check_keys(body, ("instances", "blueprint"))
+    check_keys(body, ("instances", "blueprint", "hold"))
     asked = specs(body, "instances", InstanceSpec)
     wanted = [one for spec in asked for one in spec.expand()]
     require(principal, Verb.DEPLOY, principal.name, "instances")
@@ -50,7 +51,7 @@ def accept(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> l
     _check_quota(c, principal, settled)
     label = str(body.get("blueprint") or "")
     groups = {one.name: label if spec.count is None else spec.name for spec in asked for one in spec.expand()}
-    return _enter(c, principal, settled, nouns, groups)
+    return _enter(c, principal, settled, nouns, groups, hold=bool(body.get("hold")))
 
 
 def check_names_free(c: sa.Connection, names: Sequence[str]) -> None:
@@ -183,29 +184,47 @@ def disk_mib(spec: InstanceSpec, image: ImageRecord) -> int:
 
 
 def _enter(
-    c: sa.Connection, principal: Principal, wanted: Sequence[InstanceSpec], nouns: Nouns, groups: Mapping[str, str]
-) -> list[Draft]:
-    imports = unfinished(c, {f"image/{image.id}" for image in nouns.images.values() if image.state in _COMING})
-    after = {image.name: ops[-1].id for image in nouns.images.values() if (ops := imports.get(f"image/{image.id}"))}
+    c: sa.Connection, principal: Principal, wanted: Sequence[InstanceSpec], nouns: Nouns, groups: Mapping[str, str], *,
+    hold: bool,
+) -> list[Draft]:  # fmt: skip
+    after = _coming(c, [image for image in nouns.images.values() if image.state in _COMING])
+    state = InstanceState.ON_HOLD if hold else InstanceState.PENDING
+    reason = f"held by {principal.name}" if hold else ""
     at = now()
     ids = sorted(new_id() for _ in wanted)  # so that lists show them in the order asked for
     rows = [
         {
             "id": row_id, "name": spec.name, "live_name": spec.name, "kind": spec.kind,
-            "state": InstanceState.PENDING, "owner": principal.name, "cpu": spec.cpu, "memory_mib": spec.memory_mib,
+            "state": state, "owner": principal.name, "cpu": spec.cpu, "memory_mib": spec.memory_mib,
             "disk_mib": disk_mib(spec, nouns.images[spec.image]), "image_id": nouns.images[spec.image].id,
             "host_id": None, "datastore_id": None, "spec": spec.model_dump(mode="json"), "labels": spec.labels,
-            "blueprint": groups[spec.name], "epoch": 0, "reason": "", "created_at": at, "updated_at": at,
+            "blueprint": groups[spec.name], "epoch": 0, "reason": reason, "created_at": at, "updated_at": at,
             "deleted_at": None,
         }
         for row_id, spec in zip(ids, wanted, strict=True)
     ]  # fmt: skip
     sql.insert(c, _T, rows)
     outbox.emit_all(c, [
-        lifecycle_event({**row, "host": None, "image": spec.image}, None, InstanceState.PENDING)
+        lifecycle_event({**row, "host": None, "image": spec.image}, None, state, reason)
         for row, spec in zip(rows, wanted, strict=True)
     ])  # fmt: skip
     return [
-        Draft(f"instance/{row['id']}", spec.name, after_id=after.get(spec.image))
+        Draft(
+            f"instance/{row['id']}", spec.name, after_id=after.get(spec.image), not_before=NEVER if hold else None
+        )
         for row, spec in zip(rows, wanted, strict=True)
-    ]
+    ]  # fmt: skip
+
+
+def _coming(c: sa.Connection, coming: Sequence[ImageRecord]) -> dict[str, str]:
+    """Return image name -> id of the operation that brings its content: an import, or one that saves an instance."""
+    if not coming:
+        return {}
+    imports = unfinished(c, {f"image/{image.id}" for image in coming})
+    op = tables.operation
+    saves = c.execute(
+        sa.select(op.c.id, op.c.parameters).where(op.c.verb == Verb.SAVE_IMAGE, op.c.state.in_(UNFINISHED))
+    )
+    found = {row.parameters.get("image_id"): row.id for row in saves}
+    found.update({ops[-1].subject_id: ops[-1].id for ops in imports.values()})
+    return {image.name: found[image.id] for image in coming if image.id in found}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -34,6 +35,7 @@ class Draft:
     epoch: int = 0
     existing: Operation | None = None
     verb: Verb | None = None  # where it is not the one asked for
+    not_before: datetime | None = None
 
 
 Acceptor = Callable[[sa.Connection, Principal, Mapping[str, Any]], list[Draft]]
