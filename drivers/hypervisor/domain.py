@@ -10,10 +10,12 @@ import hashlib
 import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 
 from lxml import etree
 
+from core.errors import Invalid
 from drivers.hypervisor.base import DiskAttachment, InstanceSpec, NicAttachment
 
 NAMESPACE = "urn:rackflow:instance:1"
@@ -21,9 +23,25 @@ LOG_DIR = "/var/log/libvirt/qemu"  # where libvirt keeps its own log of each dom
 AGENT = "org.qemu.guest_agent.0"
 _UUIDS = uuid.UUID("6ba1c9de-9c2a-5f1c-9f55-0d8a6b7c2f10")  # namespace: an instance's id gives its domain's UUID
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
-_CPU_PERIOD_US = 100_000
+CPU_PERIOD_US = 100_000
+_SPARE_PORTS = 8  # of a q35 machine, whose PCIe slots take one device each
 
 Attributes = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the devices of a domain sit: targets of disks by name, PCI addresses of disks by name and NICs by MAC.
+
+    They are the host's affair and no part of the wish: what was plugged in live stays where it is when it is defined.
+    """
+
+    targets: Mapping[str, str] = field(default_factory=dict)
+    addresses: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    uuid: str = ""  # of an adopted domain
+
+
+NOWHERE = Places()
 
 
 def domain_uuid(instance_id: str) -> str:
@@ -36,20 +54,53 @@ def console_path(name: str) -> str:
     return f"{LOG_DIR}/{name}.console"
 
 
-def domain_xml(spec: InstanceSpec, domain_type: str) -> str:
-    """Return the XML of a VM. domain_type: kvm, or qemu (emulation)."""
+def domain_xml(spec: InstanceSpec, domain_type: str, places: Places = NOWHERE) -> str:
+    """Return the XML of a VM. domain_type: kvm, or qemu (emulation). The digest is of the spec, whatever the places."""
+    root = _domain(spec, domain_type, places)
+    _mark(root).set("digest", digest(spec, domain_type))
+    return etree.tostring(root, pretty_print=True, encoding="unicode")
+
+
+def digest(spec: InstanceSpec, domain_type: str) -> str:
+    """Return what tells a definition from others."""
+    return hashlib.sha256(etree.tostring(_domain(spec, domain_type, NOWHERE))).hexdigest()
+
+
+def ceilings(spec: InstanceSpec) -> tuple[int, int]:
+    """Return how many vCPUs and MiB it may have while it runs (options cpu_max, memory_max_mib). Raise Invalid."""
+    options = dict(spec.options)
+    try:
+        vcpus, memory_mib = int(options.get("cpu_max", 0)), int(options.get("memory_max_mib", 0))
+    except ValueError as error:
+        raise Invalid(
+            f"cpu_max and memory_max_mib are whole numbers: {error}", f"instance/{spec.id}", {"options": options}
+        ) from error
+    return max(vcpus, vcpus_of(spec)), max(memory_mib, spec.memory_mib)
+
+
+def vcpus_of(spec: InstanceSpec) -> int:
+    """Return how many vCPUs its cores come to."""
+    return max(1, math.ceil(spec.cpu))
+
+
+def quota_us(spec: InstanceSpec) -> int:
+    """Return each vCPU's share of CPU_PERIOD_US, 0 = no limit."""
+    vcpus = vcpus_of(spec)
+    return int(CPU_PERIOD_US * spec.cpu / vcpus) if spec.cpu < vcpus else 0
+
+
+def _domain(spec: InstanceSpec, domain_type: str, places: Places) -> etree._Element:
     options = dict(spec.options)
     root = _element("domain", {"type": domain_type})
-    digest = _instance(root, spec)
+    _instance(root, spec, places.uuid)
     _resources(root, spec)
     _firmware(root, spec, options)
     _features(root, spec, domain_type)
     _clock(root)
     for event, action in (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")):
         _add(root, event, text=action)
-    _devices(root, spec)
-    digest.set("digest", hashlib.sha256(etree.tostring(root)).hexdigest())
-    return etree.tostring(root, pretty_print=True, encoding="unicode")
+    _devices(root, spec, places)
+    return root
 
 
 def _element(tag: str, attributes: Attributes | None = None) -> etree._Element:
@@ -65,33 +116,41 @@ def _add(
     return child
 
 
-def _instance(root: etree._Element, spec: InstanceSpec) -> etree._Element:
+def _instance(root: etree._Element, spec: InstanceSpec, uuid_there: str) -> None:
     _add(root, "name", text=spec.name)
-    _add(root, "uuid", text=domain_uuid(spec.id))
+    _add(root, "uuid", text=uuid_there or domain_uuid(spec.id))
     _add(root, "title", text=spec.display_name)
     metadata = _add(root, "metadata")
     ours = etree.SubElement(metadata, f"{{{NAMESPACE}}}instance", nsmap={"rackflow": NAMESPACE})
     ours.set("id", spec.id)
     ours.set("name", spec.display_name)
+
+
+def _mark(root: etree._Element) -> etree._Element:
+    (ours,) = root.iterfind(f"metadata/{{{NAMESPACE}}}instance")
     return ours
 
 
 def _resources(root: etree._Element, spec: InstanceSpec) -> None:
-    vcpus = max(1, math.ceil(spec.cpu))
-    _add(root, "memory", {"unit": "MiB"}, text=spec.memory_mib)
+    vcpus, (vcpus_max, memory_max_mib) = vcpus_of(spec), ceilings(spec)
+    _add(root, "memory", {"unit": "MiB"}, text=memory_max_mib)
     _add(root, "currentMemory", {"unit": "MiB"}, text=spec.memory_mib)
-    _add(root, "vcpu", text=vcpus)
-    if spec.cpu < vcpus:  # a fraction of a core: the quota is for each virtual CPU
+    _add(root, "vcpu", {"current": vcpus} if vcpus < vcpus_max else {}, text=vcpus_max)
+    if quota := quota_us(spec):  # a fraction of a core: the quota is for each virtual CPU
         tune = _add(root, "cputune")
-        _add(tune, "period", text=_CPU_PERIOD_US)
-        _add(tune, "quota", text=int(_CPU_PERIOD_US * spec.cpu / vcpus))
+        _add(tune, "period", text=CPU_PERIOD_US)
+        _add(tune, "quota", text=quota)
 
 
 def _firmware(root: etree._Element, spec: InstanceSpec, options: Mapping[str, str]) -> None:
     os = _add(root, "os", {"firmware": "efi"} if spec.firmware == "uefi" else {})
-    machine = options.get("machine", "q35" if spec.firmware == "uefi" else "pc")
-    _add(os, "type", {"arch": options.get("architecture", "x86_64"), "machine": machine}, text="hvm")
+    _add(os, "type", {"arch": options.get("architecture", "x86_64"), "machine": machine_of(spec)}, text="hvm")
     _add(os, "boot", {"dev": "hd"})
+
+
+def machine_of(spec: InstanceSpec) -> str:
+    """Return the machine type."""
+    return dict(spec.options).get("machine", "q35" if spec.firmware == "uefi" else "pc")
 
 
 def _features(root: etree._Element, spec: InstanceSpec, domain_type: str) -> None:
@@ -113,13 +172,16 @@ def _clock(root: etree._Element) -> None:
         _add(clock, "timer", {"name": name, **extra})
 
 
-def _devices(root: etree._Element, spec: InstanceSpec) -> None:
+def _devices(root: etree._Element, spec: InstanceSpec, places: Places) -> None:
     devices = _add(root, "devices")
-    for disk, target in _targets(spec.disks):
-        _disk(devices, disk, target)
+    for disk, target in _targets(spec.disks, places.targets):
+        devices.append(_placed(disk_element(disk, target), places.addresses.get(disk.name)))
     _add(devices, "controller", {"type": "usb", "model": "none"})  # a polled bus that nothing here needs
+    if "q35" in machine_of(spec):
+        for _ in range(_SPARE_PORTS):
+            _add(devices, "controller", {"type": "pci", "model": "pcie-root-port"})
     for nic in spec.nics:
-        _nic(devices, nic)
+        devices.append(_placed(nic_element(nic), places.addresses.get(nic.mac)))
     serial = _add(devices, "serial", {"type": "pty"})
     _add(serial, "log", {"file": console_path(spec.name), "append": "on"})
     _add(serial, "target", {"port": 0})
@@ -133,20 +195,35 @@ def _devices(root: etree._Element, spec: InstanceSpec) -> None:
     _add(rng, "backend", {"model": "random"}, text="/dev/urandom")
 
 
-def _targets(disks: Sequence[DiskAttachment]) -> Iterator[tuple[DiskAttachment, str]]:
-    """Name writable disks vda, vdb, … in order, read-only ones (the seed) from vdz down: a guest's names stay."""
+def _placed(device: etree._Element, address: Mapping[str, str] | None) -> etree._Element:
+    if address:
+        _add(device, "address", address)
+    return device
+
+
+def _targets(
+    disks: Sequence[DiskAttachment], kept: Mapping[str, str]
+) -> Iterator[tuple[DiskAttachment, str]]:
+    """Name writable disks vda, vdb, … in order, read-only ones (the seed) from vdz down; what has a name keeps it."""
     reserved = [25 - n for n in range(sum(disk.read_only for disk in disks))]
-    read_only = iter(reserved)
-    writable = (n for n in count() if n not in reserved)
+    read_only = iter(target_name(n) for n in reserved)
+    writable = (target_name(n) for n in count() if n not in reserved)
+    taken = {kept[disk.name] for disk in disks if disk.name in kept}
     for disk in disks:
-        index = next(read_only if disk.read_only else writable)
-        letters = _LETTERS[index] if index < 26 else _LETTERS[index // 26 - 1] + _LETTERS[index % 26]
-        yield disk, f"vd{letters}"
+        free = read_only if disk.read_only else writable
+        yield disk, kept.get(disk.name) or next(target for target in free if target not in taken)
 
 
-def _disk(devices: etree._Element, disk: DiskAttachment, target: str) -> None:
+def target_name(index: int) -> str:
+    """Return vda, vdb, …, vdz, vdaa, …"""
+    letters = _LETTERS[index] if index < 26 else _LETTERS[index // 26 - 1] + _LETTERS[index % 26]
+    return f"vd{letters}"
+
+
+def disk_element(disk: DiskAttachment, target: str) -> etree._Element:
+    """Return a disk as a device."""
     # The seed too is a virtio disk: cloud kernels have no IDE or AHCI driver for a CD drive.
-    element = _add(devices, "disk", {"type": "file", "device": "disk"})
+    element = _element("disk", {"type": "file", "device": "disk"})
     tuning = {} if disk.read_only else {"cache": "none", "discard": "unmap", "error_policy": "stop"}
     _add(element, "driver", {"name": "qemu", "type": disk.format, **tuning})
     _add(element, "source", {"file": disk.source})
@@ -154,10 +231,13 @@ def _disk(devices: etree._Element, disk: DiskAttachment, target: str) -> None:
     if disk.read_only:
         _add(element, "readonly")
     _add(element, "serial", text=disk.name)  # /dev/disk/by-id/virtio-NAME in the guest
+    return element
 
 
-def _nic(devices: etree._Element, nic: NicAttachment) -> None:
-    element = _add(devices, "interface", {"type": "bridge"})
+def nic_element(nic: NicAttachment) -> etree._Element:
+    """Return a NIC as a device."""
+    element = _element("interface", {"type": "bridge"})
     _add(element, "mac", {"address": nic.mac})
     _add(element, "source", {"bridge": nic.bridge})
     _add(element, "model", {"type": nic.model})
+    return element

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
+import time
 from typing import Any
 
 import libvirt
+from lxml import etree
 
-from core.errors import Conflict, NotFound
+from core.errors import Busy, Conflict, NotFound
 from core.ids import from_host
 from core.states import InstanceKind, PowerState
 from drivers.hypervisor import domain_stats
-from drivers.hypervisor.base import ObservedInstance
-from drivers.hypervisor.domain import NAMESPACE
+from drivers.hypervisor.base import InstanceSpec, ObservedInstance
+from drivers.hypervisor.domain import NAMESPACE, digest, domain_xml, machine_of
+from drivers.hypervisor.domain_amend import amended
+from drivers.hypervisor.domain_seen import places
 
 _UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -20,6 +23,27 @@ _UNDEFINE = (
 )  # fmt: skip
 # Statistics that need a QEMU process which somebody else is talking to are left out rather than waited for.
 _STATS = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+_ELEMENT = libvirt.VIR_DOMAIN_METADATA_ELEMENT
+_REMEMBER_S = 60.0
+
+
+class Marks:
+    """Which foreign domains were adopted. Each look is a call, so it is remembered for a while, by UUID."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[float, str | None]] = {}
+
+    def owner(self, domain: Any, *, fresh: bool = False) -> str | None:
+        """Return the id of the instance that a domain is, None if it is not ours. Blocks, for foreign ones."""
+        name, uuid = domain.name(), domain.UUIDString()
+        if made := domain_stats.ours(name, uuid):
+            return made
+        until, known = self._known.get(uuid, (0.0, None))
+        if fresh or time.monotonic() > until:
+            known = _marked(domain).get("id")
+            self._known[uuid] = (time.monotonic() + _REMEMBER_S, known)
+        return known
+
 
 
 def subject(name: str) -> str:
@@ -47,63 +71,100 @@ def require(c: Any, name: str) -> Any:
     return domain
 
 
-def require_running(c: Any, name: str) -> Any:
-    """Return the domain. Raise NotFound, Conflict if it does not run."""
+def require_known(c: Any, name: str) -> Any:
+    """Return the domain. Raise NotFound."""
     domain = lookup(c, name)
     if domain is None:
         raise NotFound(f"there is no {name} on the host", subject(name))
+    return domain
+
+
+def require_running(c: Any, name: str) -> Any:
+    """Return the domain. Raise NotFound, Conflict if it does not run."""
+    return _active(require_known(c, name), name)
+
+
+def require_active(c: Any, name: str) -> Any:
+    """Return the domain. Raise Conflict if there is none, or if it does not run."""
+    return _active(require(c, name), name)
+
+
+def require_idle(c: Any, name: str) -> None:
+    """Raise Busy while a job of the domain is under way, Conflict if it is absent."""
+    domain = require(c, name)
+    if domain.isActive() and domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE:
+        raise Busy(
+            f"{name} is being saved, moved or backed up", subject(name), {"job": domain.jobInfo()[:3]},
+            "wait until that has ended, or abort it: virsh domjobabort",
+        )
+
+
+def _active(domain: Any, name: str) -> Any:
     if not domain.isActive():
         raise Conflict(f"{name} does not run", subject(name), fix="start it first")
     return domain
 
 
-def _require_ours(domain: Any, name: str) -> None:
-    uuid = domain.UUIDString()
-    if domain_stats.ours(name, uuid) is None:
+def _require_ours(domain: Any, name: str, marks: Marks, instance_id: str = "") -> None:
+    uuid, owner = domain.UUIDString(), marks.owner(domain, fresh=True)
+    if owner is None or owner != (instance_id or owner):
         raise Conflict(
-            f"{name} was not made by rackflow", subject(name), {"uuid": uuid}, "rename or remove that domain"
+            f"{name} was not made by rackflow", subject(name), {"uuid": uuid, "marked": owner},
+            "adopt, rename or remove that domain",
         )
 
 
-def all_stats(c: Any, groups: int) -> list[ObservedInstance]:
-    """Return all domains, by one call."""
+def all_stats(c: Any, groups: int, marks: Marks) -> list[ObservedInstance]:
+    """Return all domains, by one call (and one for each foreign domain, now and then)."""
     rows = c.getAllDomainStats(groups, _STATS)
-    return [domain_stats.observed(domain.name(), domain.UUIDString(), stats) for domain, stats in rows]
+    return [_observed(domain, stats, marks) for domain, stats in rows]
 
 
-def stats(c: Any, name: str) -> ObservedInstance:
+def stats(c: Any, name: str, marks: Marks) -> ObservedInstance:
     """Return one domain; power ABSENT if there is none."""
     domain = lookup(c, name)
     if domain is None:
         return ObservedInstance(name, PowerState.ABSENT, InstanceKind.VM, None)
     ((found, values),) = c.domainListGetStats([domain], domain_stats.GROUPS, _STATS)
-    return domain_stats.observed(found.name(), found.UUIDString(), values)
+    return _observed(found, values, marks)
 
 
-def define(c: Any, name: str, xml: str) -> bool:
+def _observed(domain: Any, values: dict[str, Any], marks: Marks) -> ObservedInstance:
+    return domain_stats.observed(domain.name(), domain.UUIDString(), values, marks.owner(domain))
+
+
+def define(c: Any, spec: InstanceSpec, domain_type: str, marks: Marks) -> bool:
     """Define unless what is there has the same digest. Raise Conflict if the name is somebody else's."""
-    domain = lookup(c, name)
-    if domain is not None:
-        _require_ours(domain, name)
-        if _digest_of(domain) == _digest(xml):
-            return False
-    c.defineXML(xml)
+    domain = lookup(c, spec.name)
+    if domain is None:
+        c.defineXML(domain_xml(spec, domain_type))
+        return True
+    _require_ours(domain, spec.name, marks, spec.id)
+    if _marked(domain).get("digest") == digest(spec, domain_type):
+        return False
+    c.defineXML(wanted_xml(domain, spec, domain_type))
     return True
 
 
-def _digest(xml: str) -> str:
-    found = ElementTree.fromstring(xml).find(f"metadata/{{{NAMESPACE}}}instance")
-    return found.get("digest", "") if found is not None else ""
+def wanted_xml(domain: Any, spec: InstanceSpec, domain_type: str) -> str:
+    """Return the definition that a domain which is there is to get: its devices stay where they are."""
+    if domain_stats.ours(domain.name(), domain.UUIDString()) is None:  # adopted: only what spec says is changed
+        xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)
+        return amended(xml, spec, domain_type)
+    return domain_xml(spec, domain_type, places(domain.XMLDesc(0), machine_of(spec)))
 
 
-def _digest_of(domain: Any) -> str:
-    kind, where = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG
+def _marked(domain: Any) -> dict[str, str]:
+    """Return what our mark in a definition says; {} if there is none."""
     try:
-        return ElementTree.fromstring(domain.metadata(kind, NAMESPACE, where)).get("digest", "")
-    except libvirt.libvirtError as error:  # taken away since it was looked up, or edited by hand
-        if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_DOMAIN_METADATA):
-            return ""
+        found = etree.fromstring(domain.metadata(_ELEMENT, NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_CONFIG))
+    except libvirt.libvirtError as error:  # taken away since it was looked up, edited by hand, or not persistent
+        if error.get_error_code() in (
+            libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_DOMAIN_METADATA, libvirt.VIR_ERR_OPERATION_INVALID
+        ):  # fmt: skip
+            return {}
         raise
+    return {str(key): str(value) for key, value in found.items()}
 
 
 def start(c: Any, name: str) -> bool:
@@ -146,12 +207,12 @@ def cut_power(c: Any, name: str) -> bool:
     return True
 
 
-def undefine(c: Any, name: str) -> bool:
+def undefine(c: Any, name: str, marks: Marks) -> bool:
     """Take the definition away; absent is fine. Raise Conflict if it runs or is not ours."""
     domain = lookup(c, name)
     if domain is None:
         return False
-    _require_ours(domain, name)
+    _require_ours(domain, name, marks)
     try:
         if domain.isActive():
             raise Conflict(f"{name} runs", subject(name), fix="stop it first")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import libvirt
 
@@ -13,7 +14,7 @@ from drivers.hypervisor.domain import domain_uuid
 
 GROUPS = (
     libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL | libvirt.VIR_DOMAIN_STATS_BALLOON
-    | libvirt.VIR_DOMAIN_STATS_VCPU
+    | libvirt.VIR_DOMAIN_STATS_VCPU | libvirt.VIR_DOMAIN_STATS_BLOCK
 )  # fmt: skip
 
 QUICK_GROUPS = libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL  # these ask no QEMU process
@@ -43,23 +44,27 @@ def ours(name: str, uuid: str) -> str | None:
     return instance_id if instance_id and domain_uuid(instance_id) == uuid else None
 
 
-def observed(name: str, uuid: str, stats: Mapping[str, int]) -> ObservedInstance:
+def observed(
+    name: str, uuid: str, stats: Mapping[str, Any], adopted_as: str | None = None
+) -> ObservedInstance:
     """Return what one domain's statistics say. Memory in KiB, CPU time in ns there."""
     state, reason = stats.get("state.state", 0), stats.get("state.reason", 0)
     power, words = _SPECIAL.get((state, reason), (_POWER.get(state, PowerState.UNKNOWN), ""))
     cpu_ns = stats.get("cpu.time")
     running = power in (PowerState.RUNNING, PowerState.PAUSED)
     return ObservedInstance(
-        name=name, power=power, kind=InstanceKind.VM, instance_id=ours(name, uuid),
-        cpus=stats.get("vcpu.current", 0), memory_mib=stats.get("balloon.maximum", 0) // 1024,
+        name=name, power=power, kind=InstanceKind.VM, instance_id=ours(name, uuid) or adopted_as,
+        cpus=stats.get("vcpu.current", 0),
+        memory_mib=stats.get("balloon.current", stats.get("balloon.maximum", 0)) // 1024,
         cpu_seconds=cpu_ns / 1e9 if running and cpu_ns is not None else None,
         memory_used_mib=_used_mib(stats) if running else None, reason=words,
+        disks=tuple(stats.get(f"block.{n}.path", "") for n in range(stats.get("block.count", 0))),
     )
 
 
-def _used_mib(stats: Mapping[str, int]) -> int | None:
+def _used_mib(stats: Mapping[str, Any]) -> int | None:
     """Return what the guest uses, if its balloon driver says so, else what QEMU holds."""
     if "balloon.available" in stats and "balloon.usable" in stats:
-        return max(0, stats["balloon.available"] - stats["balloon.usable"]) // 1024
-    rss = stats.get("balloon.rss")
+        return int(max(0, stats["balloon.available"] - stats["balloon.usable"])) // 1024
+    rss: int | None = stats.get("balloon.rss")
     return rss // 1024 if rss is not None else None

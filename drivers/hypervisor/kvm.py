@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import libvirt
 
@@ -14,7 +14,6 @@ from core.settings import DriverSettings
 from core.states import InstanceKind, PowerState
 from drivers.hypervisor import domain_calls as calls
 from drivers.hypervisor import guest_agent
-from drivers.hypervisor.accelerator import find_domain_type
 from drivers.hypervisor.base import (
     Capabilities,
     Capacity,
@@ -23,36 +22,36 @@ from drivers.hypervisor.base import (
     InstanceSpec,
     ObservedInstance,
 )
-from drivers.hypervisor.domain import LOG_DIR, console_path, domain_xml
+from drivers.hypervisor.domain import LOG_DIR, console_path
 from drivers.hypervisor.domain_stats import GROUPS, QUICK_GROUPS
-from drivers.hypervisor.libvirt_link import Call, LibvirtLink
+from drivers.hypervisor.kvm_adopt import AdoptsVm
+from drivers.hypervisor.kvm_backup import BacksUpVm
+from drivers.hypervisor.kvm_console import ConsolesVm
+from drivers.hypervisor.kvm_migration import MigratesVm
+from drivers.hypervisor.kvm_power import RebootsVm, SavesVm, SuspendsVm
+from drivers.hypervisor.kvm_reconfigure import ReconfiguresVm
 from drivers.transport.base import Transport
-
-T = TypeVar("T")
 
 _SWEEP_S = 15.0  # for all instances of a host; a QEMU that hangs must not hide the others
 _ASK_AGAIN_S = 5.0  # a guest that was booting when asked to shut down did not hear it
 _ROTATED = ("", ".0", ".1", ".2")  # virtlogd keeps three old files (max_backups in virtlogd.conf)
 
 
-class KvmHypervisor(Hypervisor):
-    """One host's libvirtd. Blocking calls run in the link's threads; each verb is one or two of them."""
+class KvmHypervisor(
+    SuspendsVm, RebootsVm, SavesVm, ReconfiguresVm, BacksUpVm, MigratesVm, ConsolesVm, AdoptsVm, Hypervisor
+):  # fmt: skip
+    """One host's libvirtd; each power has a file of its own. Each verb is a call or two."""
 
     def __init__(self, transport: Transport, settings: DriverSettings) -> None:
-        self._transport = transport
-        self._settings = settings
-        self._host = transport.endpoint.name
-        self._link = LibvirtLink(transport, settings)
+        super().__init__(transport, settings)
         self._capabilities: Capabilities | None = None
-        self._domain_type = settings.domain_type if settings.domain_type != "auto" else ""
-        self._probing = asyncio.Lock()
 
     # -- the host
 
     async def prepare(self, *, bridges: Sequence[tuple[str, str]] = ()) -> list[str]:
         """Check that libvirtd answers, find the domain type. Bridges are the network driver's. Raise HostFault."""
         await self._link.call("asking libvirtd for its version", lambda c: c.getLibVersion())
-        domain_type, why = await self._find_domain_type()
+        domain_type, why = await self.find_domain_type()
         # libvirt asks QEMU what it can do before the first definition, for seconds; better now than in a deployment.
         await self._link.call(
             "asking what QEMU can do", lambda c: c.getDomainCapabilities(None, None, None, domain_type)
@@ -60,20 +59,10 @@ class KvmHypervisor(Hypervisor):
         await self.capabilities()
         return [f"domain type {domain_type}: {why}"] if why else []
 
-    async def _find_domain_type(self) -> tuple[str, str]:
-        if self._domain_type:
-            return self._domain_type, ""
-        async with self._probing:
-            if not self._domain_type:
-                machine = (await self._transport.run(["uname", "-m"])).stdout.strip()
-                self._domain_type, why = await find_domain_type(self._transport, machine)
-                return self._domain_type, why
-        return self._domain_type, ""
-
     async def capabilities(self) -> Capabilities:
         """Return what this host can do; asked for once."""
         if self._capabilities is None:
-            domain_type, _ = await self._find_domain_type()
+            domain_type, _ = await self.find_domain_type()
 
             def ask(c: Any) -> tuple[str, int, int]:
                 return c.getInfo()[0], c.getLibVersion(), c.getVersion()
@@ -82,7 +71,9 @@ class KvmHypervisor(Hypervisor):
             self._capabilities = Capabilities(
                 driver="kvm", kinds=(InstanceKind.VM,), architecture=architecture, domain_type=domain_type,
                 version=f"libvirt {_dotted(libvirt_version)}, QEMU {_dotted(qemu_version)}",
-                exec=True, console_log=True,
+                exec=True, console_log=True, suspend=True, reboot=True, save=True, reconfigure=True, resize_live=True,
+                snapshot=True, snapshot_live=True, migrate_live=True, console=True, display=True, backup=True,
+                backup_incremental=True, adopt=True,
             )
         return self._capabilities
 
@@ -102,15 +93,15 @@ class KvmHypervisor(Hypervisor):
         """Return all domains in one call; when one of them hangs, in a second one that asks no QEMU process."""
         doing = "listing the domains"
         try:
-            return await self._link.call(doing, lambda c: calls.all_stats(c, GROUPS), timeout_s=_SWEEP_S)
+            return await self._link.call(doing, lambda c: calls.all_stats(c, GROUPS, self._marks), timeout_s=_SWEEP_S)
         except Unreachable:
             if not self._transport.is_alive():
                 raise
-            return await self._link.call(doing, lambda c: calls.all_stats(c, QUICK_GROUPS))
+            return await self._link.call(doing, lambda c: calls.all_stats(c, QUICK_GROUPS, self._marks))
 
     async def observe(self, name: str) -> ObservedInstance:
         """Return one; power ABSENT if there is none."""
-        return await self._call(name, "observing", lambda c: calls.stats(c, name))
+        return await self._call(name, "observing", lambda c: calls.stats(c, name, self._marks))
 
     # -- changing
 
@@ -118,8 +109,10 @@ class KvmHypervisor(Hypervisor):
         """Define the domain unless it is there as wanted. Raise Conflict if the name is somebody else's."""
         if spec.kind is not InstanceKind.VM:
             raise Unsupported(f"{spec.name} is a {spec.kind}; kvm runs VMs", f"instance/{spec.id}")
-        xml = domain_xml(spec, (await self._find_domain_type())[0])
-        return await self._call(spec.name, "defining", lambda c: calls.define(c, spec.name, xml))
+        domain_type, _ = await self.find_domain_type()
+        return await self._call(
+            spec.name, "defining", lambda c: calls.define(c, spec, domain_type, self._marks)
+        )
 
     async def start(self, name: str) -> bool:
         """Start, or resume what was paused. Raise Conflict if absent, HostFault, NoCapacityNow (no memory left)."""
@@ -148,7 +141,7 @@ class KvmHypervisor(Hypervisor):
 
     async def undefine(self, name: str) -> bool:
         """Take the definition and its logs away. Raise Conflict if it runs or is not ours; absent is fine."""
-        changed = await self._call(name, "undefining", lambda c: calls.undefine(c, name))
+        changed = await self._call(name, "undefining", lambda c: calls.undefine(c, name, self._marks))
         if changed:
             logs = [base + end for base in (console_path(name), f"{LOG_DIR}/{name}.log") for end in _ROTATED]
             await self._transport.run(["rm", "-f", "--", *logs], sudo=True)
@@ -190,13 +183,6 @@ class KvmHypervisor(Hypervisor):
         if (await self.observe(name)).power is PowerState.ABSENT:
             raise NotFound(f"there is no {name} on {self._host}", calls.subject(name))
         return ""  # never started
-
-    async def close(self) -> None:
-        """Close the connection to libvirtd."""
-        await self._link.close()
-
-    async def _call(self, name: str, doing: str, ask: Call[T]) -> T:
-        return await self._link.call(f"{doing} {name}", ask, subject=calls.subject(name))
 
 
 def _dotted(version: int) -> str:

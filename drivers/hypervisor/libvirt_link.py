@@ -21,6 +21,7 @@ from drivers.hypervisor.libvirt_errors import translate
 from drivers.transport.base import Transport
 
 SOCKET = "/run/libvirt/libvirt-sock"
+JOBS_SOCKET = "/var/run/libvirt/libvirt-sock"  # the same one; under this name it is forwarded, and cut, apart
 T = TypeVar("T")
 _GOODBYE_S = 2.0
 Call = Callable[[Any], T]  # takes a virConnect; libvirt-python is untyped
@@ -31,9 +32,10 @@ libvirt.registerErrorHandler(lambda _context, _error: None, None)  # else it pri
 class LibvirtLink:
     """Runs functions of a virConnect. Opened when first used, opened again when found dead."""
 
-    def __init__(self, transport: Transport, settings: DriverSettings) -> None:
+    def __init__(self, transport: Transport, settings: DriverSettings, socket: str = SOCKET) -> None:
         self._transport = transport
         self._settings = settings
+        self._socket = socket
         self._host = transport.endpoint.name
         self._threads = ThreadPoolExecutor(settings.threads_per_host, thread_name_prefix=f"libvirt-{self._host}")
         self._slots = asyncio.Semaphore(settings.threads_per_host)
@@ -45,7 +47,7 @@ class LibvirtLink:
         """Run work(connection) in a thread. Raise Unreachable at the deadline, else what translate() says."""
         about = subject or f"host/{self._host}"
         limit_s = timeout_s or self._settings.command_timeout_s
-        path = str(await self._transport.forward(SOCKET))
+        path = str(await self._transport.forward(self._socket))
         await self._slots.acquire()
         if self._closed:
             self._slots.release()
@@ -83,7 +85,7 @@ class LibvirtLink:
 
     def _expire(self, job: Future[T]) -> None:
         if not job.done():
-            self._transport.cut(SOCKET)
+            self._transport.cut(self._socket)
 
     def _late(self, doing: str, subject: str, limit_s: float) -> Unreachable:
         return Unreachable(
@@ -124,7 +126,7 @@ class LibvirtLink:
             done, _ = await asyncio.wait([asyncio.wrap_future(job)], timeout=_GOODBYE_S)
             for future in done:
                 future.exception()
-        self._transport.cut(SOCKET)
+        self._transport.cut(self._socket)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 

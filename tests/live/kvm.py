@@ -91,8 +91,8 @@ class KvmHost:
         """Take away whatever was made, by other means than the driver's."""
         names = [on_host(instance_id) for instance_id in self.made]
         for name in names:
-            for verb in ("destroy", "undefine"):
-                await self.host.transport.run(["virsh", "-q", verb, name], check=False)
+            for verb in (["destroy"], ["undefine", "--snapshots-metadata", "--checkpoints-metadata"]):
+                await self.host.transport.run(["virsh", "-q", *verb, name], check=False)
         for instance_id in self.made:
             await self.host.transport.run(["rm", "-rf", f"{DATASTORE}/instances/{instance_id}"])
 

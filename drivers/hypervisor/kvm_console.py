@@ -1,0 +1,92 @@
+"""KVM: the serial console and the screen, as streams over the transport."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from core.errors import Busy, HostFault
+from drivers.hypervisor import domain_calls as calls
+from drivers.hypervisor.domain_seen import DomainSeen, read
+from drivers.hypervisor.kvm_core import KvmCore
+from drivers.hypervisor.powers import Consoles, Displays
+from drivers.transport.base import ByteStream, Session
+
+_READY = b"ready\n"
+_TAKEN = b"taken\n"
+# $1 pty. Two readers would each get half of what comes, so one at a time. QEMU's log of the console goes on: it is
+# written before the pty. When stdin ends (the caller is gone) the reader ends too.
+_BRIDGE = """exec 9<>"$1" || exit 1
+flock -n 9 || { echo taken; exit 75; }
+stty raw -echo <&9
+cat <&9 9<&- & reader=$!
+trap 'kill "$reader" 2>/dev/null' EXIT
+trap 'exit 143' TERM HUP INT
+echo ready
+cat >&9
+"""
+
+
+class ConsolesVm(KvmCore, Consoles, Displays):
+    """Part of KvmHypervisor."""
+
+    @asynccontextmanager
+    async def console(self, name: str) -> AsyncIterator[ByteStream]:
+        """Open the serial console. Raise Conflict (it does not run), Busy (somebody has it open)."""
+        found = await self._running(name, "opening the console of")
+        if not found.pty:
+            raise HostFault(
+                f"{name} has no serial console on a pty", calls.subject(name), {}, "define it with a pty serial port"
+            )
+        async with self._transport.session(["sh", "-c", _BRIDGE, "sh", found.pty], sudo=True) as session:
+            yield _Console(session, await self._greeting(name, session))
+
+    async def _greeting(self, name: str, session: Session) -> bytes:
+        """Wait until the pty is open; return what has come from it already."""
+        seen = b""
+        while not seen.startswith(_READY):
+            more = await session.read()
+            seen += more
+            if seen.startswith(_TAKEN):
+                raise Busy(
+                    f"the console of {name} is open elsewhere", calls.subject(name), {}, "close it there first"
+                )
+            if not more:
+                raise HostFault(
+                    f"the console of {name} could not be opened", calls.subject(name),
+                    {"exit_code": await session.wait()}, "see whether it has just stopped",
+                )
+        return seen.removeprefix(_READY)
+
+    @asynccontextmanager
+    async def display(self, name: str) -> AsyncIterator[ByteStream]:
+        """Open its screen: VNC (RFB). Raise Conflict (it does not run)."""
+        found = await self._running(name, "opening the screen of")
+        if not found.vnc_port:
+            raise HostFault(f"{name} has no VNC screen", calls.subject(name), {}, "define it with VNC graphics")
+        async with self._transport.connect(found.vnc_port) as stream:
+            yield stream
+
+    async def _running(self, name: str, doing: str) -> DomainSeen:
+        def look(c: Any) -> DomainSeen:
+            return read(calls.require_active(c, name).XMLDesc(0))
+
+        return await self._call(name, doing, look)
+
+
+class _Console:
+    """A session's bytes, after what was read while it opened."""
+
+    def __init__(self, session: Session, first: bytes) -> None:
+        self._session = session
+        self._first = first
+
+    async def read(self, n: int = 65536) -> bytes:
+        if self._first:
+            now, self._first = self._first[:n], self._first[n:]
+            return now
+        return await self._session.read(n)
+
+    async def write(self, data: bytes) -> None:
+        await self._session.write(data)
