@@ -30,6 +30,12 @@ def subject_of(name: str) -> str:
     return f"instance/{from_host(name) or name}"
 
 
+def concerns(operation: dict[str, Any], name: str) -> bool:
+    """Say whether an operation is about an instance, or about what is below it."""
+    mine = re.compile(rf"/1\.0/instances/{re.escape(name)}(/|$)")
+    return any(map(mine.match, (operation.get("resources") or {}).get("instances") or []))
+
+
 class LxdCore:
     """One host's LXD."""
 
@@ -68,17 +74,20 @@ class LxdCore:
         return await attempt()
 
     async def _settle(self, name: str) -> bool:
-        """Wait until LXD does nothing to an instance any more, whoever asked for it; say whether it did."""
-        mine = re.compile(rf"/1\.0/instances/{re.escape(name)}(/|$)")
-        return await self._wait_for(
-            lambda one: any(map(mine.match, (one.get("resources") or {}).get("instances") or [])), subject_of(name)
-        )
+        """Wait until LXD does nothing to an instance any more, whoever asked for it; say whether it did.
 
-    async def _wait_for(self, matches: Callable[[dict[str, Any]], bool], subject: str) -> bool:
+        Consoles and commands inside, whose operations are of the class websocket, are left alone.
+        """
+        return await self._wait_for(lambda one: one["class"] == "task" and concerns(one, name), subject_of(name))
+
+    async def _wait_for(
+        self, matches: Callable[[dict[str, Any]], bool], subject: str, timeout_s: float = CHANGE_S
+    ) -> bool:
+        """Wait for operations of LXD that run now; say whether there were some."""
         running = (await self._api.get("operations", recursion=1)).get("running") or []
         mine = [one["id"] for one in running if matches(one)]
         for number in mine:
-            await self._api.wait(number, subject=subject)
+            await self._api.wait(number, subject=subject, timeout_s=timeout_s)
         return bool(mine)
 
     async def _change(

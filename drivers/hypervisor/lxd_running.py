@@ -7,18 +7,19 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from core.errors import Conflict, HostFault, NotFound
+from core.errors import Busy, Conflict, HostFault, NotFound
 from core.states import PowerState
 from drivers.hypervisor import lxd_config, lxd_console
 from drivers.hypervisor.base import ExecResult
 from drivers.hypervisor.lxd_api import CHANGE_S
-from drivers.hypervisor.lxd_core import LxdCore, subject_of
+from drivers.hypervisor.lxd_core import LxdCore, concerns, subject_of
 from drivers.hypervisor.powers import ConsoleLogs, Consoles, Executes, Reboots, Suspends
 from drivers.transport.base import ByteStream
 
 _ACTIONS = {
     (PowerState.PAUSED, PowerState.RUNNING): "unfreeze", (PowerState.RUNNING, PowerState.PAUSED): "freeze",
 }  # fmt: skip  # others: start, stop
+_LET_GO_S = 3.0  # after a console was closed
 ON = (PowerState.RUNNING, PowerState.PAUSED)
 
 
@@ -111,7 +112,19 @@ class LxdRunning(LxdCore, Executes, ConsoleLogs, Suspends, Reboots, Consoles):
 
     @asynccontextmanager
     async def console(self, name: str) -> AsyncIterator[ByteStream]:
-        """Open /dev/console of a container, one at a time. Raise Conflict (it does not run), Busy (it is open)."""
+        """Open /dev/console of a container. Raise Conflict (it does not run), Busy (somebody has it open).
+
+        LXD gives no sign when it has attached: what is typed in the first tenths of a second may be lost.
+        """
         await self._power(name, (PowerState.RUNNING,))
+
+        def shown(operation: dict[str, Any]) -> bool:
+            return operation["description"] == "Showing console" and concerns(operation, name)
+
+        subject = subject_of(name)
+        try:
+            await self._wait_for(shown, subject, _LET_GO_S)
+        except Busy as error:
+            raise Busy(f"somebody has the console of {name} open", subject, {}, "close it there") from error
         async with lxd_console.opened(self._api, name, subject_of(name)) as stream:
             yield stream

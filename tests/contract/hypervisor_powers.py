@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import fields, replace
 from typing import TypeVar
 
@@ -245,9 +245,21 @@ class PowersContract(DisksContract):
         spec = await running(rig)
         for _ in range(2):  # one that was closed can be opened again
             async with driver.console(spec.name) as stream:
-                await stream.write(typed)
-                await until_read(stream, answer)
+                await self.answered(stream, typed, answer)
         await self.only_while_it_runs(rig, spec, driver.console)
+
+    async def answered(self, stream: ByteStream, typed: bytes, answer: bytes) -> None:
+        """Type until somebody listens: a guest that still boots does not, nor a hypervisor that has not attached yet."""
+        seen = b""
+        async with asyncio.timeout(20):
+            while answer not in seen:
+                await stream.write(typed)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1):
+                        while answer not in seen:
+                            more = await stream.read()
+                            assert more, f"closed after {seen!r}"
+                            seen += more
 
     async def test_display(self, rig: HypervisorRig) -> None:
         driver = rig.hypervisor
