@@ -249,7 +249,7 @@ class PowersContract(DisksContract):
         await self.only_while_it_runs(rig, spec, driver.console)
 
     async def answered(self, stream: ByteStream, typed: bytes, answer: bytes) -> None:
-        """Type until somebody listens: a guest that still boots does not, nor a hypervisor that has not attached yet."""
+        """Type until somebody listens: a guest that boots does not, nor a hypervisor that has not attached yet."""
         seen = b""
         async with asyncio.timeout(20):
             while answer not in seen:
