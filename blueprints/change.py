@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from blueprints.common import Name, SizeMib, Spec
 from blueprints.instance import DiskSpec, NicSpec
 from core.states import Verb
 
-Grace = Annotated[float, Field(ge=0, le=3600, description="seconds that the guest has to shut down")]
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a number of seconds from 0 to 3600")
+    return value
+
+
+Grace = Annotated[
+    float, BeforeValidator(_number), Field(ge=0, le=3600, description="seconds that the guest has to shut down")
+]
 
 
 class ChangeSpec(Spec):

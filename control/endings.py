@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from control import backups, hosts, images, instances, tables
 from control.ledger import Operation
+from control.lifecycle import VERBS
 from core.states import HostState, InstanceState, OperationState, Verb
 
 Ending = Callable[[sa.Connection, Operation, Mapping[str, Any] | None], None]
@@ -60,7 +61,8 @@ _WITHOUT_SUCCESS: dict[Verb, Ending] = {
 def apply(c: sa.Connection, op: Operation, state: OperationState, error: Mapping[str, Any] | None) -> None:
     """Bring the subject of an operation that ended into a state that may last."""
     ending = _WITHOUT_SUCCESS.get(op.verb)
-    if ending is not None and state not in (OperationState.DONE, OperationState.HELD):
+    goes_on = state is OperationState.HELD and op.verb in VERBS  # when the operator says so
+    if ending is not None and state is not OperationState.DONE and not goes_on:
         ending(c, op, error)
 
 

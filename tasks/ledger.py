@@ -160,7 +160,12 @@ async def run_step(
             if also is not None:
                 also(c, seen)
 
-        await rt.store.write(end)
+        try:
+            await rt.store.write(end)
+        except Stale:
+            raise
+        except RackflowError as error:  # the record refuses what the step found: no room, a name taken meanwhile
+            raise await failed(error) from error
         return True
 
     async def failed(error: RackflowError) -> RackflowError:

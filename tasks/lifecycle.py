@@ -20,6 +20,7 @@ from tasks.runtime import Runtime, runtime
 from tasks.settle import each
 from tasks.work import Work
 
+BATCHED = "place"  # done for all of a batch together, in tasks/place.py
 STAGE: dict[str, Any] = {
     "retries": 1, "retry_delay_seconds": 2, "retry_condition_fn": stage_may_retry, "persist_result": False,
 }  # fmt: skip
@@ -43,7 +44,7 @@ async def carry_on(rt: Runtime, op: Operation, view: Deployable, names: Collecti
     """Run an operation's steps one after the other; False when one has failed for good."""
     steps = rule(op.verb).steps
     for sequence, step in enumerate(steps, 1):
-        if names is not None and step.name not in names:
+        if step.name == BATCHED or (names is not None and step.name not in names):
             continue
         if not await _one(rt, op, view, sequence, step, last=sequence == len(steps)):
             return False

@@ -28,6 +28,8 @@ async def poweroff(w: Work) -> Seen:
 
 
 async def _off(w: Work, grace_s: float) -> bool:
+    if w.view.host is None:
+        return False
     hypervisor = (await w.host()).hypervisor
     seen = await hypervisor.observe(w.name)
     if seen.power is PowerState.STOPPED:

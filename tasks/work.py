@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from control.datastores import DatastoreRecord
 from control.hosts import HostRecord
 from control.instances import Deployable
 from control.operations import Operation
 from core.errors import HostFault, Unsupported
-from core.states import InstanceKind, InstanceState
+from core.states import InstanceState
 from drivers.carrier import Carrier
 from drivers.hosts import Host
 from drivers.hypervisor.powers import Carries
 from drivers.storage.base import Storage
 from drivers.storage.vault import Vault
+from tasks.copies import keeper_of
 from tasks.runtime import Runtime
 
 
@@ -71,12 +72,13 @@ class Work:
     def carrier(self, host: Host, *, other: bool = False) -> Carrier:
         """Return what holds its files on a host: the hypervisor itself, or the datastore."""
         if self.in_pool(host):
-            return cast("Carries", host.hypervisor).carrier()
+            carries: Carries = self.power(host, Carries, "carry")
+            return carries.carrier()
         return self.storage(host, other=other).carrier()
 
     def in_pool(self, host: Host) -> bool:
         """Say whether the hypervisor itself holds its disks."""
-        return self.view.kind is InstanceKind.CONTAINER and isinstance(host.hypervisor, Carries)
+        return keeper_of(host, self.view.kind) is not None
 
     @property
     def is_shared(self) -> bool:

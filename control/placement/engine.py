@@ -68,7 +68,7 @@ def _room_now(view: View, work: Work, shape: Shape, h: int, store: str | None) -
     room = store_room_at(view, work, shape, store, h)
     for name, count in shape.nics:
         net = view.nets[name]
-        if not net.dhcp:
+        if count and not net.dhcp:
             room = min(room, int(work.net_left[name][net.group[h]]) // count)
     if any(address in work.net_taken[name] for name, address in shape.fixed):
         return 0

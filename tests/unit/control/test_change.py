@@ -25,7 +25,7 @@ def test_one_may_name_or_give_the_id_and_each_is_meant_once(cloud: Rig) -> None:
 def test_parameters_reach_the_operation(cloud: Rig) -> None:
     cloud.deploy("a")
     (op,) = change(cloud, Verb.SHUTDOWN, "a", grace_s=5).operations
-    assert op.parameters == {"grace_s": 5.0}
+    assert op.parameters == {"grace_s": 5.0, "was": InstanceState.RUNNING}
 
 
 @pytest.mark.parametrize("grace", [-1, "soon", True, 1e9])

@@ -97,7 +97,8 @@ def test_kind_network_and_disk_are_filled_in(cloud: Rig) -> None:
     cloud.ask("web", disks=[{"name": "data", "size": 100}])
     cloud.ask("jar", image="box", disk=200)
     web, jar = cloud.show("web"), cloud.show("jar")
-    assert (web["kind"], web["spec"]["nics"], web["disk_mib"]) == ("vm", [{"network": "lan", "address": None}], 164)
+    nic = {"network": "lan", "address": None, "index": None}
+    assert (web["kind"], web["spec"]["nics"], web["disk_mib"]) == ("vm", [nic], 164)
     assert (jar["kind"], jar["disk_mib"]) == ("container", 200)
 
 
