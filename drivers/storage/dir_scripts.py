@@ -114,10 +114,11 @@ fi
 
 # As LOOK, and $6 the image's format, $7 mark of the part; stdin: the content. Says how it went: what sh is told by its
 # exit code alone could also be sudo's or timeout's. All is on the disk before it says "taken": the source may go then.
+# PIPE: nobody hears it any more.
 TAKE = """set -eu; umask 007
 mkdir -p -m 2771 "${1%/.*}" "$1"; cd "$1"
 part=".$2.$7.part"
-trap 'rm -f "$part"' EXIT; trap 'exit 1' HUP INT TERM
+trap 'rm -f "$part"' EXIT; trap 'exit 1' HUP INT PIPE TERM
 cat >"$part"
 [ -e "$part" ] || { echo gone; exit 0; }
 found=$(sha256sum "$part"); found=${found%% *}

@@ -252,10 +252,16 @@ def _remove(folder: Path) -> bool:
     going = folder.with_name(f".{folder.name}.going")
     left = going.exists()
     if left:
-        shutil.rmtree(going)
+        shutil.rmtree(going, onerror=_unless_gone)
     if not folder.exists():
         return left
     folder.rename(going)
     _sync(folder.parent)
-    shutil.rmtree(going)
+    shutil.rmtree(going, onerror=_unless_gone)
     return True
+
+
+def _unless_gone(_call: object, _path: str, seen: tuple[type[BaseException], BaseException, object]) -> None:
+    """Raise what rmtree met, unless the thread of a call that was cancelled has been there first."""
+    if not isinstance(seen[1], FileNotFoundError):
+        raise seen[1]

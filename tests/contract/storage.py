@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import pytest
 
 from core.errors import Conflict, Invalid, NotFound
 from core.ids import new_id
+from drivers.carrier import Parcel
 from drivers.hypervisor.base import DiskAttachment
 from drivers.storage.base import ImageFile, SeedSpec, Storage, VolumeSpec
 from tests.contract.tools import cancelled_after, settle
+
+
+class Tools(Protocol):
+    """What a guest, QEMU and a backup do with disks and files on the host."""
+
+    async def write(self, disk: DiskAttachment, text: str) -> None: ...
+    async def read(self, disk: DiskAttachment) -> str: ...
+    async def put(self, path: str, data: bytes) -> None: ...
+
+    async def copies(self, *texts: str) -> list[bytes]:
+        """Return qcow2 copies of a disk to which text after text was written: a whole one, then what changed each."""
+        ...
 
 
 @dataclass
@@ -20,6 +36,11 @@ class StorageRig:
 
     storage: Storage
     image: ImageFile
+    tools: Tools
+
+
+def parcels_of(copies: list[bytes]) -> list[Parcel]:
+    return [Parcel(f"{n}.qcow2", len(data), hashlib.sha256(data).hexdigest()) for n, data in enumerate(copies)]
 
 
 class StorageContract:
@@ -128,3 +149,130 @@ class StorageContract:
             await cancelled_after(rig.storage.delete_volumes(spec.instance_id), delay_s)
             await settle(lambda: rig.storage.delete_volumes(spec.instance_id))
             assert await rig.storage.volumes() == []
+
+    async def test_a_disk_grows_and_never_shrinks(self, rig: StorageRig) -> None:
+        await rig.storage.prepare()
+        spec = VolumeSpec(new_id(), "data1", 16)
+        disk = await rig.storage.ensure_volume(spec)
+        await rig.tools.write(disk, "kept")
+        assert (await rig.storage.ensure_volume(replace(spec, size_mib=40))).size_mib == 40
+        assert (await rig.storage.ensure_volume(replace(spec, size_mib=24))).size_mib == 40
+        assert (await rig.storage.ensure_volume(spec)).source == disk.source
+        assert await rig.tools.read(disk) == "kept"
+
+    async def test_one_disk_is_deleted(self, rig: StorageRig) -> None:
+        spec = await self.staged(rig)
+        root = await rig.storage.ensure_volume(spec)
+        await rig.storage.ensure_volume(VolumeSpec(spec.instance_id, "data1", 16))
+        await rig.tools.write(root, "kept")
+        assert await rig.storage.delete_volume(spec.instance_id, "data1") is True
+        assert await rig.storage.delete_volume(spec.instance_id, "data1") is False
+        assert await rig.tools.read(root) == "kept"
+        assert await rig.storage.delete_volume(spec.instance_id, "root") is True
+        assert await rig.storage.delete_volume(new_id(), "root") is False
+        assert await rig.storage.delete_image(rig.image.sha256) is True
+
+    async def test_snapshots_of_a_disk(self, rig: StorageRig) -> None:
+        store, spec = rig.storage, await self.staged(rig)
+        disk, of = await store.ensure_volume(spec), (spec.instance_id, "root")
+        for text in ("2", "1"):  # a name that could be taken for the other's number
+            await rig.tools.write(disk, text)
+            assert await store.snapshot_volume(*of, text) is True
+            assert await store.snapshot_volume(*of, text) is False
+        for text in ("1", "2", "1"):
+            await rig.tools.write(disk, "spoilt")
+            await store.revert_volume(*of, text)
+            assert await rig.tools.read(disk) == text
+        assert await store.drop_volume_snapshot(*of, "2") is True
+        assert await store.drop_volume_snapshot(*of, "2") is False
+        with pytest.raises(NotFound):
+            await store.revert_volume(*of, "2")
+        with pytest.raises(NotFound):
+            await store.snapshot_volume(spec.instance_id, "data1", "s")
+        assert await rig.tools.read(disk) == "1"
+
+    async def test_files_on_their_way(self, rig: StorageRig) -> None:
+        await rig.storage.prepare()
+        instance_id, data = new_id(), b"backup" * 2**18
+        folder = await rig.storage.ensure_scratch(instance_id)
+        assert await rig.storage.ensure_scratch(instance_id) == folder
+        await rig.tools.put(f"{folder}/root.qcow2", data)
+        found = await rig.storage.scratch_file(f"{folder}/root.qcow2")
+        assert (found.size_bytes, found.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+        assert b"".join([chunk async for chunk in rig.storage.read_scratch(found.name)]) == data
+        with pytest.raises(NotFound):
+            await rig.storage.scratch_file(f"{folder}/none")
+        assert await rig.storage.carrier().parcels(instance_id) == []
+        assert await rig.storage.delete_scratch(instance_id) is True
+        assert await rig.storage.delete_scratch(instance_id) is False
+        with pytest.raises(NotFound):
+            await rig.storage.scratch_file(found.name)
+        assert instance_id in rig.storage.state_path(instance_id)
+        assert await rig.storage.volumes() == []
+
+    async def test_a_disk_is_restored(self, rig: StorageRig) -> None:
+        store, spec = rig.storage, await self.staged(rig)
+        disk, of = await store.ensure_volume(spec), (spec.instance_id, "root")
+        await rig.tools.write(disk, "before")
+        copies = await rig.tools.copies("one", "two", "three")
+        parcels = parcels_of(copies)
+        for n, text in ((1, "one"), (3, "three"), (2, "two")):
+            assert await store.restore_volume(*of, parcels[:n], Copies(copies)) is True
+            assert await store.restore_volume(*of, parcels[:n], Copies([])) is False
+            assert await rig.tools.read(disk) == text
+            assert await store.undo_restore(*of) is True
+            assert await store.undo_restore(*of) is False
+            assert await rig.tools.read(disk) == "before"
+        await store.restore_volume(*of, parcels, Copies(copies))
+        assert await store.drop_before(*of) is True
+        assert await store.drop_before(*of) is False
+        assert await store.undo_restore(*of) is False
+        assert await rig.tools.read(disk) == "three"
+        assert await store.ensure_volume(spec) is not None
+        assert await store.delete_volumes(spec.instance_id) is True
+
+    async def test_a_disk_that_was_lost_is_restored(self, rig: StorageRig) -> None:
+        await rig.storage.prepare()
+        copies, of = await rig.tools.copies("one", "two"), (new_id(), "root")
+        assert await rig.storage.restore_volume(*of, parcels_of(copies), Copies(copies)) is True
+        assert await rig.storage.drop_before(*of) is False
+        assert await rig.storage.volumes() == [of[0]]
+
+    async def test_copies_that_are_not_right_change_nothing(self, rig: StorageRig) -> None:
+        store, spec = rig.storage, await self.staged(rig)
+        disk, of = await store.ensure_volume(spec), (spec.instance_id, "root")
+        await rig.tools.write(disk, "before")
+        copies = await rig.tools.copies("one", "two")
+        parcels = parcels_of(copies)
+        with pytest.raises(Invalid):
+            await store.restore_volume(*of, [parcels[0], replace(parcels[1], sha256="0" * 64)], Copies(copies))
+        with pytest.raises(Invalid):
+            await store.restore_volume(*of, [], Copies(copies))
+        assert await store.undo_restore(*of) is False
+        assert await rig.tools.read(disk) == "before"
+
+    async def test_a_killed_restore_is_finished_by_the_next(self, rig: StorageRig) -> None:
+        store, spec = rig.storage, await self.staged(rig)
+        disk, of = await store.ensure_volume(spec), (spec.instance_id, "root")
+        await rig.tools.write(disk, "before")
+        copies = await rig.tools.copies("one", "two")
+        parcels = parcels_of(copies)
+        for delay_s in (0.0, 0.05, 0.1, 0.2, 0.3):
+            await cancelled_after(store.restore_volume(*of, parcels, Copies(copies)), delay_s)
+            assert await rig.tools.read(disk) in ("before", "two")
+            await settle(lambda: store.restore_volume(*of, parcels, Copies(copies)))
+            assert await rig.tools.read(disk) == "two"
+            assert await settle(lambda: store.undo_restore(*of)) is True
+            assert await rig.tools.read(disk) == "before"
+
+
+class Copies:
+    """Gives the content of copies, by their numbers."""
+
+    def __init__(self, copies: list[bytes]) -> None:
+        self._copies = copies
+
+    async def __call__(self, parcel: Parcel) -> AsyncIterator[bytes]:
+        data = self._copies[int(parcel.name.partition(".")[0])]
+        for start in range(0, len(data), 2**16):
+            yield data[start : start + 2**16]

@@ -17,6 +17,7 @@ from tests.contract.network import NetworkContract, NetworkRig
 from tests.contract.storage import StorageContract, StorageRig
 from tests.contract.transport import TransportContract, TransportRig
 from tests.labs import Lab
+from tests.live.disks import DiskTools
 from tests.live.kvm import KvmHost, kvm_host, tiny
 
 
@@ -51,7 +52,8 @@ class TestKvmHypervisor(HypervisorContract):
 class TestDirStorage(StorageContract):
     @pytest.fixture
     def rig(self, kvm: KvmHost, folder: str) -> StorageRig:
-        return StorageRig(kvm.host.storage(f"{folder}/store"), tiny(kvm.lab))
+        transport = kvm.host.transport
+        return StorageRig(kvm.host.storage(f"{folder}/store"), tiny(kvm.lab), DiskTools(transport))
 
 
 class NotRoot:
@@ -67,7 +69,7 @@ class NotRoot:
 class TestDirStorageBySudo(NotRoot, StorageContract):
     @pytest.fixture
     def rig(self, lab: Lab, rack: Transport, folder: str) -> StorageRig:
-        return StorageRig(DirStorage(rack, f"{folder}/store"), tiny(lab))
+        return StorageRig(DirStorage(rack, f"{folder}/store"), tiny(lab), DiskTools(rack))
 
 
 class TestBridgeNetworkBySudo(NotRoot, NetworkContract):

@@ -41,14 +41,15 @@ class TestSshTransportOfAUser(TransportContract):
         return TransportRig(transport, folder)
 
 
-def running(lab: Lab, mark: str) -> str:
-    """Return the processes on the host whose command line has mark in it, but for the one that looks."""
-    return lab.run("h1", f"pgrep -af '[{mark[0]}]{mark[1:]}' || true")
+def running(lab: Lab, mark: str, host: str = "h1") -> str:
+    """Return the processes on a host whose command line has mark in it, but for the one that looks."""
+    return lab.run(host, f"pgrep -af '[{mark[0]}]{mark[1:]}' || true")
 
 
-async def gone(lab: Lab, mark: str, within_s: float = 8) -> None:
+async def gone(lab: Lab, mark: str, within_s: float = 8, host: str = "h1") -> None:
+    """Wait until none is left."""
     async with asyncio.timeout(within_s):
-        while await asyncio.to_thread(running, lab, mark):
+        while await asyncio.to_thread(running, lab, mark, host):
             await asyncio.sleep(0.2)
 
 
