@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import AsyncIterator
 
 from core.errors import Conflict, HostFault, Invalid, NotFound
@@ -38,6 +39,8 @@ class FakeCarrier(Carrier):
     async def write(self, instance_id: str, parcel: Parcel, content: AsyncIterator[bytes]) -> bool:
         async with self._transport.call("storage.carrier.write") as host:
             store = host.store(self._path)
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", parcel.name):
+                raise Invalid(f"{parcel.name!r} is no name of a parcel", f"instance/{instance_id}")
             if parcel in _parcels(store, self._path, instance_id):
                 return False
             _require_off(host, self._path, instance_id)
@@ -86,7 +89,7 @@ def _parcels(store: FakeStore, path: str, instance_id: str) -> dict[Parcel, byte
     for name, content in others.items():
         if content is not None:
             found[Parcel(name, len(content), hashlib.sha256(content).hexdigest())] = content
-    return found
+    return dict(sorted(found.items(), key=lambda one: one[0].name))
 
 
 def _take_in(store: FakeStore, path: str, instance_id: str, name: str, data: bytes) -> None:

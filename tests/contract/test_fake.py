@@ -13,14 +13,19 @@ import pytest
 from core.errors import Busy, HostFault, Unreachable, Unsupported
 from core.ids import mac_address, new_id, on_host
 from core.settings import DriverSettings
-from core.states import InstanceKind, PowerState
+from core.states import InstanceKind, MachinePower, PowerState
+from drivers import bmcs
+from drivers.baremetal.base import BmcEndpoint, PowerChange
 from drivers.facts import gather_facts
-from drivers.fake_world import ANY, POWERS, FakeHost, world
+from drivers.fake_files import pack_memory, pack_volume
+from drivers.fake_world import ANY, POWERS, FakeHost, FakeVolume, world
 from drivers.hosts import Host, connect
 from drivers.hypervisor.base import DiskAttachment, Hypervisor, InstanceSpec, NicAttachment
 from drivers.hypervisor.powers import KeepsImages, MigratesLive, Move
-from drivers.storage.base import ImageFile, VolumeSpec
+from drivers.storage.base import ImageFile, SeedSpec, VolumeSpec
 from drivers.transport.base import Endpoint
+from tests.contract.baremetal import BareMetalContract, BareMetalRig
+from tests.contract.carrier import CarrierContract, CarrierRig
 from tests.contract.hypervisor import HypervisorContract, HypervisorRig
 from tests.contract.hypervisor_powers import DEGREES, PROTOCOLS, PowersContract
 from tests.contract.network import NetworkContract, NetworkRig
@@ -160,19 +165,77 @@ class TestFakeVmPowers(FakeVms, PowersContract):
     pass
 
 
+class FakeTools:
+    """What guests and backups do with disks and files."""
+
+    def _volume(self, disk: DiskAttachment) -> FakeVolume:
+        volume = world.host("fake-1").volume_at(disk.source)
+        assert volume is not None
+        return volume
+
+    async def write(self, disk: DiskAttachment, text: str) -> None:
+        self._volume(disk).content = text
+
+    async def read(self, disk: DiskAttachment) -> str:
+        return self._volume(disk).content
+
+    async def put(self, path: str, data: bytes) -> None:
+        world.host("fake-1").files_at(path)[path] = data
+
+    async def copies(self, *texts: str) -> list[bytes]:
+        return [
+            pack_volume(FakeVolume("root", 16, content=text), whole=True, since=f"c{n}" if n else "")
+            for n, text in enumerate(texts)
+        ]
+
+
+class TestFakeCarrier(CarrierContract):
+    @pytest.fixture
+    async def rig(self, host: Host, other: Host) -> CarrierRig:
+        spec = await a_vm(host)
+        storage = host.storage(STORE)
+        await storage.ensure_seed(SeedSpec(spec.id, "m", "u", "n"))
+        await host.transport.put(pack_memory("thought", {}), storage.state_path(spec.id))
+        return CarrierRig(storage.carrier(), other.storage(STORE).carrier(), spec.id)
+
+
 class TestFakeStorage(StorageContract):
     @pytest.fixture
     def rig(self, host: Host, tmp_path: Path) -> StorageRig:
         path, content = tmp_path / "image.qcow2", b"not really an image" * 1000
         path.write_bytes(content)
         image = ImageFile(hashlib.sha256(content).hexdigest(), "qcow2", len(content), path, 16)
-        return StorageRig(host.storage(STORE), image)
+        return StorageRig(host.storage(STORE), image, FakeTools())
 
 
 class TestFakeNetwork(NetworkContract):
     @pytest.fixture
     def rig(self, host: Host) -> NetworkRig:
         return NetworkRig(host.network, "br0", "rftest0", "mgmt0")
+
+
+class TestFakeBmc(BareMetalContract):
+    @pytest.fixture
+    async def rig(self, host: Host) -> BareMetalRig:
+        world.host("fake-2").bmc_answers = False
+
+        async def boots() -> int:
+            return world.host("fake-1").boots
+
+        bmc, nobody = [await bmcs.connect(BmcEndpoint(f"fake-{n}", "fake://"), DriverSettings()) for n in (1, 2)]
+        return BareMetalRig(bmc, boots, nobody=nobody)
+
+    async def test_what_runs_on_a_cut_host_ends_with_its_power(self, host: Host, rig: BareMetalRig) -> None:
+        spec = await a_vm(host)
+        await host.hypervisor.define(spec)
+        await host.hypervisor.start(spec.name)
+        world.cut("fake-1")
+        assert await rig.bmc.power() is MachinePower.ON
+        await rig.bmc.set_power(PowerChange.FORCE_OFF)
+        assert world.host("fake-1").instances[spec.name].power is PowerState.STOPPED
+        await rig.bmc.set_power(PowerChange.ON)
+        with pytest.raises(Unreachable):  # its network is still cut
+            await connect("fake", ENDPOINT, DriverSettings())
 
 
 class TestFaults:

@@ -195,7 +195,7 @@ async def test_memory_and_disks_are_carried_to_another_host() -> None:
         await source.parcels(spec.id)
     await a.hypervisor.save(spec.name, a.storage(LOCAL).state_path(spec.id))
     parcels = await source.parcels(spec.id)
-    assert [parcel.name for parcel in parcels] == ["root.qcow2", "memory.save", "seed.iso"]
+    assert [parcel.name for parcel in parcels] == ["memory.save", "root.qcow2", "seed.iso"]
     for parcel in parcels:
         assert await target.write(spec.id, parcel, source.read(spec.id, parcel)) is True
         assert await target.write(spec.id, parcel, source.read(spec.id, parcel)) is False
