@@ -16,6 +16,16 @@ class BridgeSpec(Spec):
     address: str = ""
 
 
+class BmcSpec(Spec):
+    """A host's BMC, by Redfish. system: which of those it manages, by default the only one."""
+
+    address: Annotated[str, Field(pattern="^(https?|fake)://")] = Field(description="e.g. https://10.0.0.1")
+    user: str = ""
+    password_file: str | None = Field(default=None, description="on the front-end")
+    system: str = Field(default="", description="the last part of its path below /redfish/v1/Systems, or the path")
+    verify_tls: bool = True
+
+
 class HostSpec(Spec):
     """A machine that is reached by SSH. cpus and memory: declared capacity, by default what is found."""
 
@@ -38,4 +48,5 @@ class HostSpec(Spec):
     cpu_overcommit: Annotated[float, Field(ge=1.0, le=64.0)] | None = None
     memory_overcommit: Annotated[float, Field(ge=1.0, le=4.0)] | None = None
     bridges: tuple[BridgeSpec, ...] = ()
+    bmc: BmcSpec | None = Field(default=None, description="how its power is cut when it is dead, and put on again")
     labels: Labels = Field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from lab import keys
+from lab import bmc_process, keys
 from lab.images import BUSYBOX, TINY, image_path
 from lab.preflight import memory_mib
 from lab.settings import LabSettings
@@ -44,6 +44,11 @@ def _host(settings: LabSettings, host: LabHost, share_mib: int) -> str:
         f"  cpus: {_DECLARED_CPUS}",
         f"  memory: {share_mib}MiB",
     ]
+    bmc = {
+        "address": f"http://127.0.0.1:{settings.bmc_port}", "user": bmc_process.USER,
+        "password_file": bmc_process.password_file(settings), "system": host.name,
+    }  # fmt: skip
+    lines += ["  bmc:", *(f"    {name}: {value}" for name, value in bmc.items())]
     if host.kind == "lxd":
         gateway = settings.containers(host.number).replace(".0/24", ".1/24")
         lines += ["  bridges:", f"  - {{name: lxcbr0, address: {gateway}}}"]

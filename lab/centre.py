@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import Conflict, HostFault
-from lab import delay, hosts, keys, leftovers, network
+from lab import bmc_process, delay, hosts, keys, leftovers, network
 from lab.blueprint import write_blueprint
 from lab.settings import OWNER_FILE, SWITCH, LabSettings
 from lab.topology import LabHost, Topology, parse, read, save
@@ -42,7 +42,8 @@ def up(settings: LabSettings, words: list[str], say: Callable[[str], None]) -> b
             have = ", ".join(f"{host.name} {host.kind}" for host in present.hosts)
             raise Conflict(f"a lab with other hosts is up ({have})", "lab", fix="take it down first: lab down")
         refresh_blueprint(settings)
-        return any(_each(present.hosts, lambda host: start(settings, host)))
+        bmcs = bmc_process.start(settings)
+        return bmcs | any(_each(present.hosts, lambda host: start(settings, host)))
     if leftovers.find(settings):
         say("removing what an earlier lab left")
         down(settings)
@@ -65,6 +66,7 @@ def _create(settings: LabSettings, topology: Topology) -> None:
         keys.make_keys(settings, topology)
         keys.write_access_files(settings, topology)
         network.switch_up(settings, topology)
+        bmc_process.start(settings)
         _each(topology.hosts, lambda host: _first_start(settings, host, topology))
         write_blueprint(settings, topology)
     except BaseException:
@@ -94,6 +96,7 @@ def crash(settings: LabSettings, host: LabHost) -> bool:
 def down(settings: LabSettings) -> None:
     """Remove everything; safe to run on half a lab or none. Raise HostFault with the list if something stays."""
     _refuse_foreign(settings)
+    bmc_process.stop()  # first, so that none of them starts a host again
     _each(_all_hosts(settings), lambda host: _remove(settings, host))
     network.switch_down()
     _delete_files(settings)

@@ -17,7 +17,7 @@ OWNER_FILE = Path("/run/rackflow-lab")  # holds the LAB_DIR of the lab whose nam
 
 @dataclass(frozen=True)
 class LabSettings:
-    """One lab. net: the first two octets of all its networks."""
+    """One lab. net: the first two octets of all its networks; bmc_port: where its BMCs listen on loopback."""
 
     dir: Path
     shared: Path
@@ -25,6 +25,7 @@ class LabSettings:
     net: str = "198.18"
     disk: str = "20G"
     hide: tuple[str, ...] = ()
+    bmc_port: int = 4220
 
     @property
     def key(self) -> Path:
@@ -44,7 +45,7 @@ class LabSettings:
 
 
 def load() -> LabSettings:
-    """Read LAB_DIR, LAB_SHARED, LAB_NET, LAB_DISK, LAB_HIDE and RACKFLOW_CACHE."""
+    """Read LAB_DIR, LAB_SHARED, LAB_NET, LAB_DISK, LAB_HIDE, LAB_BMC_PORT and RACKFLOW_CACHE."""
     env = os.environ
     folder = Path(env.get("LAB_DIR") or "/var/tmp/rackflow-lab").resolve()
     home = Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -56,6 +57,7 @@ def load() -> LabSettings:
         net=env.get("LAB_NET") or "198.18",
         disk=env.get("LAB_DISK") or "20G",
         hide=tuple(hide),
+        bmc_port=int(env.get("LAB_BMC_PORT") or 4220),
     )
 
 

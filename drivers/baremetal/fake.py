@@ -1,0 +1,54 @@
+"""The BMC of a simulated host: cutting its power crashes it, also when its network is cut."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from core.errors import Unreachable
+from core.settings import DriverSettings
+from core.states import MachinePower
+from drivers.baremetal.base import GOALS, BareMetal, BmcEndpoint, PowerChange
+from drivers.fake_things import FakeHost
+from drivers.fake_world import world
+
+
+class FakeBmc(BareMetal):
+    """FakeHost.bmc_answers says whether it does."""
+
+    def __init__(self, endpoint: BmcEndpoint) -> None:
+        self._name = endpoint.name
+        self._closed = False
+
+    @asynccontextmanager
+    async def _call(self, verb: str) -> AsyncIterator[FakeHost]:
+        if self._closed:
+            raise Unreachable(f"host {self._name}: the connection to its BMC is closed", f"host/{self._name}")
+        async with world.call(self._name, 0, f"baremetal.{verb}") as host:
+            yield host
+
+    async def power(self) -> MachinePower:
+        async with self._call("power") as host:
+            return _power(host)
+
+    async def set_power(self, change: PowerChange, *, timeout_s: float = 60.0) -> bool:
+        async with self._call("set_power") as host:
+            if change is not PowerChange.RESET and _power(host) is GOALS[change]:
+                return False
+            if host.powered:  # a polite one ends the same way: disks stay, memory does not
+                world.crash(host.name)
+            if GOALS[change] is MachinePower.ON:
+                world.boot(host.name)
+            return True
+
+    async def close(self) -> None:
+        self._closed = True
+
+
+def _power(host: FakeHost) -> MachinePower:
+    return MachinePower.ON if host.powered else MachinePower.OFF
+
+
+async def connect(endpoint: BmcEndpoint, settings: DriverSettings) -> FakeBmc:
+    """Return the BMC's driver."""
+    return FakeBmc(endpoint)

@@ -1,0 +1,76 @@
+"""The process behind the lab's BMCs: start, end, find."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from core.errors import HostFault
+from lab import hosts
+from lab.settings import LabSettings
+
+USER = "lab"
+_MODULE = "lab.bmc"
+_START_S = 20.0
+
+
+def password_file(settings: LabSettings) -> Path:
+    """Return the file that holds the BMCs' password."""
+    return settings.dir / "bmc.password"
+
+
+def password(settings: LabSettings) -> str:
+    """Return the BMCs' password, made unless it is there."""
+    file = password_file(settings)
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_text(f"{secrets.token_hex(16)}\n")
+    return file.read_text().strip()
+
+
+def start(settings: LabSettings) -> bool:
+    """Start the BMCs and wait until they listen; False when they run. Raise HostFault (the port is taken)."""
+    if list(pids()):
+        return False
+    password(settings)
+    log = settings.dir / "bmc.log"
+    argv = [sys.executable, "-m", _MODULE, str(settings.dir), str(settings.bmc_port)]
+    with log.open("wb") as out:
+        none = subprocess.DEVNULL
+        made = subprocess.Popen(
+            argv, stdin=none, stdout=out, stderr=out, start_new_session=True, cwd=Path(__file__).resolve().parents[1]
+        )
+    deadline = time.monotonic() + _START_S
+    while b"serving" not in log.read_bytes():
+        if made.poll() is not None or time.monotonic() > deadline:
+            said = " / ".join(log.read_text(errors="replace").splitlines()[-2:])
+            raise HostFault(f"the lab's BMCs do not listen on port {settings.bmc_port}: {said}", "lab")
+        time.sleep(0.05)
+    return True
+
+
+def stop() -> None:
+    """End the BMCs, also those of a lab whose folder is gone."""
+    for pid in list(pids()):
+        try:
+            os.kill(pid, signal.SIGTERM)
+        except ProcessLookupError:
+            continue
+    hosts.wait_until(lambda: not list(pids()))
+
+
+def pids() -> Iterator[int]:
+    """Yield the processes that serve a lab's BMCs, told by their command lines: there is one lab on a machine."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue  # it ended while we looked
+        if words[1:3] == [b"-m", _MODULE.encode()]:
+            yield int(entry.name)
