@@ -17,6 +17,8 @@ from api.rest import (
     blueprints,
     cloud,
     clusters,
+    consoles,
+    copies,
     datastores,
     history,
     hosts,
@@ -24,11 +26,16 @@ from api.rest import (
     instances,
     networks,
     operations,
+    schedules,
+    verbs,
 )  # fmt: skip
 from control.store import Store
 from core.settings import Settings
 
-ROOMS = (instances, hosts, images, networks, datastores, clusters, operations, blueprints, history, cloud)
+ROOMS = (
+    instances, verbs, copies, consoles, schedules, hosts, images, networks, datastores, clusters, operations,
+    blueprints, history, cloud,
+)  # fmt: skip
 DESCRIPTION = """A private cloud of VMs and containers.
 
 Whatever takes time answers **202** with operations; follow them at `/v1/operations?ids=…`. Send `Idempotency-Key` with
@@ -36,6 +43,7 @@ a request that you may have to repeat. Errors are `application/problem+json`: `c
 """
 TAGS = [
     {"name": "instances", "description": "VMs and containers"},
+    {"name": "schedules", "description": "verbs that are asked for at a time"},
     {"name": "hosts", "description": "machines that run instances"},
     {"name": "images", "description": "what instances start from"},
     {"name": "networks", "description": "virtual networks and their addresses"},

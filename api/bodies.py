@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Body
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from api.errors import MANY, ONE
 from blueprints.cluster import ClusterSpec
@@ -14,6 +14,7 @@ from blueprints.host import HostSpec
 from blueprints.image import ImageSpec
 from blueprints.instance import InstanceSpec
 from blueprints.network import NetworkSpec
+from core.states import Verb
 
 S = TypeVar("S")
 
@@ -67,12 +68,6 @@ class Wanted(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Stop(Wanted):
-    grace_s: Annotated[float, Field(ge=0, le=3600)] | None = Field(
-        default=None, description="how long the guest may take to shut down before its power is cut"
-    )
-
-
 class Exec(Wanted):
     argv: Annotated[list[str], Field(min_length=1, examples=[["uname", "-a"]])]
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
@@ -97,3 +92,31 @@ class Plan(Wanted):
 class Query(Wanted):
     sql: Annotated[str, Field(min_length=1, max_length=100_000, examples=["SELECT * FROM step_durations"])]
     limit: Annotated[int, Field(ge=1, le=100_000)] = 1000
+
+
+class Mark(Wanted):
+    state: Literal["running", "off", "failed"] = Field(description="as it was found")
+    reason: Annotated[str, Field(max_length=500)] = ""
+
+
+class Console(Wanted):
+    kind: Literal["serial", "vnc"] = "serial"
+
+
+class Policy(Wanted):
+    policy: Literal["repair", "adopt", "ignore", "alert"]
+
+
+class Enabled(Wanted):
+    enabled: bool
+
+
+class NewSchedule(Wanted):
+    """When: at (once), every_s (again and again, first at `at`), or after_start_s (after each start)."""
+
+    instance: str = Field(description="name or id")
+    verb: Verb = Field(description="a verb on instances", examples=["backup"])
+    parameters: dict[str, Any] = Field(default={}, description="of the verb, as at /v1/instances/{name}/VERB")
+    at: AwareDatetime | None = Field(default=None, examples=["2030-01-01T03:00:00Z"])
+    every_s: Annotated[int, Field(ge=60, le=366 * 86400)] | None = None
+    after_start_s: Annotated[int, Field(ge=0, le=366 * 86400)] | None = None

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Query, Request
 from fastapi.responses import JSONResponse
+from starlette.requests import HTTPConnection
 
 from analytics.client import AnalyticsClient
+from api.tickets import Tickets
 from control.store import Store
 from core.clock import now
 from core.errors import Invalid, RackflowError
@@ -34,6 +36,7 @@ class Context:
     analytics: AnalyticsClient
     wake: Callable[[], None]
     started_at: datetime = field(default_factory=now)
+    tickets: Tickets = field(default_factory=Tickets)
     _pool: HostPool | None = None
     _features: dict[str, Any] = field(default_factory=dict)
 
@@ -59,9 +62,9 @@ class Context:
         self.analytics.close()
 
 
-def get_context(request: Request) -> Context:
-    """Return the context of the app that serves this request."""
-    found: Context = request.app.state.context
+def get_context(connection: HTTPConnection) -> Context:
+    """Return the context of the app that serves this request or WebSocket."""
+    found: Context = connection.app.state.context
     return found
 
 

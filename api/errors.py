@@ -10,8 +10,10 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from blueprints.change import PARAMETERS
 from blueprints.problems import field_name, message
 from blueprints.schema import MODELS
 from core.errors import RackflowError
@@ -53,6 +55,11 @@ def install(app: FastAPI) -> None:
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RackflowError)
+    return answer_to(error)
+
+
+def answer_to(error: RackflowError) -> JSONResponse:
+    """Return the answer for one of our errors."""
     said = error.to_dict()
     return problem(error.http_status, said.pop("code"), said.pop("message"), **said)
 
@@ -60,22 +67,32 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
 async def _not_valid(request: Request, error: Exception) -> JSONResponse:
     """Say which fields are wrong, in the words that blueprints use."""
     assert isinstance(error, RequestValidationError)
-    noun = [*request.url.path.split("/"), "", "", ""][2].removesuffix("s")
-    errors = [_wrong(detail, noun, error.body) for detail in error.errors()]
+    noun, model = _asked(request.url.path)
+    errors = [_wrong(detail, model, error.body) for detail in error.errors()]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     first = ": ".join(part for part in (errors[0]["field"], errors[0]["message"]) if part)
-    fix = f"GET /v1/schema/{noun} shows all fields" if noun in MODELS else None
+    fix = f"GET /v1/schema/{noun} shows all fields" if noun else None
     return problem(400, "invalid", f"the request is not valid: {first}{more}", evidence={"errors": errors}, fix=fix)
 
 
-def _wrong(detail: Any, noun: str, body: Any) -> dict[str, Any]:
+def _asked(path: str) -> tuple[str, type[BaseModel] | None]:
+    """Return what a path is asked with: the noun that has a schema, "" for none, and the model of its fields."""
+    parts = path.split("/")[2:]
+    if len(parts) == 1:
+        noun = parts[0].removesuffix("s")
+        return (noun, MODELS[noun]) if noun in MODELS else ("", None)
+    verbs: dict[str, type[BaseModel]] = {str(verb): model for verb, model in PARAMETERS.items()}
+    return "", verbs.get(parts[2]) if len(parts) == 3 and parts[0] == "instances" else None
+
+
+def _wrong(detail: Any, model: type[BaseModel] | None, body: Any) -> dict[str, Any]:
     loc: Sequence[Any] = detail["loc"]
     if detail["type"] == "json_invalid":
         return {"field": "", "message": f"is not JSON: {detail.get('ctx', {}).get('error', '')} at {loc[-1]}"}
     where, parts = str(loc[0]), tuple(part for part in loc[1:] if part not in (ONE, MANY, "[key]"))
     if where != "body":
         return {"field": ".".join(str(part) for part in parts), "message": message(detail, None)}
-    return {"field": field_name(parts, body), "message": message(detail | {"loc": parts}, MODELS.get(noun))}
+    return {"field": field_name(parts, body), "message": message(detail | {"loc": parts}, model)}
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.states import CopyState, HostState, ImageState, InstanceKind, InstanceState
+from core.states import CopyState, HostState, ImageState, InstanceKind, InstanceState, PowerState, Verb
 
 Id = Annotated[str, Field(description="20 characters, sortable by time", examples=["0hs1k3v8m2c4d5e6f7g8"])]
 At = Annotated[str, Field(description="RFC 3339, UTC", examples=["2026-11-23T08:28:00.123Z"])]
@@ -192,6 +192,65 @@ class Network(Answer):
 
 class NetworkShown(Network):
     leases: list[Object]
+
+
+class SnapshotShown(Answer):
+    name: str
+    disk: str | None = Field(description="null: of all disks")
+    memory: bool = Field(description="it goes back to a running instance")
+    created_at: At
+
+
+class BackupShown(Answer):
+    id: Id
+    name: str
+    instance: str
+    instance_id: Id
+    state: Literal["pending", "ready", "failed"]
+    parent: str | None = Field(description="the backup that it goes on from; null: it is whole by itself")
+    size_bytes: int | None
+    files: list[Object]
+    error: Object | None
+    created_at: At
+    verified_at: At | None
+
+
+class Schedule(Answer):
+    id: Id
+    instance: str
+    instance_id: Id
+    verb: Verb
+    parameters: Object
+    asked_by: str
+    every_s: int | None
+    after_start_s: int | None
+    next_at: At | None
+    last_at: At | None
+    last: Object | None = Field(description="what came of it last")
+    enabled: bool
+    created_at: At
+
+
+class ConsoleTicket(Answer):
+    """Opens one WebSocket at path until expires_at."""
+
+    ticket: str
+    kind: Literal["serial", "vnc"]
+    path: str
+    expires_at: At
+
+
+class Foreign(Answer):
+    """An instance on a host that is not ours. problems: why it cannot be adopted."""
+
+    name: str
+    kind: InstanceKind
+    power: PowerState
+    cpu: float | None
+    memory_mib: int | None
+    disks: list[Object]
+    nics: list[Object]
+    problems: list[str]
 
 
 class Executed(Answer):

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from api import ledger_models, models
 from api.accept import Key, accept
 from api.auth import Caller
-from api.bodies import OnHosts
+from api.bodies import OnHosts, Policy
 from api.context import PAGE, Context, Ctx, Limit
 from control import drift, overview
 from core.clock import rfc3339
@@ -59,6 +59,19 @@ async def list_drift(
     """List where the world was found to differ from the record; users see that of their own instances."""
     wanted = None if state == "all" else state
     return JSONResponse(await ctx.store.read(lambda c: drift.list_(c, caller, state=wanted, host=host, limit=limit)))
+
+
+@router.get("/drift/{drift_id}", response_model=models.Drift)
+async def show_drift(ctx: Ctx, caller: Caller, drift_id: str) -> JSONResponse:
+    """Show one difference, open or closed."""
+    return JSONResponse(await ctx.store.read(lambda c: drift.get(c, caller, drift_id)))
+
+
+@router.patch("/drift/{drift_id}", response_model=models.Drift)
+async def set_drift_policy(ctx: Ctx, caller: Caller, drift_id: str, body: Policy) -> JSONResponse:
+    """Choose what is done about a difference that is open."""
+    await ctx.store.write(lambda c: drift.set_policy(c, caller, drift_id, body.policy))
+    return await show_drift(ctx, caller, drift_id)
 
 
 def _processes(ctx: Context) -> list[dict[str, Any]]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
-from api import ledger_models, models
+from api import foreign, ledger_models, models
 from api.accept import Key, accept
 from api.auth import Caller
 from api.bodies import Hosts, as_list
 from api.context import PAGE, After, Ctx, Labels, Limit, Name, State, page
+from blueprints.common import Spec
+from blueprints.host_change import Adopt, Evacuate
 from control import hosts
 from control.access import require
 from core.states import Verb
@@ -71,6 +73,39 @@ async def disable_host(ctx: Ctx, caller: Caller, name: str) -> JSONResponse:
     return JSONResponse({"changed": await ctx.store.write(lambda c: hosts.disable(c, caller, name))})
 
 
+@router.post("/{name}/maintenance", response_model=models.Changed)
+async def maintain_host(ctx: Ctx, caller: Caller, name: str) -> JSONResponse:
+    """Let an administrator work on a host: no placements, no repairs, no alarm until it is enabled."""
+    return JSONResponse({"changed": await ctx.store.write(lambda c: hosts.maintain(c, caller, name))})
+
+
+@router.post("/{name}/evacuate", status_code=202, response_model=ledger_models.Accepted)
+async def evacuate_host(
+    ctx: Ctx, caller: Caller, name: str, body: Evacuate | None = None, key: Key = None
+) -> JSONResponse:
+    """Ask for a host to be emptied: what it holds moves to others, and nothing more is placed there."""
+    return await accept(ctx, caller, Verb.EVACUATE, {"hosts": [name], **_given(body)}, key)
+
+
+@router.post("/{name}/fence", status_code=202, response_model=ledger_models.Accepted)
+async def fence_host(ctx: Ctx, caller: Caller, name: str, key: Key = None) -> JSONResponse:
+    """Ask for the power of a dead host to be cut, so that its instances may start elsewhere; administrators only."""
+    return await accept(ctx, caller, Verb.FENCE, {"hosts": [name]}, key)
+
+
+@router.post("/{name}/adopt", status_code=202, response_model=ledger_models.Accepted)
+async def adopt_instances(ctx: Ctx, caller: Caller, name: str, body: Adopt, key: Key = None) -> JSONResponse:
+    """Ask for instances that run on a host already to become ours; they are not touched."""
+    return await accept(ctx, caller, Verb.ADOPT, {"hosts": [name], **_given(body)}, key)
+
+
+@router.get("/{name}/foreign", response_model=list[models.Foreign])
+async def foreign_instances(ctx: Ctx, caller: Caller, name: str) -> JSONResponse:
+    """Look which instances of a host are not ours, and whether they could be adopted."""
+    require(caller, Verb.ADOPT, None, f"host/{name}")
+    return JSONResponse(await foreign.list_(ctx, name))
+
+
 @router.delete("/{name}", status_code=202, response_model=ledger_models.Accepted)
 async def retire_host(
     ctx: Ctx, caller: Caller, name: str,
@@ -79,3 +114,7 @@ async def retire_host(
 ) -> JSONResponse:  # fmt: skip
     """Ask for a host to be taken out."""
     return await accept(ctx, caller, Verb.RETIRE, {"hosts": [name], "force": force}, key)
+
+
+def _given(body: Spec | None) -> dict[str, Any]:
+    return {} if body is None else body.model_dump(mode="json", exclude_unset=True)

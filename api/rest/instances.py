@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from api import guests, ledger_models, models
 from api.accept import Key, accept
 from api.auth import Caller
-from api.bodies import Exec, Instances, Stop, as_list
+from api.bodies import Exec, Instances, as_list
 from api.context import PAGE, After, Ctx, Labels, Limit, Name, State, page
 from control import decisions, instances
 from control.access import sees_all
@@ -37,9 +37,13 @@ async def list_instances(
 
 
 @router.post("", status_code=202, response_model=ledger_models.Accepted)
-async def create_instances(ctx: Ctx, caller: Caller, body: Instances, key: Key = None) -> JSONResponse:
+async def create_instances(
+    ctx: Ctx, caller: Caller, body: Instances,
+    hold: Annotated[bool, Query(description="not placed before they are released")] = False, key: Key = None,
+) -> JSONResponse:  # fmt: skip
     """Ask for an instance, or for a list of them: one operation each."""
-    return await accept(ctx, caller, Verb.DEPLOY, {"instances": as_list(body)}, key)
+    wanted = {"instances": as_list(body)}
+    return await accept(ctx, caller, Verb.DEPLOY, {**wanted, "hold": True} if hold else wanted, key)
 
 
 @router.get("/{name}", response_model=models.InstanceShown)
@@ -54,21 +58,8 @@ async def delete_instance(
     key: Key = None,
 ) -> JSONResponse:  # fmt: skip
     """Ask for an instance to be deleted with its disks; what is under way for it is cancelled first."""
-    return await accept(ctx, caller, Verb.DELETE, _one(name, grace_s), key)
-
-
-@router.post("/{name}/start", status_code=202, response_model=ledger_models.Accepted)
-async def start_instance(ctx: Ctx, caller: Caller, name: str, key: Key = None) -> JSONResponse:
-    """Ask for a stopped instance to be started."""
-    return await accept(ctx, caller, Verb.START, _one(name), key)
-
-
-@router.post("/{name}/shutdown", status_code=202, response_model=ledger_models.Accepted)
-async def stop_instance(
-    ctx: Ctx, caller: Caller, name: str, body: Stop | None = None, key: Key = None
-) -> JSONResponse:
-    """Ask for an instance to be shut down; it keeps its host, disks and addresses."""
-    return await accept(ctx, caller, Verb.SHUTDOWN, _one(name, body.grace_s if body else None), key)
+    wanted: dict[str, Any] = {"instances": [name]}
+    return await accept(ctx, caller, Verb.DELETE, wanted if grace_s is None else {**wanted, "grace_s": grace_s}, key)
 
 
 @router.post("/{name}/exec", response_model=models.Executed)
@@ -102,6 +93,3 @@ async def instance_history(ctx: Ctx, caller: Caller, name: str) -> JSONResponse:
         raise NotFound(f"there is no history of an instance {name}", f"instance/{name}")
     return JSONResponse(found)
 
-
-def _one(name: str, grace_s: float | None = None) -> dict[str, Any]:
-    return {"instances": [name]} if grace_s is None else {"instances": [name], "grace_s": grace_s}

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from api import ledger_models
 from api.auth import Caller
 from api.context import After, Ctx, Limit, State, page
-from control import operations, requests
+from control import operations, recovery, requests
 from core.errors import Invalid
 
 router = APIRouter(tags=["operations"])
@@ -49,6 +49,22 @@ async def show_operation(ctx: Ctx, caller: Caller, operation_id: str) -> JSONRes
 async def cancel_operation(ctx: Ctx, caller: Caller, operation_id: str) -> JSONResponse:
     """Cancel an operation: at once if nobody runs it yet, else what it did is undone."""
     await ctx.store.write(lambda c: operations.cancel(c, caller, operation_id))
+    ctx.wake()
+    return await show_operation(ctx, caller, operation_id)
+
+
+@router.post("/operations/{operation_id}/retry", response_model=ledger_models.Operation)
+async def retry_operation(ctx: Ctx, caller: Caller, operation_id: str) -> JSONResponse:
+    """Let an operation that is held, or failed for a reason that may pass, go on where it stopped."""
+    await ctx.store.write(lambda c: recovery.retry(c, caller, operation_id))
+    ctx.wake()
+    return await show_operation(ctx, caller, operation_id)
+
+
+@router.post("/operations/{operation_id}/abandon", response_model=ledger_models.Operation)
+async def abandon_operation(ctx: Ctx, caller: Caller, operation_id: str) -> JSONResponse:
+    """Give up an operation that is held: what it did is undone."""
+    await ctx.store.write(lambda c: recovery.abandon(c, caller, operation_id))
     ctx.wake()
     return await show_operation(ctx, caller, operation_id)
 

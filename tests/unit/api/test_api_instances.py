@@ -93,11 +93,13 @@ async def test_delete_cancels_what_waits(api: Rig) -> None:
     gone = await api.ok("DELETE", "/instances/web?grace_s=3")
     ids = ",".join(op["id"] for op in (*made["operations"], *gone["operations"]))
     delete, deploy = await api.ok("GET", f"/operations?ids={ids}&steps=true")
-    assert (deploy["state"], delete["verb"], delete["parameters"]) == ("cancelled", "delete", {"grace_s": 3.0})
+    assert (deploy["state"], delete["verb"], delete["parameters"]) == (
+        "cancelled", "delete", {"grace_s": 3.0, "was": "pending"},
+    )  # fmt: skip
     assert deploy["steps"] == []
 
 
-@pytest.mark.parametrize("verb", ["start", "stop"])
+@pytest.mark.parametrize("verb", ["start", "shutdown", "stop"])
 async def test_verbs_need_a_fitting_state(api: Rig, verb: str) -> None:
     await api.furnish()
     await api.ok("POST", "/instances", WEB)
