@@ -29,7 +29,7 @@ from control.store import Store
 from core.errors import RackflowError
 from core.ids import new_id
 from core.settings import Settings
-from daemon import deployments, lock, logs, notify, run_events, wake
+from daemon import deployments, lock, logs, notify, run_events, timetable, wake
 from daemon.dispatcher import Dispatcher
 from daemon.files import write_private
 from daemon.flow_engine import adapted
@@ -40,6 +40,7 @@ from tasks.ledger import PREFECT_IDENTITY
 from tasks.runtime import Runtime, set_runtime
 
 log = logging.getLogger("rackflow.worker")
+CANCELS_EVERY_S = 1.0
 
 
 def run(settings: Settings, entries: Sequence[FlowEntry] = FLOWS) -> None:
@@ -114,6 +115,8 @@ class WorkerProcess:
         self._listen_for_wakes()
         self._dispatching = self._go_on(self.dispatcher.run())
         self._polling = self._go_on(worker.poll(float(os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "5"))))
+        self._go_on(self._end_what_is_not_wanted())
+        self._go_on(timetable.run(self.store, self.dispatcher.wake))
         self._go_on(worker.keep_registered(worker.heartbeat_interval_seconds))
         self._go_on(run_events.listen(worker.poke, lambda run_id: self._go_on(self._cancel(run_id))))
         self._go_on(_ensure_automation(deployments.zombies()))
@@ -155,6 +158,15 @@ class WorkerProcess:
                 await self._renew_once()
             except RackflowError as error:
                 log.warning("the claim could not be renewed: %s", error)
+
+    async def _end_what_is_not_wanted(self) -> None:
+        """Look every second whether somebody cancelled what runs here; the remote command under way ends too."""
+        while True:
+            await asyncio.sleep(CANCELS_EVERY_S)
+            try:
+                await self.runtime.look_for_cancels()
+            except RackflowError as error:
+                log.warning("cancelled operations could not be looked for: %s", error)
 
     async def _cancel(self, flow_run_id: UUID) -> None:
         """Somebody cancelled a run in Prefect: ask its operations to end; their flow then undoes what was done."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from prefect.runtime import flow_run
 
-from control import access, instances, operations, requests
+from control import access, instances, operations, requests, schedules
 from control.lifecycle import VERBS, state_after
 from control.operations import Operation, Stale, Step
 from core.errors import Cancelled, HostFault, RackflowError, Unreachable
@@ -93,6 +93,8 @@ def finish(c: Any, op: Operation, state: OperationState, error: RackflowError | 
         if state is OperationState.HELD:
             target = InstanceState.HELD
         instances.set_state(c, op.subject_id, target, epoch=op.epoch, reason=str(error or "")[:1000])
+        if target is InstanceState.RUNNING and before is not InstanceState.RUNNING:
+            schedules.started(c, [op.subject_id])
     operations.finish(c, op, state, error=error)
 
 
