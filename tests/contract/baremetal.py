@@ -55,7 +55,7 @@ class BareMetalContract:
         for _ in range(2):
             before = await rig.boots()
             assert await self.set(rig, PowerChange.RESET) is True
-            await settle(lambda wanted=before + 1: self.booted(rig, wanted))  # type: ignore[misc]
+            await settle(lambda wanted=before + 1: self.booted(rig, wanted), attempts=240)  # type: ignore[misc]
             assert await rig.bmc.power() is MachinePower.ON
 
     async def booted(self, rig: BareMetalRig, wanted: int) -> None:

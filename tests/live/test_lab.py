@@ -36,7 +36,10 @@ def traces(folder: Path) -> dict[str, list[str]]:
         "loops": [line for line in said("losetup", "--all") if str(folder) in line],
         "mounts": [line for line in Path("/proc/mounts").read_text().splitlines() if str(folder) in line],
         "cgroups": [str(path) for path in Path("/sys/fs/cgroup").rglob("rf-h*")],
-        "processes": [line for line in said("ps", "-eo", "args") if "/lab/boot/" in line or "/run/daemons.sh" in line],
+        "processes": [
+            line for line in said("ps", "-eo", "args")
+            if "/lab/boot/" in line or "/run/daemons.sh" in line or "-m lab.bmc" in line
+        ],
         "files": [str(folder)] if folder.exists() else [],
     }
 
@@ -96,6 +99,9 @@ def test_blueprint_is_one(small: Lab) -> None:
     keys = [small.run(host, "ssh-keygen -l -f /etc/ssh/lab/hostkey.pub") for host in ("h1", "h2")]
     assert [host.fingerprint for host in hosts] == [line.split()[1] for line in keys]
     assert [(host.address, host.driver) for host in hosts] == [("198.18.16.11", "kvm"), ("198.18.16.12", "lxd")]
+    bmcs = [host.bmc for host in hosts if host.bmc]
+    assert [bmc.system for bmc in bmcs] == ["h1", "h2"]
+    assert all(bmc.password_file and Path(bmc.password_file).stat().st_mode & 0o77 == 0 for bmc in bmcs)
     networks = {network["name"]: NetworkSpec.model_validate(network) for network in written["networks"]}
     assert networks["lan"].default_for == ("vm",)
     assert networks["containers"].addressing == "host"
@@ -155,6 +161,19 @@ def test_up_again(small: Lab, tmp_path: Path) -> None:
         assert refused.returncode == 5
         assert str(small.dir) in refused.stderr
     assert small.status()[0]["pid"] == pid
+
+
+def test_bmcs_that_died_are_started_again(small: Lab) -> None:
+    def serving() -> list[int]:
+        argv = ["pgrep", "-f", "--", f"-m lab.bmc {small.dir} "]
+        return [int(pid) for pid in subprocess.run(argv, capture_output=True, text=True, check=False).stdout.split()]
+
+    (before,) = serving()
+    os.kill(before, signal.SIGKILL)
+    assert "is up: " in small.call("up", "kvm:1", "lxd:1").stderr
+    (after,) = serving()
+    assert after != before
+    assert "is up already" in small.call("up", "kvm:1", "lxd:1").stderr
 
 
 def test_check_lists_what_is_there(small: Lab) -> None:
