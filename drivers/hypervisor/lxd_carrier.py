@@ -18,10 +18,11 @@ from drivers.hypervisor.lxd_core import COPY_S, OFF, subject_of
 from drivers.hypervisor.lxd_passing import passing_name
 
 _FILE = ".tar.gz"
+_NAMES = (f"instance{_FILE}", "instance.tar")  # the latter: a backup's, packed all the same
 
 
 class LxdCarrier(LxdCopies, Carrier):
-    """A parcel is `instance.tar.gz`, or `NAME.tar.gz` of an adopted container that bears a name of its own."""
+    """One parcel: all of a container. An adopted one gets its own name again, which stands in its configuration."""
 
     async def parcels(self, instance_id: str) -> list[Parcel]:
         """Pack it, unless that is done. Raise Conflict (it runs), Unsupported (disks or snapshots that stay behind)."""
@@ -35,9 +36,8 @@ class LxdCarrier(LxdCopies, Carrier):
         if not await self._kept(instance_id, key):
             argv = lxd_scripts.argv(lxd_scripts.KEEP, spool(instance_id), key)
             await self.archive(found, argv, snapshots=bool(snapshots))
-        name = "instance" if found["name"] == on_host(instance_id) else found["name"]
         kept = await self._kept(instance_id, key)
-        return [Parcel(name + _FILE, size, sha256) for sha256, size in kept.items()]
+        return [Parcel(f"instance{_FILE}", size, sha256) for sha256, size in kept.items()]
 
     async def read(self, instance_id: str, parcel: Parcel) -> AsyncIterator[bytes]:
         """Yield an archive. Raise HostFault (it is gone)."""
@@ -49,25 +49,23 @@ class LxdCarrier(LxdCopies, Carrier):
             yield chunk
 
     async def write(self, instance_id: str, parcel: Parcel, content: AsyncIterator[bytes]) -> bool:
-        """Take an archive in, verify it, import it. Raise Invalid (checksum), Conflict (the name is taken)."""
-        stem = parcel.name.removesuffix(_FILE)
-        name = on_host(instance_id) if stem == "instance" else stem
-        if await self._is_there(instance_id, name, parcel):
+        """Take an archive in, verify it, import it. Raise Invalid (checksum, name), Conflict (it is there)."""
+        if parcel.name not in _NAMES:
+            raise Invalid(f"LXD takes no {parcel.name!r}", f"instance/{instance_id}", {}, f"one of {', '.join(_NAMES)}")
+        if await self._is_there(instance_id, parcel):
             return False
         if ("in", parcel.sha256) not in [(key, one.sha256) for key, one in await self._files(instance_id)]:
             await self._receive(instance_id, parcel, content)
-        await self._import(instance_id, name, parcel)
+        await self._import(instance_id, parcel)
         await self._on_host(lxd_scripts.argv(lxd_scripts.CLEAR, spool(instance_id)))
         return True
 
-    async def _is_there(self, instance_id: str, name: str, parcel: Parcel) -> bool:
-        found = await self._find(name)
-        if found is None:
-            return False
-        if lxd_config.our_id(found) == instance_id and found["config"].get(lxd_config.PARCEL_KEY) == parcel.sha256:
-            return True
-        message = f"{self._host} has another container {name}"
-        raise Conflict(message, f"instance/{instance_id}", {}, "delete it, or take another host")
+    async def _is_there(self, instance_id: str, parcel: Parcel) -> bool:
+        found = await self._mine(instance_id)
+        if found is None or found["config"].get(lxd_config.PARCEL_KEY) == parcel.sha256:
+            return found is not None
+        message = f"{self._host} has {found['name']} in another state already"
+        raise Conflict(message, f"instance/{instance_id}", {}, "delete it there, or take another host")
 
     async def _receive(self, instance_id: str, parcel: Parcel, content: AsyncIterator[bytes]) -> None:
         argv = lxd_scripts.argv(lxd_scripts.RECEIVE, spool(instance_id), parcel.sha256)
@@ -78,21 +76,34 @@ class LxdCarrier(LxdCopies, Carrier):
                 f"instance/{instance_id}", {"wanted": parcel.sha256, "found": printed.split()[-1]}, "carry it again",
             )  # fmt: skip
 
-    async def _import(self, instance_id: str, name: str, parcel: Parcel) -> None:
-        passing = passing_name(instance_id, "import")
-        path = f"{spool(instance_id)}/in-{parcel.sha256}{_FILE}"
-        await self._settle(passing)
-        await self._delete(passing)
-        argv = [self._client, "import", "--quiet", path, passing]
-        done = await self._transport.run(argv, sudo=True, check=False, timeout_s=COPY_S)
-        found = await self._find(passing)
-        if done.exit_code != 0 or found is None:
-            raise self._not_imported(instance_id, done.stderr.strip() or f"exit code {done.exit_code}")
+    async def _import(self, instance_id: str, parcel: Parcel) -> None:
+        found = await self._unpacked(instance_id, f"{spool(instance_id)}/in-{parcel.sha256}{_FILE}")
+        passing = found["name"]
         marks = {lxd_config.ID_KEY: instance_id, lxd_config.PARCEL_KEY: parcel.sha256}
-        if name != on_host(instance_id):
-            marks[lxd_config.ADOPTED_KEY] = name
         await self._configure(found, {**found["config"], **marks})
-        await self._change(passing, "post", json={"name": name}, doing=f"name {name} the import")
+        name = found["config"].get(lxd_config.ADOPTED_KEY) or on_host(instance_id)
+        try:
+            await self._change(passing, "post", json={"name": name}, doing=f"name {name} the import")
+        except Conflict:  # somebody else's has that name
+            await self._delete(passing)
+            raise
+
+    async def _unpacked(self, instance_id: str, path: str) -> dict[str, Any]:
+        """Let LXD import a file; return the instance. LXD killed meanwhile leaves a disk that blocks its name."""
+        seen = ""
+        for purpose in lxd_passing.IMPORTS:
+            name = passing_name(instance_id, purpose)
+            await self._settle(name)
+            await self._delete(name)
+            argv = [self._client, "import", "--quiet", path, name]
+            done = await self._transport.run(argv, sudo=True, check=False, timeout_s=COPY_S)
+            found = await self._find(name)
+            if done.exit_code == 0 and found is not None:
+                return found
+            seen = done.stderr.strip() or f"exit code {done.exit_code}"
+            if "already exists on target" not in seen:
+                break
+        raise self._not_imported(instance_id, seen)
 
     def _not_imported(self, instance_id: str, seen: str) -> RackflowError:
         kind, fix = lxd_errors.by_words(seen) or (HostFault, "see the evidence")
@@ -100,7 +111,10 @@ class LxdCarrier(LxdCopies, Carrier):
         return kind(f"LXD on {self._host} cannot import the archive: {seen}", f"instance/{instance_id}", evidence, fix)
 
     async def drop(self, instance_id: str) -> bool:
-        """Delete the container and all that was kept of it. Raise Conflict (it runs)."""
+        """Delete the container and all that was kept of it. Raise Conflict (it runs).
+
+        Further disks, which are in no parcel, stay for the one that takes its place: `undefine` deletes them.
+        """
         found = await self._mine(instance_id)
         if found is not None:
             self._require_off(found)

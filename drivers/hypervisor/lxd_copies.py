@@ -98,17 +98,18 @@ class LxdCopies(LxdCore, BacksUp, SavesImages):
 
     async def clear_passing(self, instance_id: str) -> bool:
         """Take away what verbs that were killed have left of an instance: copies, imports, images, archives."""
-        names = [passing_name(instance_id, purpose) for purpose in ("copy", "import")]
-        *found, image, printed = await asyncio.gather(
-            *map(self._find, names), self._api.find("images", "aliases", names[0]),
+        copy = passing_name(instance_id, "copy")
+        names, image, printed = await asyncio.gather(
+            self._api.get("instances"), self._api.find("images", "aliases", copy),
             self._on_host(lxd_scripts.argv(lxd_scripts.CLEAR, spool(instance_id))),
         )  # fmt: skip
-        left = [name for name, one in zip(names, found, strict=True) if one is not None]
+        mine = {copy, *(passing_name(instance_id, purpose) for purpose in lxd_passing.IMPORTS)}
+        left = mine & {url.rpartition("/")[2] for url in names}
         for name in left:
             await self._settle(name)
             await self._delete(name)
         if left or image:
-            await self._unpublish(names[0])
+            await self._unpublish(copy)
         return bool(left or image or printed)
 
 

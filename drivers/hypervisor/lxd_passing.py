@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.ids import on_host
-from drivers.hypervisor.lxd_config import ADOPTED_KEY, ID_KEY, PARCEL_KEY, Json
+from drivers.hypervisor.lxd_config import ID_KEY, PARCEL_KEY, Json
 from drivers.hypervisor.powers import SnapshotSeen
 
-_PASSING = re.compile(r"^rf-[0-9a-hjkmnp-tv-z]{20}-(copy|import)$")
+IMPORTS = ("import", "import2", "import3")
+_PASSING = re.compile(rf"^rf-[0-9a-hjkmnp-tv-z]{{20}}-(copy|{'|'.join(IMPORTS)})$")
 
 
 def passing_name(instance_id: str, purpose: str) -> str:
-    """Return the name of an instance that is there for the time of one verb. purpose: copy, import."""
+    """Return the name of an instance that is there for the time of one verb. purpose: copy, or one of IMPORTS."""
     return f"{on_host(instance_id)}-{purpose}"
 
 
@@ -41,7 +42,7 @@ def copy_of(found: Mapping[str, Any], name: str, *, snapshots: bool) -> Json:
     """Return the body of POST /1.0/instances for a copy with the root disk only, which is nobody's.
 
     LXD adds all keys and devices of the source that are not named, hence "none" and "". The profiles are not taken
-    over: of what they give, the root disk alone is needed.
+    over: of what they give, the root disk alone is needed. The name of an adopted one stays in its configuration.
     """
     devices = dict(found.get("expanded_devices") or found["devices"])
     root = {key: dict(one) for key, one in devices.items() if one["type"] == "disk" and one.get("path") == "/"}
@@ -50,7 +51,7 @@ def copy_of(found: Mapping[str, Any], name: str, *, snapshots: bool) -> Json:
         "type": "container",
         "profiles": [],
         "source": {"type": "copy", "source": found["name"], "instance_only": not snapshots},
-        "config": {ID_KEY: "", ADOPTED_KEY: "", PARCEL_KEY: ""},
+        "config": {ID_KEY: "", PARCEL_KEY: ""},
         "devices": {**{key: {"type": "none"} for key in devices if key not in root}, **root},
     }
 
