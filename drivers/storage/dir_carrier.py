@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from core.errors import Busy, HostFault, Invalid, RackflowError, Unsupported
 from drivers.carrier import Carrier, Parcel
 from drivers.storage import dir_scripts as scripts
-from drivers.storage.dir_folder import Folder, limit_s
+from drivers.storage.dir_folder import FORMATS, Folder, limit_s
 
 _CARRIED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\.(?:qcow2|raw)|seed\.iso|memory\.save")
 _IMAGE = re.compile(r"([0-9a-f]{64})\.(\w+)")
@@ -29,7 +29,7 @@ class DirCarrier(Carrier):
         self._folder = folder
 
     async def parcels(self, instance_id: str) -> list[Parcel]:
-        """Return disks, seed and saved memory. Raise Unsupported: a disk on top of something other than an image."""
+        """Return disks, seed and saved memory. Raise Busy (in use), Unsupported (a disk on something but an image)."""
         folder = self._folder.of(instance_id)
         there = await self._folder.files(folder)
         return [
@@ -38,7 +38,7 @@ class DirCarrier(Carrier):
 
     async def _parcel(self, instance_id: str, name: str, size_bytes: int) -> Parcel:
         file = f"{self._folder.of(instance_id)}/{name}"
-        base = PurePosixPath(await self._backing(file, instance_id) if name.endswith(".qcow2") else "")
+        base = PurePosixPath(await self._backing(file, instance_id))
         image = _IMAGE.fullmatch(base.name)
         if base.name and image is None:
             raise Unsupported(
@@ -49,7 +49,11 @@ class DirCarrier(Carrier):
         return Parcel(name, size_bytes, parcel.sha256, *(image.groups() if image else ()))
 
     async def _backing(self, file: str, instance_id: str) -> str:
-        return str((await self._folder.info(file, "qcow2", f"instance/{instance_id}")).get("backing-filename", ""))
+        format = file.rpartition(".")[2]
+        if format not in FORMATS:
+            return ""
+        found = await self._folder.info(file, format, f"instance/{instance_id}", shared=False)
+        return str(found.get("backing-filename", ""))
 
     async def described(self, file: str, size_bytes: int) -> Parcel:
         """Return a file's size and checksum (name: its path)."""

@@ -235,7 +235,7 @@ async def test_a_disk_in_use_is_left_alone(lab: Lab, stores: tuple[Store, Store]
         assert grown.size_mib == 4096
         for call in (
             one.storage.snapshot_volume(*of, "t"), one.storage.revert_volume(*of, "s"),
-            one.storage.drop_volume_snapshot(*of, "s"),
+            one.storage.drop_volume_snapshot(*of, "s"), one.carrier.parcels(found.id),
             one.storage.restore_volume(*of, parcels_of(copies), Copies([])),
         ):  # fmt: skip
             with pytest.raises(Busy):

@@ -90,13 +90,29 @@ async def test_much_on_stderr_holds_nothing_up(transport: Transport) -> None:
     assert str(caught.value.evidence["stderr"]).endswith("bad")
 
 
-async def test_who_takes_slowly_slows_the_command_down(transport: Transport) -> None:
-    stream = transport.read(["sh", "-c", "head -c 200000000 /dev/zero; echo end >&2"])
-    taken = len(await anext(stream))
+async def test_who_takes_slowly_slows_the_command_down(lab: Lab, transport: Transport, folder: str) -> None:
+    script = 'head -c 100000000 /dev/zero; touch "$1/done"'
+    stream = transport.read(["sh", "-c", script, "sh", folder])
+    got = len(await anext(stream))
     await asyncio.sleep(1)
-    assert len(await anext(stream)) <= 2**20
-    assert taken <= 2**20
-    await stream.aclose()  # type: ignore[attr-defined]
+    assert lab.run("h1", f"ls {folder}") == ""
+    got += sum([len(chunk) async for chunk in stream])
+    assert got == 100_000_000
+    assert lab.run("h1", f"ls {folder}") == "done\n"
+
+
+async def test_a_command_that_takes_slowly_slows_the_content_down(transport: Transport) -> None:
+    given = 0
+
+    async def content() -> AsyncIterator[bytes]:
+        nonlocal given
+        while True:
+            given += 2**17
+            yield bytes(2**17)
+
+    with pytest.raises(Unreachable):
+        await transport.write(content(), ["sleep", "30"], timeout_s=1.5)
+    assert 2**17 < given < 2**23
 
 
 SSHD = """p=$$
