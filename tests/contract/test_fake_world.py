@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,18 @@ from core.settings import DriverSettings
 from core.states import InstanceKind, PowerState
 from drivers.fake_world import FakeHost, Phase, world
 from drivers.hosts import Host, connect
-from drivers.hypervisor.base import InstanceSpec, NicAttachment
-from drivers.hypervisor.powers import Adopts, BacksUp, Executes, MigratesLive, Move, Reconfigures, SavesState, Snapshots
+from drivers.hypervisor.base import DiskAttachment, InstanceSpec, NicAttachment
+from drivers.hypervisor.powers import (
+    Adopts,
+    BacksUp,
+    Carries,
+    Executes,
+    MigratesLive,
+    Move,
+    Reconfigures,
+    SavesState,
+    Snapshots,
+)
 from drivers.storage.base import ImageFile, SeedSpec, VolumeSpec
 from drivers.storage.recognise import recognise
 from drivers.transport.base import Endpoint
@@ -321,6 +331,29 @@ async def test_memory_on_other_disks_is_harm() -> None:
     assert len(world.harm) == 1
 
 
+async def test_a_containers_disk_keeps_its_content_until_it_is_deleted() -> None:
+    world.host("a").powers |= {"carry"}
+    a = await host("a")
+    instance_id = new_id()
+    root, data = (DiskAttachment(name, "pool", "default", size_mib=16) for name in ("root", "data1"))
+    small = InstanceSpec(instance_id, on_host(instance_id), "box", InstanceKind.CONTAINER, 1, 64, (root,), ())
+    large = replace(small, disks=(root, data))
+    assert isinstance(a.hypervisor, Carries)
+    await a.hypervisor.define(large)
+    await a.hypervisor.start(large.name)
+    world.write(large.name, "data1", "precious")
+    await a.hypervisor.stop(large.name, grace_s=0)
+    with pytest.raises(Conflict):
+        await a.hypervisor.delete_disk(large.name, "data1")
+    await a.hypervisor.define(small)
+    await a.hypervisor.define(large)
+    assert world.read_disk(large.name, "data1") == "precious"
+    await a.hypervisor.define(small)
+    assert [await a.hypervisor.delete_disk(large.name, "data1") for _ in range(2)] == [True, False]
+    await a.hypervisor.define(large)
+    assert world.read_disk(large.name, "data1") == ""
+
+
 async def test_a_lost_disk_is_not_started_without() -> None:
     a = await host("a")
     spec = await vm(a, start=False)
@@ -337,7 +370,7 @@ async def test_a_disk_in_use_is_grown_by_its_hypervisor() -> None:
     volume = world.host("a").stores[LOCAL].volumes[spec.id]["root"]
     assert (disk.size_mib, volume.size_mib) == (32, 16)
     assert isinstance(a.hypervisor, Reconfigures)
-    grown = InstanceSpec(**{**vars(spec), "disks": (disk, spec.disks[1])})
+    grown = replace(spec, disks=(disk, spec.disks[1]))
     assert await a.hypervisor.reconfigure(grown) is True
     assert (volume.size_mib, volume.content) == (32, "precious")
     await a.hypervisor.stop(spec.name, grace_s=0)

@@ -57,7 +57,7 @@ async def test_exec_and_logs(line: Line, client: httpx.AsyncClient) -> None:
 async def test_gone_host_is_unreachable(line: Line, client: httpx.AsyncClient) -> None:
     await line.run(Verb.DEPLOY, TWO)
     for host in world.hosts.values():
-        host.alive = False
+        world.cut(host.name)
     answer = await client.get("/instances/web/logs")
     assert (answer.status_code, answer.json()["code"]) == (503, "unreachable")
     assert answer.headers["retry-after"] == "1"
