@@ -94,14 +94,24 @@ def drop_checkpoint(c: Any, name: str, checkpoint: str) -> list[str] | None:
     there = checkpoint_of(domain, checkpoint)
     if there is None:
         return None
-    if domain.isActive():
-        with _may_be_gone():
-            there.delete(0)
+    if domain.isActive() and _delete_with_bitmap(there):
         return []
     files = [disk.source for disk in writable(read(domain.XMLDesc(0))) if disk.format == "qcow2"]
     with _may_be_gone():
         there.delete(libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY)
-    return files
+    return [] if domain.isActive() else files
+
+
+def _delete_with_bitmap(there: Any) -> bool:
+    """Take a running domain's checkpoint away; say no if its bitmap is broken, as it is after QEMU was killed."""
+    try:
+        with _may_be_gone():
+            there.delete(0)
+    except libvirt.libvirtError as error:
+        if "bitmap" not in str(error):
+            raise
+        return False
+    return True
 
 
 def checkpoint_of(domain: Any, checkpoint: str) -> Any:
