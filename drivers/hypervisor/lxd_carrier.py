@@ -129,6 +129,7 @@ class LxdCarrier(LxdCopies, Carrier):
             raise Conflict(f"{name} on {self._host} is {power}", subject_of(name), {}, "stop it first")
 
     async def _movable_snapshots(self, name: str) -> list[dict[str, Any]]:
+        await self.clear_part(name)
         found: list[dict[str, Any]]
         found = await self._api.get("instances", name, "snapshots", subject=subject_of(name), recursion=1)
         if bound := lxd_passing.bound_snapshots(found):

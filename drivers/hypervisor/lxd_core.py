@@ -11,6 +11,7 @@ from core.ids import from_host
 from core.states import PowerState
 from drivers.hypervisor import lxd_config
 from drivers.hypervisor.lxd_api import CHANGE_S, LxdApi
+from drivers.hypervisor.lxd_passing import SNAPSHOT_PART
 from drivers.transport.base import Transport
 
 T = TypeVar("T")
@@ -111,3 +112,8 @@ class LxdCore:
             return False
         await self._change(name, "delete", doing="delete")
         return True
+
+    async def clear_part(self, name: str) -> None:
+        """Take away a snapshot that is not whole."""
+        if await self._api.find("instances", name, "snapshots", SNAPSHOT_PART, subject=subject_of(name)) is not None:
+            await self._change(name, "delete", "snapshots", SNAPSHOT_PART, doing="clear a snapshot of")

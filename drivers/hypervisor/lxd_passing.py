@@ -12,6 +12,7 @@ from core.ids import on_host
 from drivers.hypervisor.lxd_config import ID_KEY, PARCEL_KEY, Json
 from drivers.hypervisor.powers import SnapshotSeen
 
+SNAPSHOT_PART = "rackflow-part"  # a snapshot that is not whole yet
 IMPORTS = ("import", "import2", "import3")
 _PASSING = re.compile(rf"^rf-[0-9a-hjkmnp-tv-z]{{20}}-(copy|{'|'.join(IMPORTS)})$")
 
@@ -76,9 +77,10 @@ def snapshot_name(found: Mapping[str, Any]) -> str:
 
 
 def snapshots_seen(found: Sequence[Mapping[str, Any]]) -> list[SnapshotSeen]:
-    """Return snapshots from GET …/snapshots?recursion=1, the oldest first."""
+    """Return snapshots from GET …/snapshots?recursion=1, the oldest first, without one that is not whole."""
     ordered = sorted(found, key=lambda one: str(one["created_at"]))
-    return [SnapshotSeen(snapshot_name(one), bool(one["stateful"]), one["created_at"]) for one in ordered]
+    seen = [SnapshotSeen(snapshot_name(one), bool(one["stateful"]), one["created_at"]) for one in ordered]
+    return [one for one in seen if one.name != SNAPSHOT_PART]
 
 
 def kept_config(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, str]:

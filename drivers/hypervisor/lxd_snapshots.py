@@ -8,6 +8,7 @@ from core.errors import NotFound, Unsupported
 from core.states import PowerState
 from drivers.hypervisor import lxd_config, lxd_passing
 from drivers.hypervisor.lxd_core import COPY_S, LxdCore, subject_of
+from drivers.hypervisor.lxd_passing import SNAPSHOT_PART
 from drivers.hypervisor.powers import Snapshots, SnapshotSeen
 
 
@@ -20,18 +21,21 @@ class LxdSnapshots(LxdCore, Snapshots):
         return lxd_passing.snapshots_seen(found)
 
     async def snapshot(self, name: str, snapshot: str, *, memory: bool = False) -> bool:
-        """Snapshot the root disk, also of what runs. Raise Unsupported (memory; further disks), NotFound."""
+        """Snapshot the root disk, also of what runs. Raise Unsupported (memory; further disks), NotFound.
+
+        It gets its name when it is whole: LXD lists one in the making, and one that it was killed at.
+        """
 
         async def attempt() -> bool:
-            await self._settle(name)  # one in the making is listed already
+            await self._settle(name)
             if snapshot in await self._names(name):
                 return False
-            found = await self._get(name)
-            self._refuse(found, memory)
-            await self._change(
-                name, "post", "snapshots", json={"name": snapshot, "stateful": False}, timeout_s=COPY_S,
-                doing=f"make snapshot {snapshot} of",
-            )  # fmt: skip
+            self._refuse(await self._get(name), memory)
+            await self.clear_part(name)
+            doing = f"make snapshot {snapshot} of"
+            part = {"name": SNAPSHOT_PART, "stateful": False}
+            await self._change(name, "post", "snapshots", json=part, doing=doing, timeout_s=COPY_S)
+            await self._change(name, "post", "snapshots", SNAPSHOT_PART, json={"name": snapshot}, doing=doing)
             return True
 
         return await self._persist(name, attempt)

@@ -339,7 +339,7 @@ async def test_lxd_killed_in_the_middle(rig: LxdRig, folder: str, verb: str) -> 
         "save_image": lambda: rig.lxd.save_image(spec.name, f"{folder}/image.tar"),
         "parcels": lambda: rig.lxd.carrier().parcels(spec.id),
     }
-    for delay_s in (0.15, 0.6):
+    for delay_s in (0.1, 0.25):
         doing = asyncio.ensure_future(calls[verb]())
         await asyncio.sleep(delay_s)
         assert not doing.done()
