@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import AsyncIterator
 
-from core.errors import Conflict, HostFault, Invalid, NotFound
+from core.errors import Busy, HostFault, Invalid, NotFound
 from drivers.carrier import Carrier, Parcel
 from drivers.fake_files import pack_seed, pack_volume, pieces, unpack_seed, unpack_volume
 from drivers.fake_things import FakeHost, FakeStore
@@ -109,4 +109,4 @@ def _require_off(host: FakeHost, path: str, instance_id: str) -> None:
     users = {user for volume in host.store(path).volumes.get(instance_id, {}).values() for user in volume.used_by}
     if users:
         message = f"disks of {instance_id} are in use in {sorted(users)}"
-        raise Conflict(message, f"instance/{instance_id}", fix="stop it")
+        raise Busy(message, f"instance/{instance_id}", fix="stop it")

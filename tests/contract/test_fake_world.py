@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import Conflict, HostFault, RackflowError, Unreachable
+from core.errors import Busy, Conflict, HostFault, RackflowError, Unreachable
 from core.ids import mac_address, new_id, on_host
 from core.settings import DriverSettings
 from core.states import InstanceKind, PowerState
@@ -201,7 +201,7 @@ async def test_memory_and_disks_are_carried_to_another_host() -> None:
     source, target = a.storage(LOCAL).carrier(), b.storage(LOCAL).carrier()
     assert isinstance(a.hypervisor, SavesState)
     assert isinstance(b.hypervisor, SavesState)
-    with pytest.raises(Conflict):
+    with pytest.raises(Busy):
         await source.parcels(spec.id)
     await a.hypervisor.save(spec.name, a.storage(LOCAL).state_path(spec.id))
     parcels = await source.parcels(spec.id)
