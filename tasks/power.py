@@ -115,4 +115,4 @@ async def restore(w: Work) -> Seen:
 
 async def forget_state(w: Work, host: Host) -> None:
     """Take saved memory away: once it runs, going back to it would spoil its disks."""
-    await w.storage(host).delete_volume(w.view.id, "memory.save")
+    await w.storage(host).delete_state(w.view.id)

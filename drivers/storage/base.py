@@ -128,6 +128,10 @@ class Storage(Protocol):
         """Return where an instance's memory is saved (it is carried with the disks)."""
         ...
 
+    async def delete_state(self, instance_id: str) -> bool:
+        """Take saved memory away: once the instance runs, going back to it would spoil its disks. Absent is fine."""
+        ...
+
     async def ensure_scratch(self, instance_id: str) -> str:
         """Return a folder for files on their way to the front-end, made unless it is there; QEMU may write to it."""
         ...

@@ -210,6 +210,11 @@ class DirStorage(Storage):
         """Return where an instance's memory is saved."""
         return f"{self._folder.of(instance_id)}/memory.save"
 
+    async def delete_state(self, instance_id: str) -> bool:
+        """Take saved memory away; absent is fine."""
+        found = await self._folder.script(scripts.DELETE_STATE, self.state_path(instance_id))
+        return found.stdout.strip() == scripts.CHANGED
+
     async def ensure_scratch(self, instance_id: str) -> str:
         """Return a folder that QEMU may write to."""
         await self._folder.script(scripts.SCRATCH, self._folder.of(instance_id))

@@ -175,3 +175,10 @@ fi
 rm -rf --one-file-system ".$2.restore"
 echo "${did:-}"
 """
+
+# $1 file of saved memory
+DELETE_STATE = """set -eu
+[ -e "$1" ] || exit 0
+rm -f "$1"; sync "$(dirname "$1")"
+echo changed
+"""

@@ -213,6 +213,10 @@ class FakeStorage(Storage):
     def state_path(self, instance_id: str) -> str:
         return self._file(instance_id, MEMORY)
 
+    async def delete_state(self, instance_id: str) -> bool:
+        async with self._transport.call("storage.delete_state") as host:
+            return host.store(self._path).files.pop(self.state_path(instance_id), None) is not None
+
     def _scratch(self, instance_id: str) -> str:
         return f"{self._path}/scratch/{instance_id}"
 
