@@ -17,6 +17,7 @@ from drivers.hypervisor.lxd_config import (
     custom_volumes,
     half_made,
     observed,
+    our_id,
     volumes_of,
 )
 
@@ -153,3 +154,36 @@ def test_observed_foreign() -> None:
 ])  # fmt: skip
 def test_half_made(config: dict[str, str], last_used_at: str, expected: bool) -> None:
     assert half_made(found(config=config, last_used_at=last_used_at)) is expected
+
+
+def marked(name: str, **config: str) -> dict[str, Any]:
+    return {"name": name, "config": {f"user.rackflow.{key}": value for key, value in config.items()}}
+
+
+@pytest.mark.parametrize(("found", "mine"), [
+    (marked(f"rf-{ID}", id=ID), ID),
+    (marked("web", id=ID, adopted="web"), ID),
+    (marked("web-copy", id=ID, adopted="web"), None),  # somebody copied it, with our marks
+    (marked("web", id=ID), None),
+    (marked(f"rf-{ID}"), None),
+    (marked("web"), None),
+])  # fmt: skip
+def test_whose_it_is(found: dict[str, Any], mine: str | None) -> None:
+    assert our_id(found) == mine
+
+
+def test_marks_stay_when_a_spec_is_applied() -> None:
+    wanted = container_config(PLAIN)
+    marks = {"user.rackflow.adopted": "web", "user.rackflow.parcel": "0" * 64}
+    found = {"config": {**wanted["config"], **marks}, "devices": wanted["devices"]}
+    assert changed_config(found, wanted) is None
+    body = changed_config({**found, "devices": {}}, wanted)
+    assert body is not None
+    assert body["config"] == {**wanted["config"], **marks}
+
+
+@pytest.mark.parametrize("mark", ["adopted", "parcel"])
+def test_one_that_was_adopted_or_imported_is_never_made_anew(mark: str) -> None:
+    found = {**marked("web", **{mark: "x"}), "last_used_at": "1970-01-01T00:00:00Z"}
+    assert half_made(found) is False
+    assert half_made({**found, "config": {}}) is True
