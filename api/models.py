@@ -63,6 +63,7 @@ class Instance(Answer):
 
 
 class Nic(Answer):
+    index: int = Field(description="its number: 0 is eth0")
     network: str
     bridge: str
     mac: str

@@ -104,8 +104,8 @@ def _nics(c: sa.Connection, instance_id: str) -> list[dict[str, Any]]:
         .where(_LEASE.c.network_id == net.c.id, _LEASE.c.instance_id == instance_id).order_by(_LEASE.c.nic_index)
     ).mappings()  # fmt: skip
     return [
-        {"network": row["network"], "bridge": row["bridge"], "mac": row["mac"], "address": row["address"],
-         "prefix_length": row["prefix_length"] or None, "gateway": row["gateway"] or None}
+        {"index": row["nic_index"], "network": row["network"], "bridge": row["bridge"], "mac": row["mac"],
+         "address": row["address"], "prefix_length": row["prefix_length"] or None, "gateway": row["gateway"] or None}
         for row in rows
     ]  # fmt: skip
 

@@ -12,11 +12,17 @@ Row = Mapping[str, Any]
 
 STATE_STYLES = {
     "running": "green", "ready": "green", "done": "green", "fits": "green", "chosen": "bold green",
-    "pending": "yellow", "staging": "yellow", "starting": "yellow", "stopping": "yellow", "deleting": "yellow",
-    "importing": "yellow", "enrolling": "yellow", "compensating": "yellow", "copying": "yellow", "open": "yellow",
+    **dict.fromkeys((
+        "pending", "on-hold", "staging", "starting", "shutting-down", "suspending", "resuming", "stopping", "restoring",
+        "undeploying", "migrating", "resizing", "changing-disks", "changing-nics", "snapshotting", "saving-image",
+        "backing-up", "reverting", "deleting", "importing", "enrolling", "draining", "compensating", "copying", "open",
+    ), "yellow"),
     "held": "bold red", "failed": "bold red", "faulty": "bold red", "unreachable": "bold red", "corrupt": "bold red",
     "compensated": "red", "no": "red",
-    "stopped": "dim", "disabled": "dim", "cancelled": "dim", "retired": "dim",
+    "fenced": "bold red",
+    **dict.fromkeys((
+        "off", "suspended", "stopped", "undeployed", "disabled", "maintenance", "cancelled", "retired", "deleted",
+    ), "dim"),
 }  # fmt: skip
 
 
@@ -47,6 +53,10 @@ def _hosts(found: Any) -> str:
 def _copies(found: Any) -> str:
     """Say on which hosts a copy is, and how one stands that is not whole."""
     return words.text([f"{c['host']}" + ("" if c["state"] == "ready" else f" ({c['state']})") for c in found or ()])
+
+
+def _named(found: Any) -> str:
+    return words.text([entry["name"] for entry in found or ()])
 
 
 def _least_free(found: Any) -> str:
@@ -118,9 +128,26 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         _number("#", "sequence"), Column("STEP", "name"), Column("HOST", "host"), STATE, _number("ATTEMPT", "attempt"),
         Column("CHANGED", "changed"), Column("TOOK", "took_s", words.duration, right=True), ERROR,
     ),
+    "snapshot": (NAME, Column("MEMORY", "memory"), Column("DISK", "disk", rare=True), AGE),
+    "backup": (
+        NAME, Column("INSTANCE", "instance"), STATE, Column("SIZE", "size_bytes", words.size_bytes, right=True),
+        Column("SINCE", "parent"), AGE, Column("VERIFIED", "verified_at", words.age, right=True, rare=True), ID, ERROR,
+    ),
+    "schedule": (
+        Column("ID", "id"), Column("INSTANCE", "instance"), Column("VERB", "verb"),
+        Column("PARAMETERS", "parameters", rare=True), Column("EVERY", "every_s", words.duration, rare=True),
+        Column("AFTER START", "after_start_s", words.duration, rare=True), Column("NEXT", "next_at", words.until),
+        Column("LAST", "last_at", words.age, right=True), Column("ENABLED", "enabled"),
+        Column("ASKED BY", "asked_by", wide=True),
+    ),
+    "foreign": (
+        NAME, Column("KIND", "kind"), Column("POWER", "power", state=True), _number("CPU", "cpu"),
+        _mib("MEMORY", "memory_mib"), Column("DISKS", "disks", _named), Column("PROBLEMS", "problems", rare=True),
+    ),
     "drift": (
-        Column("SUBJECT", "subject"), Column("HOST", "host"), Column("KIND", "kind"), STATE,
-        Column("RECORDED", "recorded"), Column("SEEN", "seen"), Column("SINCE", "since_at", words.age, right=True),
+        Column("ID", "id"), Column("SUBJECT", "subject"), Column("HOST", "host"), Column("KIND", "kind"), STATE,
+        Column("POLICY", "policy"), Column("RECORDED", "recorded"), Column("SEEN", "seen"),
+        Column("SINCE", "since_at", words.age, right=True),
     ),
 }  # fmt: skip
 

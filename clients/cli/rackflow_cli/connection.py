@@ -53,6 +53,10 @@ class Api:
         """Return the answer to POST /v1/PATH. A key of its own makes it safe to send once more."""
         return self._call("POST", f"/v1/{path}", body, _key(), timeout_s)[0]
 
+    def patch(self, path: str, body: Any) -> Any:
+        """Return the answer to PATCH /v1/PATH."""
+        return self._call("PATCH", f"/v1/{path}", body, {}, ANSWER_TIMEOUT_S)[0]
+
     def delete(self, path: str, query: Query | None = None) -> Any:
         """Return the answer to DELETE /v1/PATH."""
         return self._call("DELETE", f"/v1/{path}{_encoded(query)}", None, _key(), ANSWER_TIMEOUT_S)[0]

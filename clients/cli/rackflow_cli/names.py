@@ -13,7 +13,8 @@ _DEADLINE_S = 0.8
 
 
 def names_of(plural: str) -> Callable[[str], list[tuple[str, str]]]:
-    """Return a completer for the names of a noun, each with its state as a hint."""
+    """Return a completer for the names of a noun (ids where it has none), each with its state as a hint."""
+    field = "id" if plural in ("operations", "schedules", "drift") else "name"
 
     def complete(incomplete: str) -> list[tuple[str, str]]:
         from rackflow_cli.connection import Api
@@ -24,9 +25,20 @@ def names_of(plural: str) -> Callable[[str], list[tuple[str, str]]]:
             rows = api.get(plural, {"limit": 200}, timeout_s=_DEADLINE_S)
         except CliError:
             return []
-        field = "id" if plural == "operations" else "name"
         found = ((str(row[field]), f"{row.get('verb') or ''} {row.get('state') or ''}".strip()) for row in rows)
         return [(name, hint) for name, hint in found if name.startswith(incomplete)]
+
+    return complete
+
+
+def names_within(plural: str) -> Callable[[typer.Context, str], list[tuple[str, str]]]:
+    """Return a completer for the names of what the instance named before has: snapshots, backups."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+        from rackflow_cli.connection import part
+
+        instance = ctx.params.get("instance")
+        return names_of(f"instances/{part(instance)}/{plural}")(incomplete) if instance else []
 
     return complete
 

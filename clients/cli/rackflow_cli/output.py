@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-NAMED = ("instance", "host", "image", "network", "datastore", "cluster")  # listed by name; the rest as it comes
+NAMED = ("instance", "host", "image", "network", "datastore", "cluster", "foreign")  # the rest comes as it is
 _PIPE_WIDTH = 100_000  # into a pipe or file nothing is cut
 
 
@@ -43,7 +43,7 @@ def show_list(rows: Sequence[Row], noun: str, form: Format, *, columns: Sequence
     elif rows:
         draw(rows, columns or COLUMNS[noun], wide=form is Format.WIDE)
     else:
-        talk(f"no {noun}s" if noun not in ("drift",) else f"no {noun}")
+        talk(f"no {noun} instances" if noun == "foreign" else f"no {noun}" if noun == "drift" else f"no {noun}s")
 
 
 def show_one(row: Row, noun: str, form: Format, parts: Mapping[str, Sequence[Row]] | None = None) -> None:

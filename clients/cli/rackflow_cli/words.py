@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 NOTHING = "-"
+_SPAN = re.compile(r"([0-9]+)([smhdw]?)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def at(text: str | None) -> datetime | None:
@@ -34,6 +37,34 @@ def duration(seconds: float | None) -> str:
             smaller = {"s": 1, "m": 60, "h": 3600}[part]
             return f"{whole // size}{unit}{whole % size // smaller:02d}{part}"
     raise AssertionError("unreachable")
+
+
+def seconds_of(text: str) -> int:
+    """Return the seconds of e.g. "90s", "15m", "2h", "1d", "1w", "1h30m", "45". Raise ValueError."""
+    parts = _SPAN.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"{text!r} is no span of time")
+    return sum(int(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def moment_of(text: str) -> str:
+    """Return a time in RFC 3339: as given, local where it has no zone; "+2h" is counted from now. Raise ValueError."""
+    if text.startswith("+"):
+        found = datetime.now(UTC) + timedelta(seconds=seconds_of(text[1:]))
+    else:
+        try:
+            found = datetime.fromisoformat(text).astimezone(UTC)
+        except ValueError:
+            raise ValueError(f"{text!r} is no time") from None
+    return found.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def until(text: str | None) -> str:
+    """Return how long it is until then, coarsely: "in 5m"; "now" when it is over."""
+    if text is None:
+        return NOTHING
+    left = (datetime.fromisoformat(text) - datetime.now(UTC)).total_seconds()
+    return f"in {duration(max(left, 10))}" if left > 0 else "now"
 
 
 def age(text: str | None) -> str:

@@ -15,7 +15,7 @@ from rackflow_cli.hostkeys import confirmed
 from rackflow_cli.names import ClusterOption, HostName, HostNames
 from rackflow_cli.operations import carry_out, show_again
 from rackflow_cli.options import WAIT_TIMEOUT_S, LabelsOption, Output, Timeout, Wait, given, pairs
-from rackflow_cli.output import Format
+from rackflow_cli.output import Format, show_list
 from rackflow_cli.session import session, talk
 from rackflow_cli.tree import group
 
@@ -76,18 +76,73 @@ def enroll(
               then=lambda: show_again("host", [spec["name"]], output, alone=True))  # fmt: skip
 
 
-@app.command()
-def enable(name: HostName) -> None:
-    """Let new instances be placed on a host again."""
-    session.api().post(f"hosts/{part(name)}/enable", {})
-    talk(f"host {name} enabled")
+def _at_once(word: str, help: str, said: str, path: str = "") -> None:
+    @app.command(word, help=help)
+    def put(names: HostNames) -> None:
+        for name in names:
+            session.api().post(f"hosts/{part(name)}/{path or word}", {})
+            talk(f"host {name} {said}")
+
+
+_at_once("enable", "Let new instances be placed on hosts again.", "enabled")
+_at_once("disable", "Place no new instances on hosts; those that run go on.", "disabled")
+_at_once("drain", "Place no new instances on hosts (as disable); `evacuate` empties them.", "disabled", "disable")
+_at_once("maintenance", "Work on hosts: no placements, no repairs, no alarm until `enable`.", "is in maintenance")
+
+
+def _ask(word: str, names: list[str], body: dict[str, Any], wait: bool, timeout: float, output: Format) -> None:
+    operations = [op for name in names for op in session.api().post(f"hosts/{part(name)}/{word}", body)["operations"]]
+    carry_out({"operations": operations}, output, wait=wait, timeout_s=timeout)
 
 
 @app.command()
-def disable(name: HostName) -> None:
-    """Place no new instances on a host; those that run go on."""
-    session.api().post(f"hosts/{part(name)}/disable", {})
-    talk(f"host {name} disabled")
+def evacuate(
+    names: HostNames,
+    live: Annotated[
+        bool | None, typer.Option("--live/--cold", help="Without stopping what runs; by default where possible.")
+    ] = None,
+    wait: Wait = True,
+    timeout: Timeout = WAIT_TIMEOUT_S,
+    output: Output = Format.TABLE,
+) -> None:
+    """Move all that hosts hold to others; nothing more is placed there."""
+    _ask("evacuate", names, given(live=live), wait, timeout, output)
+
+
+@app.command()
+def fence(
+    names: HostNames,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    wait: Wait = True,
+    timeout: Timeout = WAIT_TIMEOUT_S,
+    output: Output = Format.TABLE,
+) -> None:
+    """Cut the power of dead hosts, so that their instances may start elsewhere."""
+    agreed(f"Cut the power of {', '.join(names)}?", yes)
+    _ask("fence", names, {}, wait, timeout, output)
+
+
+@app.command()
+def foreign(name: HostName, output: Output = Format.TABLE) -> None:
+    """List the instances of a host that are not ours, and why one cannot be adopted."""
+    show_list(session.api().get(f"hosts/{part(name)}/foreign"), "foreign", output)
+
+
+@app.command()
+def adopt(
+    name: HostName,
+    instances: Annotated[
+        list[str],
+        typer.Argument(metavar="INSTANCE[=NAME]...", help="As on the host; with the name it gets.", show_default=False),
+    ],
+    wait: Wait = True,
+    timeout: Timeout = WAIT_TIMEOUT_S,
+    output: Output = Format.TABLE,
+) -> None:
+    """Take over instances that run on a host already; they are not touched."""
+    parts = [text.partition("=") for text in instances]
+    body = {"instances": [old for old, _, _ in parts], **given(names={old: new for old, _, new in parts if new})}
+    _ask("adopt", [name], body, wait, timeout, output)
 
 
 @app.command()

@@ -112,12 +112,6 @@ def _plain(name: str, rows: list[dict[str, Any]]) -> Column:
 
 
 @app.command()
-def drift(output: Output = Format.TABLE) -> None:
-    """List where the world differs from the record."""
-    show_list(session.api().get("drift"), "drift", output)
-
-
-@app.command()
 def reconcile(
     hosts: SomeHosts = None, wait: Wait = True, timeout: Timeout = WAIT_TIMEOUT_S, output: Output = Format.TABLE
 ) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from rackflow_cli.commands.common import agreed
+from rackflow_cli.commands.instance_verbs import WORDS, clone_now
+from rackflow_cli.commands.nic import nic
+from rackflow_cli.commands.verbs import add, expanded
 from rackflow_cli.connection import part
 from rackflow_cli.errors import CliError, ExitCode
 from rackflow_cli.names import (
@@ -23,12 +24,15 @@ from rackflow_cli.names import (
 from rackflow_cli.operations import carry_out, show_again
 from rackflow_cli.options import WAIT_TIMEOUT_S, LabelsOption, Output, Timeout, Wait, given, pairs
 from rackflow_cli.output import Format, show_list, show_one
-from rackflow_cli.session import session
+from rackflow_cli.session import session, talk
 from rackflow_cli.tree import group
 
 app = group("VMs and containers.")
 
-STATES = ("pending", "staging", "starting", "running", "stopping", "stopped", "deleting", "held", "failed")
+STATES = (
+    "pending", "on-hold", "running", "suspended", "off", "stopped", "undeployed", "held", "failed", "staging",
+    "starting", "migrating", "deleting",
+)  # fmt: skip
 _EXEC_TIMEOUT_S = 60.0
 
 
@@ -89,6 +93,7 @@ def create(
     datastore: DatastoreOption = None,
     host_label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only on such hosts.")] = None,
     count: Annotated[int | None, typer.Option(min=1, metavar="N", help="Make NAME-1 … NAME-COUNT.")] = None,
+    hold: Annotated[bool, typer.Option("--hold", help="Not placed before `rackflow instance release`.")] = False,
     wait: Wait = True,
     timeout: Timeout = WAIT_TIMEOUT_S,
     output: Output = Format.TABLE,
@@ -98,18 +103,13 @@ def create(
     spec = {"name": name, "image": image, **given(
         kind=kind, cpu=cpu, memory=memory, disk=disk, count=count, requirements=needs, labels=pairs(label, "--label"),
         disks=[{"name": n, "size": size} for n, size in pairs(data_disk, "--data-disk").items()],
-        nics=[_nic(text) for text in network or ()],
+        nics=[nic(text) for text in network or ()],
         user_data=_text(user_data), ssh_keys=[_text(file).strip() for file in ssh_key or ()],
     )}  # fmt: skip
-    answer = session.api().post("instances", spec)
+    answer = session.api().post("instances?hold=true" if hold else "instances", spec)
     names = [f"{name}-{i}" for i in range(1, count + 1)] if count else [name]
-    carry_out(answer, output, wait=wait, timeout_s=timeout,
+    carry_out(answer, output, wait=wait and not hold, timeout_s=timeout,
               then=lambda: show_again("instance", names, output, alone=count is None))  # fmt: skip
-
-
-def _nic(text: str) -> dict[str, str]:
-    network, sign, address = text.partition("=")
-    return {"network": network, "address": address} if sign else {"network": network}
 
 
 def _text(file: Path | None) -> str:
@@ -119,68 +119,49 @@ def _text(file: Path | None) -> str:
         raise CliError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}", ExitCode.USAGE) from error
 
 
-def _change(verb: str, names: Sequence[str], body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Ask for a verb on each, and return all operations as one answer. What is refused does not stop the others."""
-    api = session.api()
-    operations: list[dict[str, Any]] = []
-    refused: list[CliError] = []
-    for name in names:
-        path = f"instances/{part(name)}"
-        try:
-            answer = api.delete(path) if verb == "delete" else api.post(f"{path}/{verb}", body or {})
-            operations += answer["operations"]
-        except CliError as error:
-            refused.append(error)
-    if refused and not operations:
-        raise refused[0]
-    return {"operations": operations, "refused": refused}
-
-
-def _carry_out(verb: str, names: Sequence[str], wait: bool, timeout: float, output: Format, **body: Any) -> None:
-    from rackflow_cli.session import complain
-
-    answer = _change(verb, names, body)
-    for error in answer["refused"]:
-        complain(error)
-    again = None if verb == "delete" else lambda: show_again("instance", names, output, alone=len(names) == 1)
-    carry_out(answer, output, wait=wait, timeout_s=timeout, then=None if answer["refused"] else again)
-    if answer["refused"]:
-        raise typer.Exit(answer["refused"][0].code)
+add(app, WORDS)
 
 
 @app.command()
-def start(
-    names: InstanceNames, wait: Wait = True, timeout: Timeout = WAIT_TIMEOUT_S, output: Output = Format.TABLE
-) -> None:
-    """Start instances that are stopped."""
-    _carry_out("start", names, wait, timeout, output)
-
-
-@app.command()
-def stop(
-    names: InstanceNames,
-    grace: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Time to shut down before it is cut off.")
-    ] = 30,
+def clone(
+    name: InstanceName,
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Name of the new one.", show_default=False)],
+    image: Annotated[str | None, typer.Option(metavar="NAME", help="Of the image in between: NEW-image.")] = None,
     wait: Wait = True,
     timeout: Timeout = WAIT_TIMEOUT_S,
     output: Output = Format.TABLE,
 ) -> None:
-    """Stop instances; disks, addresses and place are kept."""
-    _carry_out("stop", names, wait, timeout, output, grace_s=grace)
+    """Make another instance like this one: its root disk is saved as an image, from which the new one starts."""
+    clone_now(name, new, image, wait, timeout, output)
+
+
+def _held(word: str, help: str, said: str) -> None:
+    @app.command(word, help=help)
+    def put(names: InstanceNames) -> None:
+        for name in expanded(names):
+            answer = session.api().post(f"instances/{part(name)}/{word}", {})
+            talk(f"instance {name} {said}" if answer["changed"] else f"instance {name}: nothing to change")
+
+
+_held("hold", "Do not place instances that are pending before they are released.", "is on hold")
+_held("release", "Let instances that are on hold be placed.", "is released")
 
 
 @app.command()
-def delete(
-    names: InstanceNames,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    wait: Wait = True,
-    timeout: Timeout = WAIT_TIMEOUT_S,
-    output: Output = Format.TABLE,
+def mark(
+    name: InstanceName,
+    state: Annotated[
+        str,
+        typer.Argument(
+            metavar="running|off|failed", help="As you found it.", autocompletion=lambda: ["running", "off", "failed"],
+            show_default=False,
+        ),
+    ],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Kept with it.")] = "",
 ) -> None:
-    """Delete instances with their disks. One that is just being made is undone first."""
-    agreed(f"Delete {', '.join(names)} with all disks?", yes)
-    _carry_out("delete", names, wait, timeout, output)
+    """Write the state in which you found an instance that is held, after looking at its host yourself."""
+    session.api().post(f"instances/{part(name)}/mark", {"state": state, "reason": reason})
+    talk(f"instance {name} is marked as {state}")
 
 
 @app.command(context_settings={"ignore_unknown_options": True})

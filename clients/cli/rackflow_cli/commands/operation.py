@@ -11,7 +11,7 @@ from rackflow_cli.connection import part
 from rackflow_cli.errors import CliError, ExitCode
 from rackflow_cli.names import OperationId, OperationIds
 from rackflow_cli.operations import carry_out, read
-from rackflow_cli.options import WAIT_TIMEOUT_S, Output, Timeout
+from rackflow_cli.options import WAIT_TIMEOUT_S, Output, Timeout, Wait
 from rackflow_cli.output import Format, show_list, show_one
 from rackflow_cli.session import session, talk
 from rackflow_cli.tree import group
@@ -59,3 +59,16 @@ def cancel(operation_ids: OperationIds) -> None:
     for operation_id in operation_ids:
         session.api().post(f"operations/{part(operation_id)}/cancel", {})
         talk(f"operation {operation_id}: asked to end")
+
+
+def _again(word: str, help: str) -> None:
+    @app.command(word, help=help)
+    def again(
+        operation_ids: OperationIds, wait: Wait = True, timeout: Timeout = WAIT_TIMEOUT_S, output: Output = Format.TABLE
+    ) -> None:
+        opened = [session.api().post(f"operations/{part(one)}/{word}", {}) for one in operation_ids]
+        carry_out({"operations": opened}, output, wait=wait, timeout_s=timeout)
+
+
+_again("retry", "Let operations that are held, or failed for a reason that may pass, go on where they stopped.")
+_again("abandon", "Give up operations that are held: what they did is undone.")
