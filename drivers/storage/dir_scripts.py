@@ -97,15 +97,17 @@ echo "${did:-}"
 """
 
 # $1 folder, $2 name, $3 sha256, $4 size in bytes, $5 image or "". Is that file there already? What others left of it
-# goes. .NAME.taken: the checksum that a file came with, and what file that was.
+# goes. .NAME.taken: the checksum that a file came with, and what file that was. Who brought it may have been killed
+# before its name was on the disk.
 LOOK = """set -eu
+same() { sync . ..; echo same; exit 0; }
 if cd "$1" 2>/dev/null; then
   rm -f ".$2".*.part
   if [ -e "$2" ]; then
-    [ "$(cat ".$2.taken" 2>/dev/null)" != "$3 $(stat -c '%i %s %y' "$2")" ] || { echo same; exit 0; }
+    [ "$(cat ".$2.taken" 2>/dev/null)" != "$3 $(stat -c '%i %s %y' "$2")" ] || same
     if [ "$(stat -c %s "$2")" -eq "$4" ]; then
       found=$(sha256sum "$2")
-      [ "${found%% *}" != "$3" ] || { echo same; exit 0; }
+      [ "${found%% *}" != "$3" ] || same
     fi
   fi
 fi

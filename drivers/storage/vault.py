@@ -232,7 +232,11 @@ def _sync(folder: Path) -> None:
 
 
 def _is_there(target: Path, parcel: Parcel) -> bool:
-    return parcel in _kept(target.parent) and target.is_file() and target.stat().st_size == parcel.size_bytes
+    if parcel not in _kept(target.parent) or not target.is_file() or target.stat().st_size != parcel.size_bytes:
+        return False
+    _sync(target.parent)  # who brought it may have been killed before its name was on the disk
+    _sync(target.parent.parent)
+    return True
 
 
 def _kept(folder: Path) -> list[Parcel]:
