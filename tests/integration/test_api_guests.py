@@ -51,7 +51,7 @@ async def test_exec_and_logs(line: Line, client: httpx.AsyncClient) -> None:
         assert (await ok(await client.get(f"/instances/{name}/logs?tail=1")))["text"].count("\n") == 1
     await line.run(Verb.SHUTDOWN, {"instances": ["web"]})
     refused = await client.post("/instances/web/exec", json={"argv": ["id"]})
-    assert (refused.status_code, refused.json()["evidence"]["state"]) == (409, "stopped")
+    assert (refused.status_code, refused.json()["evidence"]["state"]) == (409, "off")
 
 
 async def test_gone_host_is_unreachable(line: Line, client: httpx.AsyncClient) -> None:

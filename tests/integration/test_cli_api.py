@@ -161,10 +161,10 @@ def test_operation_has_its_steps(cli: Cli) -> None:
 def test_many_at_once_start_and_stop(cli: Cli) -> None:
     made = cli("instance", "create", "job", "--image", "box", "--memory", "64MiB", "--count", 5, "-o", "json")
     assert [row["state"] for row in made.json] == ["running"] * 5
-    stopped = cli("instance", "stop", "job-1", "job-2", "--grace", "1", "-o", "json")
-    assert [row["state"] for row in stopped.json] == ["stopped", "stopped"], stopped.err
+    off = cli("instance", "shutdown", "job-[1-2]", "--grace", "1", "-o", "json")
+    assert [row["state"] for row in off.json] == ["off", "off"], off.err
     assert cli("instance", "start", "job-1", "-o", "json").json["state"] == "running"
-    assert cli("instance", "list", "--state", "stopped", "-o", "name").out == "job-2\n"
+    assert cli("instance", "list", "--state", "off", "-o", "name").out == "job-2\n"
 
 
 def test_refusals_have_their_exit_codes(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,7 +311,7 @@ def test_history_that_is_away_is_told(cli: Cli) -> None:
 
 def test_drift_and_reconcile(cli: Cli) -> None:
     assert cli("reconcile").code == 0
-    assert cli("drift", "-o", "json").json == []
+    assert cli("drift", "list", "-o", "json").json == []
 
 
 @pytest.mark.parametrize("command", ["instance", "host", "image", "network", "datastore", "cluster", "operation"])

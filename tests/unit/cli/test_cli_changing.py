@@ -204,7 +204,7 @@ def test_many_are_told_briefly(front_end: FrontEnd, cli: Cli) -> None:
     assert len(lines) <= 4
 
 
-@pytest.mark.parametrize("verb", ["start", "stop", "delete"])
+@pytest.mark.parametrize("verb", ["start", "shutdown", "delete"])
 def test_verbs_on_many_instances(front_end: FrontEnd, cli: Cli, verb: str) -> None:
     done = [operation("done", name, verb) for name in ("a", "b")]
     for name, op in zip("ab", done, strict=True):
@@ -212,13 +212,16 @@ def test_verbs_on_many_instances(front_end: FrontEnd, cli: Cli, verb: str) -> No
         front_end.on(method, path, 202, {"request": "r", "operations": [op]})
         front_end.on("GET", f"instances/{name}", 200, {**INSTANCE, "name": name})
     front_end.on("GET", "operations", 200, done)
-    said = cli("instance", verb, "a", "b", "-o", "json")
+    grace = [] if verb == "start" else ["--grace", 5]
+    said = cli("instance", verb, "a", "b", *grace, "-o", "json")
     assert said.code == 0
     shown = json.loads(said.out)
     field, wanted = ("verb", ["delete"] * 2) if verb == "delete" else ("name", ["a", "b"])
     assert [row[field] for row in shown] == wanted
-    if verb == "stop":
-        assert front_end.last("POST", "instances/a/shutdown").body == {"grace_s": 30.0}
+    if verb == "shutdown":
+        assert front_end.last("POST", "instances/a/shutdown").body == {"grace_s": 5.0}
+    if verb == "delete":
+        assert front_end.last("DELETE", "instances/a").query == {"grace_s": "5.0"}
 
 
 def test_one_refused_does_not_stop_the_others(front_end: FrontEnd, cli: Cli) -> None:
@@ -275,9 +278,11 @@ def test_logs_are_data(front_end: FrontEnd, cli: Cli) -> None:
 
 
 def test_host_enable_and_disable(front_end: FrontEnd, cli: Cli) -> None:
-    for verb in ("enable", "disable"):
-        front_end.on("POST", f"hosts/h1/{verb}", 200, {})
-        assert cli("host", verb, "h1").err == f"host h1 {verb}d\n"
+    for verb, said in (("enable", "enabled"), ("disable", "disabled"), ("maintenance", "is in maintenance")):
+        front_end.on("POST", f"hosts/h1/{verb}", 200, {"changed": True})
+        assert cli("host", verb, "h1").err == f"host h1 {said}\n"
+    front_end.on("POST", "hosts/h2/disable", 200, {"changed": True})
+    assert cli("host", "drain", "h2").err == "host h2 disabled\n"
 
 
 def test_networks_datastores_and_clusters_are_there_at_once(front_end: FrontEnd, cli: Cli) -> None:

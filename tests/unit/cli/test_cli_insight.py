@@ -101,7 +101,7 @@ def test_drift_and_reconcile(front_end: FrontEnd, cli: Cli) -> None:
         "seen": {"power": "stopped"}, "since_at": AT,
     }  # fmt: skip
     front_end.on("GET", "drift", 200, [row])
-    assert "state=running" in cli("drift").out
+    assert "state=running" in cli("drift", "list").out
     done = operation("done", "all", "reconcile")
     front_end.on("POST", "reconcile", 202, {"operations": [done]})
     front_end.on("GET", "operations", 200, [done])

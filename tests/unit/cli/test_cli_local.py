@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import rackflow_cli.docs
+from rackflow_cli.commands import instance_verbs
 from rackflow_cli.tree import TREE, leaves
 from tests.unit.cli.cli_front_end import INSTANCE, FrontEnd
 from tests.unit.cli.conftest import Cli
@@ -114,8 +115,12 @@ def test_reading_verbs_take_an_output_and_changing_ones_may_be_awaited() -> None
     reading = {n for n in flags if n.split()[-1] in verbs}
     assert len(reading) > 18
     assert [n for n in reading if "-o" not in flags[n]] == []
-    changing = {"instance create", "instance start", "instance stop", "instance delete", "image import", "image stage",
-                "host enroll", "host retire", "apply", "delete", "reconcile", "image delete"}  # fmt: skip
+    made = {f"instance {word.word}" for word in instance_verbs.WORDS}
+    changing = made | {"instance create", "instance clone", "image import", "image stage", "image delete",
+                       "host enroll", "host retire", "host evacuate", "host fence", "host adopt", "disk attach",
+                       "disk detach", "disk grow", "nic attach", "nic detach", "snapshot create", "snapshot revert",
+                       "snapshot delete", "backup create", "backup restore", "operation retry", "operation abandon",
+                       "apply", "delete", "reconcile"}  # fmt: skip
     assert [n for n in changing if not {"--wait", "--timeout", "-o"} <= flags[n]] == []
 
 
