@@ -20,7 +20,7 @@ ADMIN = "admin"
 OPERATOR = "operator"  # every verb, on everything; but no change of networks, datastores, clusters, accounts
 USER = "user"
 _PLACES = {Verb.MIGRATE, Verb.FAILOVER}  # where something runs is the operator's matter
-_OWN = frozenset({Verb.DEPLOY, *PARAMETERS} - _PLACES)
+_OWN = frozenset({Verb.DEPLOY, Verb.TEST_BACKUP, Verb.DROP_BACKUP, *PARAMETERS} - _PLACES)
 # role -> verbs on what is one's own, verbs on what belongs to others or to the cloud
 RIGHTS: dict[str, tuple[frozenset[Verb], frozenset[Verb]]] = {
     ADMIN: (frozenset(Verb), frozenset(Verb)),

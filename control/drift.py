@@ -17,16 +17,36 @@ from core.states import UNFINISHED, Verb
 
 _T = tables.drift
 OPEN, REPAIRED, GONE = "open", "repaired", "gone"
-POLICIES = ("repair", "adopt", "ignore", "alert")  # that people may choose; "report" is as "alert"
+REPAIR, ADOPT, IGNORE, ALERT = "repair", "adopt", "ignore", "alert"
+POLICIES = (REPAIR, ADOPT, IGNORE, ALERT)  # set it right; take the record over; leave it alone; tell people
 RESIDUE = "residue"  # something of an instance on a host where the record says that it is not
+STRANDED = "stranded"  # an instance whose disks are on a host that was fenced
+Key = tuple[str, str]  # subject, kind
 
 
 @dataclass(frozen=True)
 class Residue:
-    """What is left of an instance on a host."""
+    """What is left of an instance on a host. host_name: of an adopted one, which is not ours to delete.
+
+    kept: ids of datastores where its disks are in use from elsewhere.
+    """
 
     id: str
     instance_id: str
+    host_name: str
+    kept: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A difference as it is written down, or is to be."""
+
+    subject: str
+    kind: str
+    policy: str
+    recorded: Mapping[str, Any]
+    seen: Mapping[str, Any]
+    id: str = ""
 
 
 def open_(
@@ -54,32 +74,75 @@ def close(c: sa.Connection, drift_id: str, state: str) -> None:
     )
 
 
-def close_others(c: sa.Connection, host: str, kinds: Collection[str], found: Collection[tuple[str, str]]) -> None:
-    """Close the open rows of a host and of these kinds whose (subject, kind) was not found again."""
+def open_rows(c: sa.Connection, host: str, kinds: Collection[str]) -> dict[Key, Row]:
+    """Return what is open on a host, of these kinds."""
     rows = c.execute(
-        sa.select(_T.c.id, _T.c.subject, _T.c.kind)
-        .where(_T.c.host == host, _T.c.kind.in_(list(kinds)), _T.c.state == OPEN)
-    ).all()  # fmt: skip
-    gone = [row.id for row in rows if (row.subject, row.kind) not in found]
+        sa.select(_T).where(_T.c.host == host, _T.c.kind.in_(list(kinds)), _T.c.state == OPEN).order_by(_T.c.id)
+    ).mappings()  # fmt: skip
+    return {
+        (row["subject"], row["kind"]):
+        Row(row["subject"], row["kind"], row["policy"], row["recorded"], row["seen"], row["id"])
+        for row in rows
+    }  # fmt: skip
+
+
+def sync(
+    c: sa.Connection, host: str, before: Mapping[Key, Row], found: Collection[Row], busy: Collection[str]
+) -> dict[Key, str]:
+    """Open what was found and is not open yet, close what was not found again; return the policy of each one found.
+
+    busy: subjects that an operation is changing; theirs is left as it is. What people chose as a policy stays.
+    """
+    keys = {(row.subject, row.kind) for row in found}
     at = now()
-    sql.run_in(c, gone, lambda part: sa.update(_T).where(_T.c.id.in_(part)).values(state=GONE, closed_at=at))
+    sql.insert(c, _T, [
+        {"id": new_id(), "subject": row.subject, "host": host, "kind": row.kind, "recorded": dict(row.recorded),
+         "seen": dict(row.seen), "policy": row.policy, "state": OPEN, "since_at": at, "closed_at": None}
+        for row in found if (row.subject, row.kind) not in before
+    ])  # fmt: skip
+    sql.update_each(c, _T, [
+        {"id": row.id, "state": REPAIRED if row.policy == REPAIR else GONE, "closed_at": at}
+        for key, row in before.items() if key not in keys and row.subject not in busy
+    ])  # fmt: skip
+    return {key: before[key].policy if key in before else row.policy
+            for row in found for key in [(row.subject, row.kind)]}  # fmt: skip
 
 
 def residues(c: sa.Connection, host: str) -> list[Residue]:
-    """Return what is owed to a host: leftovers of instances that the record does not have there, and nobody changes.
-
-    Not of those that live on another host with a shared datastore: their disks are seen from here as well.
-    """
+    """Return what is owed to a host: leftovers of instances that the record does not have there, and nobody changes."""
     i, h, op, d = tables.instance, tables.host, tables.operation, tables.datastore
     subject = sa.literal("instance/") + i.c.id
-    here = sa.exists().where(i.c.host_id == h.c.id, h.c.live_name == host, subject == _T.c.subject)
-    shared = sa.exists().where(i.c.datastore_id == d.c.id, d.c.shared.is_(True), subject == _T.c.subject)
+    here = sa.exists().where(
+        sa.or_(i.c.host_id == h.c.id, i.c.other_host_id == h.c.id), h.c.live_name == host, subject == _T.c.subject
+    )
     changing = sa.exists().where(op.c.subject == _T.c.subject, op.c.state.in_(UNFINISHED))
+    in_use = sa.and_(d.c.shared.is_(True), sa.or_(d.c.id == i.c.datastore_id, d.c.id == i.c.other_datastore_id))
     rows = c.execute(
-        sa.select(_T.c.id, _T.c.subject)
-        .where(_T.c.host == host, _T.c.kind == RESIDUE, _T.c.state == OPEN, ~here, ~shared, ~changing).order_by(_T.c.id)
-    )  # fmt: skip
-    return [Residue(row.id, row.subject.removeprefix("instance/")) for row in rows]
+        sa.select(_T.c.id, _T.c.subject, i.c.host_name, d.c.id.label("store"))
+        .select_from(_T.outerjoin(i, subject == _T.c.subject).outerjoin(d, in_use))
+        .where(
+            _T.c.host == host, _T.c.kind == RESIDUE, _T.c.policy == REPAIR, _T.c.state == OPEN, ~here, ~changing
+        ).order_by(_T.c.id)
+    ).all()  # fmt: skip
+    kept: dict[str, set[str]] = {}
+    for row in rows:
+        kept.setdefault(row.id, set()).update([row.store] if row.store else [])
+    return [
+        Residue(row.id, row.subject.removeprefix("instance/"), row.host_name or "", frozenset(kept[row.id]))
+        for row in {row.id: row for row in rows}.values()
+    ]  # fmt: skip
+
+
+def owing(c: sa.Connection, subjects: Collection[str]) -> dict[str, set[str]]:
+    """Return subject -> hosts where something of it is left: it does not go there before that was taken away."""
+    found: dict[str, set[str]] = {}
+    for row in sql.fetch_in(
+        c, set(subjects),
+        lambda part: sa.select(_T.c.subject, _T.c.host)
+        .where(_T.c.subject.in_(part), _T.c.kind == RESIDUE, _T.c.state == OPEN),
+    ):  # fmt: skip
+        found.setdefault(row["subject"], set()).add(row["host"])
+    return found
 
 
 def set_policy(c: sa.Connection, principal: Principal, drift_id: str, policy: str) -> bool:

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from control import backups, hosts, images, instances, tables
 from control.ledger import Operation
 from control.lifecycle import VERBS
+from core.errors import Invalid
 from core.states import HostState, InstanceState, OperationState, Verb
 
 Ending = Callable[[sa.Connection, Operation, Mapping[str, Any] | None], None]
@@ -48,6 +49,11 @@ def _not_backed_up(c: sa.Connection, op: Operation, error: Mapping[str, Any] | N
     backups.fail(c, str(op.parameters["backup_id"]), error)
 
 
+def _not_sound(c: sa.Connection, op: Operation, error: Mapping[str, Any] | None) -> None:
+    if error is not None and error.get("code") == Invalid.code:
+        backups.mark_verified(c, op.subject_id, error)
+
+
 _WITHOUT_SUCCESS: dict[Verb, Ending] = {
     Verb.ENROLL: _not_enrolled,
     Verb.IMPORT: _not_imported,
@@ -55,6 +61,7 @@ _WITHOUT_SUCCESS: dict[Verb, Ending] = {
     Verb.RETIRE: _not_retired,
     Verb.SAVE_IMAGE: _not_saved,
     Verb.BACKUP: _not_backed_up,
+    Verb.TEST_BACKUP: _not_sound,
 }
 
 

@@ -15,7 +15,7 @@ from control.ledger import Operation, guard
 from control.waiting import wake
 from core.clock import now, rfc3339
 from core.errors import Conflict, NotFound, RackflowError
-from core.states import HostState, InstanceKind
+from core.states import UNFINISHED, HostState, InstanceKind, Verb
 
 _T = tables.host
 _CLUSTER = tables.cluster
@@ -135,10 +135,13 @@ def record_enrolled(
     c: sa.Connection, op: Operation, host_id: str, *, driver: str, host_key: str, facts: dict[str, Any],
     capabilities: dict[str, Any], cpus: float, memory_mib: int,
 ) -> None:  # fmt: skip
-    """Write what enrollment found: the host is ready, unless it is disabled. Declared capacity wins. Raise Stale."""
+    """Write what enrollment found: the host is ready, unless somebody decided else. Declared capacity wins. Raise Stale.
+
+    One that was fenced stays so: what is left there has to be cleared first.
+    """
     guard(c, [op])
     host = get(c, host_id)
-    state = HostState.DISABLED if host.state is HostState.DISABLED else HostState.READY
+    state = host.state if host.state in _KEPT and host.state is not HostState.ENROLLING else HostState.READY
     _change(
         c, host_id, driver=driver, host_key=host_key, capabilities=capabilities, error=None, state=state,
         facts={**facts, "bridges": host.facts.get("bridges", {})},
@@ -146,6 +149,25 @@ def record_enrolled(
     )  # fmt: skip
     _tell(c, host, state)
     wake(c)
+
+
+def record_moved(c: sa.Connection, op: Operation, host_id: str, values: Mapping[str, Any]) -> None:
+    """Write another address or key of a machine that was found to be the same. Raise Stale."""
+    guard(c, [op])
+    _change(c, host_id, **values)
+
+
+def record_fenced(c: sa.Connection, op: Operation, host_id: str, error: Mapping[str, Any]) -> None:
+    """Write that a host is off for certain. error: how that is known, and what to do next. Raise Stale."""
+    guard(c, [op])
+    host = get(c, host_id)
+    _change(c, host_id, state=HostState.FENCED, error=dict(error))
+    _tell(c, host, HostState.FENCED, error)
+
+
+def note_error(c: sa.Connection, host_id: str, error: Mapping[str, Any]) -> None:
+    """Say otherwise why a host is not ready; its state stays."""
+    c.execute(sa.update(_T).where(_T.c.id == host_id).values(error=dict(error)))
 
 
 def record_failed(c: sa.Connection, op: Operation, host_id: str, error: RackflowError) -> None:
@@ -188,11 +210,13 @@ def mark_seen(
         wake(c)
 
 
-def set_state(c: sa.Connection, host_id: str, state: HostState, error: RackflowError | None = None) -> bool:
+def set_state(
+    c: sa.Connection, host_id: str, state: HostState, error: RackflowError | None = None, *, entered: bool = False
+) -> bool:
     """Give a host a state; return whether it changed. Raise Conflict.
 
-    UNREACHABLE and FAULTY are observations: they are noted, but what is disabled, drained or fenced, or in maintenance
-    stays so. READY enables.
+    UNREACHABLE and FAULTY are observations, unless entered by somebody: they are noted, but what is disabled, drained
+    or fenced, or in maintenance stays so. READY enables.
     RETIRED frees its name and forgets what is on it.
     """
     host = get(c, host_id)
@@ -204,7 +228,7 @@ def set_state(c: sa.Connection, host_id: str, state: HostState, error: RackflowE
     observed = state in (HostState.UNREACHABLE, HostState.FAULTY)
     if state is HostState.READY and host.cpus <= 0:
         raise Conflict(f"host {host.name} is not enrolled", f"host/{host.name}", {"state": host.state}, "enroll it")
-    if observed and host.state in _KEPT:
+    if observed and not entered and host.state in _KEPT:
         state = host.state
     if (state, said) == (host.state, host.error):
         return False
@@ -234,21 +258,55 @@ def note_well(c: sa.Connection, name: str) -> None:
 
 
 def enable(c: sa.Connection, principal: Principal, name: str) -> bool:
-    """Let a host take placements again; return whether that changed anything. Raise Denied, NotFound, Conflict."""
+    """Let a host take placements again; return whether that changed anything. Raise Denied, NotFound, Conflict.
+
+    One that was fenced is ready when it has answered and what is left there of instances that run elsewhere was taken
+    away: the next look does that, in this order.
+    """
     require_admin(principal, "enable hosts")
-    return set_state(c, get(c, name).id, HostState.READY)
+    host = get(c, name)
+    if host.state is not HostState.FENCED:
+        return set_state(c, host.id, HostState.READY)
+    _require_failed_over(c, host)
+    return set_state(c, host.id, HostState.UNREACHABLE, entered=True)
 
 
 def disable(c: sa.Connection, principal: Principal, name: str) -> bool:
-    """Place nothing more on a host; what runs there goes on. Raise Denied, NotFound."""
+    """Place nothing more on a host; what runs there goes on. Raise Denied, NotFound, Conflict."""
     require_admin(principal, "disable hosts")
-    return set_state(c, get(c, name).id, HostState.DISABLED)
+    return _decide(c, get(c, name), HostState.DISABLED)
 
 
 def maintain(c: sa.Connection, principal: Principal, name: str) -> bool:
-    """Let an administrator work on a host: no placements, no repairs, no alarm until it is enabled."""
+    """Let an administrator work on a host: no placements, no repairs, no alarm until it is enabled. Raise Conflict."""
     require_admin(principal, "take hosts into maintenance")
-    return set_state(c, get(c, name).id, HostState.MAINTENANCE)
+    return _decide(c, get(c, name), HostState.MAINTENANCE)
+
+
+def _decide(c: sa.Connection, host: HostRecord, state: HostState) -> bool:
+    if host.state is HostState.FENCED:
+        raise Conflict(
+            f"host {host.name} is fenced", f"host/{host.name}", {"state": host.state},
+            f"power it on, then: rackflow host enable {host.name}",
+        )  # fmt: skip
+    return set_state(c, host.id, state)
+
+
+def _require_failed_over(c: sa.Connection, host: HostRecord) -> None:
+    """Raise Conflict while the host is being fenced, or its instances are on their way elsewhere."""
+    op, i = tables.operation, tables.instance
+    mine = sa.select(sa.literal("instance/") + i.c.id).where(i.c.host_id == host.id)
+    leaving = sa.and_(op.c.verb == Verb.FAILOVER, op.c.subject.in_(mine))
+    cutting = sa.and_(op.c.verb == Verb.FENCE, op.c.subject == f"host/{host.id}")
+    found = c.execute(
+        sa.select(op.c.id, op.c.verb, op.c.subject_name)
+        .where(sa.or_(leaving, cutting), op.c.state.in_(UNFINISHED)).order_by(op.c.id).limit(1)
+    ).first()  # fmt: skip
+    if found is not None:
+        raise Conflict(
+            f"host {host.name}: {found.verb} of {found.subject_name} is under way", f"host/{host.name}",
+            {"operation": found.id}, f"wait for it: rackflow operation show {found.id}",
+        )  # fmt: skip
 
 
 def _retire(c: sa.Connection, host: HostRecord) -> bool:

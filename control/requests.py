@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from blueprints.change import PARAMETERS
 from blueprints.common import Spec
 from control import sql, tables
-from control.accept import change, deploy, host, host_change, image
+from control.accept import backup, change, deploy, host, host_change, image
 from control.accept.draft import Acceptor, Draft
 from control.access import Principal, sees_all
 from control.ledger import Operation, operation_of
@@ -27,6 +27,8 @@ _T, _OP = tables.request, tables.operation
 ACCEPTORS: dict[Verb, Acceptor] = {
     Verb.DEPLOY: deploy.accept,
     **{verb: change.acceptor(verb) for verb in PARAMETERS},
+    Verb.TEST_BACKUP: backup.acceptor(Verb.TEST_BACKUP),
+    Verb.DROP_BACKUP: backup.acceptor(Verb.DROP_BACKUP),
     Verb.ENROLL: host.enroll,
     Verb.RETIRE: host.retire,
     Verb.EVACUATE: host_change.evacuate,

@@ -131,6 +131,9 @@ class Verb(StrEnum):
     IMPORT = "import"  # bring an image into the front-end's store
     STAGE = "stage"  # copy an image to hosts
     REMOVE = "remove"  # take an image away from the store and from every host
+    # to a backup
+    TEST_BACKUP = "test-backup"  # read all of it, and put it together
+    DROP_BACKUP = "drop-backup"
     # to the cloud
     RECONCILE = "reconcile"
 

@@ -1,4 +1,4 @@
-"""Asks for what was scheduled, when its time has come; what is refused then is written down, and is no reason to stop."""
+"""Asks for what was scheduled, when its time has come; what is refused then is written down."""
 
 from __future__ import annotations
 

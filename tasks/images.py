@@ -20,6 +20,7 @@ from core.states import OperationState, Verb
 from drivers.hosts import Host
 from drivers.storage.base import ImageFile
 from drivers.storage.sources import fetch
+from tasks.backups import as_source
 from tasks.copies import ensure_on_host, keeper_of, reporter
 from tasks.ledger import Seen, finish, load, run_step
 from tasks.runtime import runtime
@@ -43,10 +44,11 @@ async def import_images(ids: Sequence[str]) -> list[str]:
 
         async def bring(_: Operation) -> Seen:
             spec = image.spec
-            fetched.append(await fetch(
-                image.source, rt.settings.paths.images_dir, sha256=spec.get("sha256"), fmt=spec.get("format", "auto"),
-                kind=image.kind, progress=reporter(rt, note),
-            ))  # fmt: skip
+            async with as_source(rt, image.source, op.id) as source:
+                fetched.append(await fetch(
+                    source, rt.settings.paths.images_dir, sha256=spec.get("sha256"), fmt=spec.get("format", "auto"),
+                    kind=image.kind, progress=reporter(rt, note),
+                ))  # fmt: skip
             return Seen(
                 True, {"sha256": fetched[-1].sha256, "bytes": fetched[-1].size_bytes, "format": fetched[-1].format}
             )

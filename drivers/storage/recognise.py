@@ -39,7 +39,7 @@ async def recognise(path: Path, *, fmt: str, kind: str, source: str) -> Found:
 async def _container(path: Path, source: str) -> Found:
     # LXD's unified image: one tarball with metadata.yaml and rootfs/ (https://documentation.ubuntu.com/lxd, images).
     # It is listed whole: that is what finds a cut one.
-    code, out, err = await _run(["tar", "-tf", str(path)])
+    code, out, err = await run_tool(["tar", "-tf", str(path)])
     if code != 0:
         raise _invalid(source, (err.strip() or "tar cannot read it").splitlines()[0], {"seen": err[-2000:]})
     if not {"metadata.yaml", "./metadata.yaml"} & set(out.splitlines()):
@@ -48,7 +48,7 @@ async def _container(path: Path, source: str) -> Found:
 
 
 async def _disk(path: Path, fmt: str, source: str) -> Found:
-    code, out, err = await _run(["qemu-img", "info", "--output=json", str(path)])
+    code, out, err = await run_tool(["qemu-img", "info", "--output=json", str(path)])
     if code != 0:
         raise _invalid(source, err.strip().splitlines()[-1] if err.strip() else "qemu-img cannot read it", {})
     facts: dict[str, Any] = json.loads(out)
@@ -73,7 +73,7 @@ def _others(facts: dict[str, Any], details: dict[str, Any], path: Path) -> list[
 
 
 async def _check(path: Path, source: str) -> None:
-    code, _, err = await _run(["qemu-img", "check", "-q", "-f", "qcow2", str(path)])
+    code, _, err = await run_tool(["qemu-img", "check", "-q", "-f", "qcow2", str(path)])
     if code not in (0, 3):  # 3: clusters that nobody uses, which does no harm
         raise _invalid(source, "it is cut short or damaged", {"seen": err[:2000], "exit_code": code})
 
@@ -85,7 +85,7 @@ def _boots(path: Path) -> bool:
 
 async def convert(source: Path, fmt: str, target: Path) -> None:
     """Convert a disk image to qcow2. Raise HostFault, Invalid."""
-    code, _, err = await _run(["qemu-img", "convert", "-f", fmt, "-O", "qcow2", str(source), str(target)])
+    code, _, err = await run_tool(["qemu-img", "convert", "-f", fmt, "-O", "qcow2", str(source), str(target)])
     if code != 0:
         await asyncio.to_thread(target.unlink, missing_ok=True)
         if "No space left" in err:
@@ -97,7 +97,8 @@ def _invalid(source: str, why: str, evidence: dict[str, Any]) -> Invalid:
     return Invalid(f"{source} cannot be used: {why}", f"image/{source}", evidence, "name another file")
 
 
-async def _run(argv: Sequence[str]) -> tuple[int, str, str]:
+async def run_tool(argv: Sequence[str]) -> tuple[int, str, str]:
+    """Run a tool of the front-end; return its exit code and what it printed. Raise HostFault (not installed)."""
     pipe = asyncio.subprocess.PIPE
     try:
         process = await asyncio.create_subprocess_exec(*argv, stdout=pipe, stderr=pipe, env=_ENV)

@@ -20,6 +20,7 @@ from prefect import Flow, Task
 import flows.change
 import flows.deploy
 import flows.enroll
+import flows.keep
 import flows.reconcile
 import flows.stage
 from blueprints.network import NetworkSpec
@@ -37,7 +38,7 @@ from drivers.pool import HostPool
 from tasks.runtime import Runtime, set_runtime
 from tasks.settle import BatchFailed
 
-MODULES: tuple[ModuleType, ...] = (flows.change, flows.deploy, flows.enroll, flows.reconcile, flows.stage)
+MODULES: tuple[ModuleType, ...] = (flows.change, flows.deploy, flows.enroll, flows.keep, flows.reconcile, flows.stage)
 FLOWS = {
     Verb.DEPLOY: flows.deploy.deploy,
     **dict.fromkeys([verb for verb in VERBS if verb is not Verb.DEPLOY], flows.change.change),
@@ -46,6 +47,8 @@ FLOWS = {
     Verb.DELETE: flows.change.delete,
     Verb.MIGRATE: flows.change.migrate,
     Verb.MIGRATE_LIVE: flows.change.migrate,
+    Verb.TEST_BACKUP: flows.keep.backup,
+    Verb.DROP_BACKUP: flows.keep.backup,
     Verb.ENROLL: flows.enroll.enroll,
     Verb.RETIRE: flows.enroll.enroll,
     Verb.IMPORT: flows.stage.stage,

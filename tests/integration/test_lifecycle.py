@@ -198,6 +198,26 @@ async def test_backups(line: Line, web: dict[str, Any]) -> None:
     assert [b.name for b in line.store.read_now(lambda c: backups.of_instance(c, web["id"]))] == ["three"]
 
 
+async def test_backups_are_tested_and_deleted(line: Line, web: dict[str, Any]) -> None:
+    for name in ("one", "two"):
+        await go(line, Verb.BACKUP, backup=name)
+    one, two = line.store.read_now(lambda c: backups.of_instance(c, web["id"]))
+    with pytest.raises(Conflict, match="needed by two"):
+        line.submit(Verb.DROP_BACKUP, {"backups": [one.id]})
+    file = line.settings.paths.backups_dir / one.id / one.files[0]["name"]
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    (op,) = await line.run(Verb.TEST_BACKUP, {"backups": [two.id]})
+    assert op.state is OperationState.FAILED
+    assert op.error is not None
+    assert "one/root" in op.error["message"]
+    assert line.store.read_now(lambda c: backups.by_id(c, two.id)).state == backups.FAILED
+    ended = await line.run(Verb.DROP_BACKUP, {"backups": [one.id, two.id]})
+    assert [op.state for op in ended] == [DONE, DONE]
+    assert line.store.read_now(lambda c: backups.of_instance(c, web["id"])) == []
+    assert list(line.settings.paths.backups_dir.iterdir()) == []
+    assert world.harm == []
+
+
 async def test_what_a_driver_cannot_do_is_said_at_once(line: Line, web: dict[str, Any]) -> None:
     host = world.hosts[web["host"]]
     host.powers = host.powers - {"save", "snapshot"}
