@@ -87,9 +87,9 @@ def attach(api: Api, name: str, linger_s: float) -> None:
         output = _Output(connection)
         stdin = sys.stdin.fileno()
         if os.isatty(stdin):
-            talk(f"console of {name}; Ctrl-] leaves it\r")
-        output.start()
+            talk(f"console of {name}; Ctrl-] leaves it")
         with _raw(stdin):
+            output.start()  # not before: what is typed in answer would be lost
             _type(connection, output, stdin, linger_s)
     output.join()
     os.close(output.ended)

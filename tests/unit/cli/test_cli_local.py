@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import rackflow_cli.docs
-from rackflow_cli.commands import instance_verbs
+from rackflow_cli.commands.instance_verbs import WORDS
 from rackflow_cli.tree import TREE, leaves
 from tests.unit.cli.cli_front_end import INSTANCE, FrontEnd
 from tests.unit.cli.conftest import Cli
@@ -115,7 +115,7 @@ def test_reading_verbs_take_an_output_and_changing_ones_may_be_awaited() -> None
     reading = {n for n in flags if n.split()[-1] in verbs}
     assert len(reading) > 18
     assert [n for n in reading if "-o" not in flags[n]] == []
-    made = {f"instance {word.word}" for word in instance_verbs.WORDS}
+    made = {f"instance {word.word}" for word in WORDS}
     changing = made | {"instance create", "instance clone", "image import", "image stage", "image delete",
                        "host enroll", "host retire", "host evacuate", "host fence", "host adopt", "disk attach",
                        "disk detach", "disk grow", "nic attach", "nic detach", "snapshot create", "snapshot revert",

@@ -15,13 +15,17 @@ import pytest
 from blueprints.change import PARAMETERS
 from core.states import Verb
 from rackflow_cli import words
-from rackflow_cli.commands import backup, disk, instance_verbs, nic, snapshot
+from rackflow_cli.commands.backup import WORDS as BACKUP
+from rackflow_cli.commands.disk import WORDS as DISK
+from rackflow_cli.commands.instance_verbs import WORDS as INSTANCE_WORDS
+from rackflow_cli.commands.nic import WORDS as NIC
+from rackflow_cli.commands.snapshot import WORDS as SNAPSHOTS
 from rackflow_cli.commands.verbs import expanded
 from rackflow_cli.errors import CliError
 from tests.unit.cli.cli_front_end import AT, INSTANCE, FrontEnd, operation
 from tests.unit.cli.conftest import Cli
 
-TABLES = (*instance_verbs.WORDS, *disk.WORDS, *nic.WORDS, *snapshot.WORDS, *backup.WORDS)
+TABLES = (*INSTANCE_WORDS, *DISK, *NIC, *SNAPSHOTS, *BACKUP)
 SPEC = {
     "name": "web", "kind": "vm", "image": "tiny", "cpu": 2.0, "memory_mib": 512, "disk_mib": None,
     "disks": [{"name": "data", "size_mib": 1024, "datastore": None}], "user_data": "#cloud-config\n", "count": None,
