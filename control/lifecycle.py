@@ -6,13 +6,13 @@ from this table (a test holds all three together).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from core.errors import Conflict, Unsupported
 from core.states import InstanceState as S
-from core.states import Verb
+from core.states import StepState, Verb
 
 
 class NoReturn(StrEnum):
@@ -52,6 +52,8 @@ class VerbRule:
     needs: str = ""
     moves: bool = False
 
+
+BEGUN = (StepState.DONE, StepState.FAILED, StepState.RUNNING)  # steps that may have done something
 
 ON_HOST = frozenset({S.RUNNING, S.SUSPENDED, S.OFF})
 RUNS_OR_OFF = frozenset({S.RUNNING, S.OFF})
@@ -165,7 +167,10 @@ VERBS: dict[Verb, VerbRule] = {
     ),
     Verb.BACKUP: VerbRule(
         RUNS_OR_OFF,
-        (StepRule("backup", "drop-scratch"), StepRule("fetch-backup", "drop-backup"), _DROP_SCRATCH, StepRule("prune")),
+        (
+            StepRule("backup", "drop-scratch"), StepRule("fetch-backup", "drop-backup"), _DROP_SCRATCH,
+            StepRule("prune", no_return=NoReturn.BEGUN),
+        ),
         S.BACKING_UP, needs="backup",
     ),
     Verb.REVERT_BACKUP: VerbRule(
@@ -222,6 +227,15 @@ def step_rule(verb: Verb, name: str) -> tuple[int, StepRule]:
         if step.name == name:
             return sequence, step
     raise LookupError(f"{verb} has no step {name}")
+
+
+def no_return(verb: Verb, states: Mapping[str, StepState]) -> str | None:
+    """Return the step, by the ledger alone, after which an operation only goes forward; None: it may be undone."""
+    for step in rule(verb).steps:
+        state = states.get(step.name)
+        if state in BEGUN and step.no_return and (step.no_return is NoReturn.BEGUN or state is StepState.DONE):
+            return step.name
+    return None
 
 
 def meant(word: str, state: S, name: str) -> Verb:

@@ -11,7 +11,8 @@ from control import instances, tables
 from control.accept.draft import busy, unfinished
 from control.access import Principal, require, require_admin
 from control.ledger import Operation, get, operation_of
-from control.lifecycle import VERBS
+from control.lifecycle import VERBS, no_return
+from control.steps import steps_of
 from core.errors import Conflict, NotFound, Permanent, from_dict
 from core.states import ImageState, InstanceState, OperationState, Verb
 
@@ -40,8 +41,12 @@ def retry(c: sa.Connection, principal: Principal, operation_id: str) -> Operatio
 
 
 def abandon(c: sa.Connection, principal: Principal, operation_id: str) -> Operation:
-    """Give up an operation that is held: its worker undoes what it did. Raise NotFound, Denied, Conflict."""
+    """Give up an operation that is held: its worker undoes what it did.
+
+    Raise NotFound, Denied, and Conflict: it is not held, its subject has changed since, or there is no way back.
+    """
     op = _stopped(c, principal, operation_id, (OperationState.HELD,))
+    _require_way_back(c, op)
     _reopen(c, op, OperationState.COMPENSATING, f"given up by {principal.name}", error=op.error)
     return get(c, [op.id])[0]
 
@@ -101,6 +106,17 @@ def _require_unchanged(c: sa.Connection, op: Operation) -> None:
         raise Conflict(
             f"{op.subject_kind} {op.subject_name} was changed since operation {op.id}", f"operation/{op.id}",
             {"later": later}, "ask for it anew",
+        )  # fmt: skip
+
+
+def _require_way_back(c: sa.Connection, op: Operation) -> None:
+    """Raise Conflict beyond the point of no return: what undoes the earlier steps would take the last copy away."""
+    steps = steps_of(c, [op.id]).get(op.id, [])
+    passed = no_return(op.verb, {step.name: step.state for step in steps}) if op.verb in VERBS else None
+    if passed is not None and any(step.compensation for step in steps):
+        raise Conflict(
+            f"{op.verb} of {op.subject_name} cannot be undone any more: step {passed} has begun", f"operation/{op.id}",
+            {"step": passed}, f"mend what stopped it, then: rackflow operation retry {op.id}",
         )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from control import instances, operations, recovery, tables
+from control.lifecycle import rule
 from control.operations import Operation
 from core.errors import Conflict, Denied, HostFault, Invalid, RackflowError, Unreachable
 from core.states import InstanceState, OperationState, StepState, Verb
@@ -119,6 +120,25 @@ def test_abandoned_is_undone_by_a_worker(cloud: Rig) -> None:
     assert claimed.error["message"] == "h1 is full"
     with pytest.raises(Conflict):
         cloud.run(lambda c: recovery.abandon(c, cloud.admin, op.id))
+
+
+def test_beyond_the_point_of_no_return_nothing_is_undone(cloud: Rig) -> None:
+    cloud.deploy("web")
+    cloud.submit(Verb.STOP, {"instances": ["web"]})
+    (op,) = cloud.claim()
+
+    def end(c: sa.Connection) -> None:
+        for sequence, step in enumerate(rule(Verb.STOP).steps[:3], 1):
+            operations.begin_step(c, op, sequence, step.name, "h1", step.compensation)
+            if step.name != "clear":
+                operations.end_step(c, op, sequence, changed=True)
+        operations.fail_step(c, op, 3, HostFault("the disk is gone", "host/h1"))
+        operations.finish(c, op, OperationState.HELD, error=HostFault("the disk is gone", "host/h1"))
+
+    cloud.run(end)
+    with pytest.raises(Conflict, match="step clear has begun"):  # or `drop-parked` would take the only copy away
+        cloud.run(lambda c: recovery.abandon(c, cloud.admin, op.id))
+    assert retry(cloud, op).state is OperationState.PENDING
 
 
 def mark(cloud: Rig, state: InstanceState, by: Any = None) -> bool:
