@@ -54,7 +54,7 @@ def test_it_runs_where_and_as_it_asks(made: dict[str, dict[str, Any]], file: Pat
 
 def test_user_data_makes_the_web_server_of_web_vm(front_end: Cloud, made: dict[str, dict[str, Any]]) -> None:
     others = [name for name, row in made.items() if row["kind"] == "vm" and name != "web"]
-    front_end.rackflow("instance", "stop", *others, "--grace", "0")  # they all boot on a few emulated cores
+    front_end.rackflow("instance", "shutdown", *others, "--grace", "0")  # they all boot on a few emulated cores
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def page(address: str) -> str:

@@ -118,8 +118,8 @@ def test_stop_start_and_delete_leave_nothing(front_end: Cloud, lab: Lab) -> None
     ids = [front_end.show("instance", name)["id"] for name in ("gone-vm", "gone-box")]
     assert all(traces(lab, i) for i in ids)
     for name in ("gone-vm", "gone-box"):
-        front_end.rackflow("instance", "stop", name, "--grace", "5")
-        assert front_end.show("instance", name)["state"] == "stopped"
+        front_end.rackflow("instance", "shutdown", name, "--grace", "5")
+        assert front_end.show("instance", name)["state"] == "off"
         front_end.rackflow("instance", "start", name)
         assert front_end.show("instance", name)["state"] == "running"
         front_end.rackflow("instance", "delete", name, "--yes")
