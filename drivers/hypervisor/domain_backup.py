@@ -13,7 +13,7 @@ from core.errors import HostFault, Invalid
 from drivers.hypervisor import domain_calls as calls
 from drivers.hypervisor.domain_copies import backup_xml, checkpoint_xml, label, writable
 from drivers.hypervisor.domain_seen import DiskSeen, DomainSeen, read
-from drivers.hypervisor.domain_snapshots import checkpoint_of
+from drivers.hypervisor.domain_snapshots import checkpoint_of, drop_stray
 
 _COMPLETED = libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED
 _ENDED_WELL = (libvirt.VIR_DOMAIN_JOB_NONE, libvirt.VIR_DOMAIN_JOB_COMPLETED)
@@ -27,7 +27,6 @@ class Plan:
     running: bool
     disks: tuple[DiskSeen, ...]
     since: Mapping[str, str]
-    checkpoints: bool  # libvirt sets none while there are snapshots
 
 
 def plan(c: Any, name: str, since: str, disks: Sequence[str]) -> Plan:
@@ -41,10 +40,7 @@ def plan(c: Any, name: str, since: str, disks: Sequence[str]) -> Plan:
             {"disks": [label(disk) for disk in writable(seen)]}, "name disks that it has",
         )
     marked = _marked(domain, since) if since and running else set()
-    return Plan(
-        seen, running, chosen, {disk.target: since for disk in chosen if disk.target in marked},
-        checkpoints=running and domain.snapshotNum() == 0,
-    )
+    return Plan(seen, running, chosen, {disk.target: since for disk in chosen if disk.target in marked})
 
 
 def _marked(domain: Any, since: str) -> set[str]:
@@ -63,8 +59,15 @@ def _bitmaps(xml: str) -> set[str]:
 def begin(c: Any, name: str, made: Plan, files: Mapping[str, str], checkpoint: str, *, whole: bool) -> None:
     """Begin to copy; whole: leave `since` aside."""
     domain = calls.require_active(c, name)
-    mark = checkpoint_xml(made.domain, checkpoint, made.disks) if made.checkpoints else ""
-    domain.backupBegin(backup_xml(made.domain, files, {} if whole else made.since), mark or None, 0)
+    mark = checkpoint_xml(made.domain, checkpoint, made.disks)
+    xml = backup_xml(made.domain, files, {} if whole else made.since)
+    try:
+        domain.backupBegin(xml, mark or None, 0)
+    except libvirt.libvirtError as error:
+        if "Bitmap already exists" not in str(error):
+            raise
+        drop_stray(domain, mark)
+        domain.backupBegin(xml, mark or None, 0)
 
 
 def ended(c: Any, name: str) -> bool:

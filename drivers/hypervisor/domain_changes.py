@@ -12,6 +12,7 @@ from core.errors import Unsupported
 from drivers.hypervisor.base import DiskAttachment, InstanceSpec
 from drivers.hypervisor.domain import (
     CPU_PERIOD_US,
+    ceilings,
     disk_element,
     nic_element,
     quota_us,
@@ -44,8 +45,9 @@ def changes(
 ) -> Changes:
     """Return the difference. bytes_by_target: sizes of disks; taken: targets of the definition.
 
-    Raise Unsupported when something of it cannot be done while it runs.
+    Raise Unsupported when something of it cannot be done while it runs, Invalid (options).
     """
+    ceilings(spec)  # what `define` would refuse must not be seen only after the changes
     refused = [*_refused_disks(live, spec), *_refused_nics(live, spec), *_refused_sizes(live, spec)]
     if refused:
         raise Unsupported(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -119,6 +119,32 @@ def checkpoint_of(domain: Any, checkpoint: str) -> Any:
     with _may_be_gone():
         return domain.checkpointLookupByName(checkpoint)
     return None
+
+
+def drop_stray(domain: Any, xml: str) -> None:
+    """Take away bitmaps whose checkpoint libvirt does not know: it was killed, or the disk came from elsewhere."""
+    root = etree.fromstring(xml)
+    etree.SubElement(root, "creationTime").text = "1"
+    root.append(etree.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)))
+    stray = domain.checkpointCreateXML(
+        etree.tostring(root, encoding="unicode"), libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE
+    )
+    stray.delete(0)
+
+
+def checkpoints_xml(c: Any, name: str) -> list[str]:
+    """Return a domain's checkpoints, oldest first, for `know_checkpoints` on another host."""
+    found = calls.require(c, name).listAllCheckpoints(libvirt.VIR_DOMAIN_CHECKPOINT_LIST_TOPOLOGICAL)
+    return [one.getXMLDesc(libvirt.VIR_DOMAIN_CHECKPOINT_XML_SECURE) for one in found]
+
+
+def know_checkpoints(c: Any, name: str, found: list[str]) -> None:
+    """Make libvirt know checkpoints whose bitmaps came with the disks; the others are left out."""
+    domain = calls.require(c, name)
+    how = libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE | libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE
+    for xml in found:
+        with suppress(libvirt.libvirtError):
+            domain.checkpointCreateXML(xml, how)
 
 
 def checkpoints(c: Any, name: str) -> list[str]:

@@ -15,6 +15,7 @@ from drivers.hypervisor import domain_calls as calls
 from drivers.hypervisor import domain_migrate as migrate
 from drivers.hypervisor.base import Hypervisor
 from drivers.hypervisor.domain_seen import DomainSeen, read
+from drivers.hypervisor.domain_snapshots import checkpoints_xml, know_checkpoints
 from drivers.hypervisor.kvm_core import KvmCore
 from drivers.hypervisor.powers import MigratesLive, Move
 from drivers.transport.base import Progress
@@ -52,7 +53,10 @@ class MigratesVm(KvmCore, MigratesLive):
         live, kept = await self._call(
             name, "looking at", lambda c: migrate.source_xml(c, name, move, domain_type)
         )
+        marks = await self._call(name, "looking at", lambda c: checkpoints_xml(c, name))
         await self._move(move, target, live, kept, timeout_s, progress)
+        if marks:  # their bitmaps lie in the disks; libvirt's list of them stays behind
+            await target._call(name, "looking at", lambda c: know_checkpoints(c, name, marks))
         await self._finish(move, target)
         return True
 

@@ -115,16 +115,52 @@ async def test_a_new_disk_is_whole_in_an_increment(pair: Pair) -> None:
         await kvm.backup(spec.name, pair.folder, checkpoint="c4", disks=["none"])
 
 
+@pytest.mark.parametrize("copied", [False, True])
+async def test_checkpoints_go_along_when_it_moves(pair: Pair, copied: bool) -> None:
+    spec, move = await pair.shared()
+    if copied:
+        spec = await pair.new()
+        move, _ = await pair.move(spec)
+    await pair.running(spec)
+    await write(pair, spec, "one")
+    first = await kept(pair, await pair.source.backup(spec.name, pair.folder, checkpoint="c1"), "1.qcow2")
+    assert await pair.source.migrate(move, pair.target, timeout_s=60) is True
+    await pair.target.exec(spec.name, ["tee", "/kept"], stdin=b"two")
+    await pair.target.exec(spec.name, ["sync"])
+    pair.there.lab.run("h2", f"install -d -m 2777 {pair.folder}")
+    try:
+        (file,) = await pair.target.backup(spec.name, pair.folder, checkpoint="c2", since="c1")
+        assert file.since == "c1"
+        content = await pair.there.host.transport.get(file.path, max_bytes=2**28)
+    finally:
+        pair.there.lab.run("h2", f"rm -rf {pair.folder}")
+    await pair.here.host.transport.put(content, f"{pair.folder}/2.qcow2")
+    await pair.target.stop(spec.name, grace_s=0)
+    base = await pair.running()
+    assert await restored(pair, base, [first, f"{pair.folder}/2.qcow2"]) == "two"
+
+
+async def test_a_bitmap_that_nobody_knows(pair: Pair) -> None:
+    spec, kvm = await pair.running(), pair.source
+    await kvm.backup(spec.name, pair.folder, checkpoint="c1")
+    pair.here.lab.run("h1", f"virsh checkpoint-delete {spec.name} c1 --metadata")
+    (file,) = await kvm.backup(spec.name, pair.folder, checkpoint="c1", since="c1")
+    assert file.since == ""
+    (file,) = await kvm.backup(spec.name, pair.folder, checkpoint="c2", since="c1")
+    assert file.since == "c1"
+
+
 async def test_snapshots_and_checkpoints(pair: Pair) -> None:
     spec, kvm = await pair.running(), pair.source
     await write(pair, spec, "one")
     await kvm.backup(spec.name, pair.folder, checkpoint="c1")
     await kvm.snapshot(spec.name, "s1", memory=True)
     await write(pair, spec, "two")
-    files = await kvm.backup(spec.name, pair.folder, checkpoint="c2", since="c1")
+    (file,) = await kvm.backup(spec.name, pair.folder, checkpoint="c2", since="c1")
+    assert file.since == "c1"
     await kvm.revert(spec.name, "s1")
-    (file,) = await kvm.backup(spec.name, pair.folder, checkpoint="c3", since="c1")
-    assert file.since == "", f"what a snapshot brought back is in no bitmap ({files})"
+    (file,) = await kvm.backup(spec.name, pair.folder, checkpoint="c3", since="c2")
+    assert file.since == "", "what a snapshot brought back is in no bitmap"
     path = await kept(pair, [file], "whole.qcow2")
     await kvm.drop_snapshot(spec.name, "s1")
     assert await restored(pair, spec, [path]) == "one"
