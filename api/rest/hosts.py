@@ -13,7 +13,7 @@ from api.auth import Caller
 from api.bodies import Hosts, as_list
 from api.context import PAGE, After, Ctx, Labels, Limit, Name, State, page
 from blueprints.common import Spec
-from blueprints.host_change import Adopt, Evacuate
+from blueprints.host_change import Adopt, Evacuate, Fence
 from control import hosts
 from control.access import require
 from core.states import Verb
@@ -88,9 +88,11 @@ async def evacuate_host(
 
 
 @router.post("/{name}/fence", status_code=202, response_model=ledger_models.Accepted)
-async def fence_host(ctx: Ctx, caller: Caller, name: str, key: Key = None) -> JSONResponse:
+async def fence_host(
+    ctx: Ctx, caller: Caller, name: str, body: Fence | None = None, key: Key = None
+) -> JSONResponse:
     """Ask for the power of a dead host to be cut, so that its instances may start elsewhere; administrators only."""
-    return await accept(ctx, caller, Verb.FENCE, {"hosts": [name]}, key)
+    return await accept(ctx, caller, Verb.FENCE, {"hosts": [name], **_given(body)}, key)
 
 
 @router.post("/{name}/adopt", status_code=202, response_model=ledger_models.Accepted)

@@ -33,7 +33,7 @@ TREE: dict[str, Entry] = {
     "disk": Entry(NOUNS, "disk", "Disks of instances: attach, detach, grow, list."),
     "nic": Entry(NOUNS, "nic", "NICs of instances: attach, detach, list."),
     "snapshot": Entry(NOUNS, "snapshot", "Snapshots of instances: create, list, revert, delete."),
-    "backup": Entry(NOUNS, "backup", "Backups of instances: create, list, restore."),
+    "backup": Entry(NOUNS, "backup", "Backups of instances: create, list, restore, verify, delete."),
     "schedule": Entry(NOUNS, "schedule", "Verbs at a time: add, list, remove, enable, disable."),
     "host": Entry(NOUNS, "host", "Machines that run instances: enroll, list, show, drain, evacuate, adopt, retire, …"),
     "image": Entry(NOUNS, "image", "What instances start from: import, stage, list, show, delete."),

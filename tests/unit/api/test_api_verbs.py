@@ -145,7 +145,13 @@ async def test_snapshots_and_backups_are_listed(api: Rig) -> None:
     api.work(lambda c, op: backups.record(c, op, op.parameters["backup_id"], files))
     for path in ("/instances/web/backups", "/backups", "/backups?instance=web"):
         assert [(b["name"], b["state"], b["size_bytes"]) for b in await api.ok("GET", path)] == [("b1", "ready", 7)]
-    assert await api.ok("GET", "/backups", token=api.user("bob")) == []
+    bob = api.user("bob")
+    assert await api.ok("GET", "/backups", token=bob) == []
+    backup = (await api.ok("GET", "/backups"))[0]["id"]
+    for method, path in (("POST", f"/backups/{backup}/test"), ("DELETE", f"/backups/{backup}")):
+        assert (await api.call(method, path, token=bob)).status_code == 404
+        [op] = (await api.ok(method, path))["operations"]
+        assert (op["name"], (await api.ok("POST", f"/operations/{op['id']}/cancel"))["state"]) == ("b1", "cancelled")
     assert await api.ok("GET", "/backups?instance=other") == []
     assert (await api.call("GET", "/instances/web/snapshots", token=api.user("bob"))).status_code == 404
 

@@ -317,6 +317,8 @@ def test_image_import_sends_an_absolute_path(
     }  # fmt: skip
     cli("image", "import", "tiny", "https://example.org/a.qcow2")
     assert front_end.last("POST", "images").body["source"] == "https://example.org/a.qcow2"
+    cli("image", "import", "tiny", "backup:06h1")
+    assert front_end.last("POST", "images").body["source"] == "backup:06h1"
     front_end.on("POST", "images/tiny/stage", 202, {"operations": []})
     assert cli("image", "stage", "tiny", "h1", "h2").code == 0
     assert front_end.last("POST", "images/tiny/stage").body == {"hosts": ["h1", "h2"]}

@@ -107,6 +107,15 @@ def test_backups(web: FrontEnd, cli: Cli) -> None:
     assert cli("backup", "list").out.splitlines()[1].split()[:5] == ["b1", "web", "ready", "1", "MiB"]
     cli("backup", "list", "web")
     assert web.last("GET", "backups").query == {"instance": "web"}
+    gone = {"request": "r", "operations": [operation("done", "b1", "drop-backup")]}
+    web.on("DELETE", "backups/b", 202, gone)
+    web.on("POST", "backups/b/test", 202, gone)
+    web.on("GET", "operations", 200, gone["operations"])
+    assert cli("backup", "verify", "web", "b1").code == 0
+    assert web.last("POST", "backups/b/test")
+    assert cli("backup", "delete", "web", "b1", "-y").code == 0
+    assert web.last("DELETE", "backups/b")
+    assert cli("backup", "verify", "web", "none").code == 3
 
 
 def test_disks_and_nics_are_listed(web: FrontEnd, cli: Cli) -> None:
@@ -117,6 +126,7 @@ def test_disks_and_nics_are_listed(web: FrontEnd, cli: Cli) -> None:
 
 @pytest.mark.parametrize("command", [
     "disk detach web data", "snapshot revert web before", "snapshot delete web before", "backup restore web b1",
+    "backup delete web b1",
     "instance delete web", "host fence h1",
 ])  # fmt: skip
 def test_a_person_is_asked_before_something_is_lost(web: FrontEnd, command: str) -> None:
@@ -239,7 +249,12 @@ def test_hosts(web: FrontEnd, cli: Cli) -> None:
     assert web.last("POST", "hosts/h1/evacuate").body == {}
     cli("host", "evacuate", "h1", "--cold")
     assert web.last("POST", "hosts/h1/evacuate").body == {"live": False}
+    cli("host", "evacuate", "h1", "--parallel", 4, "--then", "maintenance")
+    assert web.last("POST", "hosts/h1/evacuate").body == {"parallel": 4, "then": "maintenance"}
     assert cli("host", "fence", "h1", "-y").code == 0
+    assert web.last("POST", "hosts/h1/fence").body == {}
+    cli("host", "fence", "h1", "-y", "--confirmed")
+    assert web.last("POST", "hosts/h1/fence").body == {"confirmed": True}
     assert cli("host", "adopt", "h1", "old=new", "db").code == 0
     assert web.last("POST", "hosts/h1/adopt").body == {"instances": ["old", "db"], "names": {"old": "new"}}
     found = {"name": "old", "kind": "vm", "power": "running", "cpu": 2, "memory_mib": 512,

@@ -101,25 +101,33 @@ def evacuate(
     live: Annotated[
         bool | None, typer.Option("--live/--cold", help="Without stopping what runs; by default where possible.")
     ] = None,
+    parallel: Annotated[int | None, typer.Option(min=1, metavar="N", help="So many at a time.")] = None,
+    then: Annotated[
+        str | None, typer.Option(metavar="maintenance|disabled", help="Its state once empty; by default draining.")
+    ] = None,
     wait: Wait = True,
     timeout: Timeout = WAIT_TIMEOUT_S,
     output: Output = Format.TABLE,
 ) -> None:
     """Move all that hosts hold to others; nothing more is placed there."""
-    _ask("evacuate", names, given(live=live), wait, timeout, output)
+    _ask("evacuate", names, given(live=live, parallel=parallel, then=then), wait, timeout, output)
 
 
 @app.command()
 def fence(
     names: HostNames,
+    confirmed: Annotated[
+        bool, typer.Option("--confirmed", help="You have seen that they are off: no BMC is asked.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     wait: Wait = True,
     timeout: Timeout = WAIT_TIMEOUT_S,
     output: Output = Format.TABLE,
 ) -> None:
     """Cut the power of dead hosts, so that their instances may start elsewhere."""
-    agreed(f"Cut the power of {', '.join(names)}?", yes)
-    _ask("fence", names, {}, wait, timeout, output)
+    question = "Are {} off, so that what runs there may start elsewhere?" if confirmed else "Cut the power of {}?"
+    agreed(question.format(", ".join(names)), yes)
+    _ask("fence", names, given(confirmed=confirmed or None), wait, timeout, output)
 
 
 @app.command()

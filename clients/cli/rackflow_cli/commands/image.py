@@ -24,7 +24,10 @@ reads(app, "image")
 def import_(
     name: NewName,
     source: Annotated[
-        str, typer.Argument(metavar="FILE|URL", help="A file of the front-end, or a URL.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="FILE|URL|backup:ID", help="A file of the front-end, a URL, or a VM's backup.", show_default=False
+        ),
     ],
     kind: Annotated[str | None, typer.Option(metavar="vm|container", help="By default vm.")] = None,
     sha256: Annotated[str | None, typer.Option(metavar="HEX", help="What its content must be.")] = None,
@@ -48,8 +51,8 @@ def import_(
 
 
 def located(source: str) -> str:
-    """Return a URL as it is, a path made absolute: the front-end has another working folder."""
-    return source if "://" in source else str(Path(source).expanduser().absolute())
+    """Return a URL or backup:ID as it is, a path made absolute: the front-end has another working folder."""
+    return source if "://" in source or source.startswith("backup:") else str(Path(source).expanduser().absolute())
 
 
 @app.command()
