@@ -177,6 +177,7 @@ def mark_deleted(c: sa.Connection, op: Operation, instance_id: str) -> None:
     """Write that an instance is gone: it holds nothing, and its name is free again. Raise Stale."""
     guard(c, [op])
     rows = _for_events(c, [instance_id])
+    c.execute(sa.delete(tables.snapshot).where(tables.snapshot.c.instance_id == instance_id))
     if rows:
         outbox.emit_all(c, [lifecycle_event(rows[0], rows[0]["state"], InstanceState.DELETED)])
         _free(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -58,6 +59,21 @@ def require_free(c: sa.Connection, instance_id: str, instance: str, name: str) -
     """Raise Conflict when there is a snapshot of that name."""
     if any(one.name == name for one in of_instance(c, instance_id)):
         raise Conflict(f"{instance} has a snapshot {name} already", f"instance/{instance}", {}, "choose another name")
+
+
+def require_none(c: sa.Connection, row: Mapping[Any, Any], doing: str) -> None:
+    """Raise Conflict while an instance has snapshots that its hypervisor knows on this host only.
+
+    Those of single disks lie in the disks and go with them, as do those of a hypervisor that carries its instances.
+    """
+    if (row["capabilities"] or {}).get("carry"):
+        return
+    known = [one.name for one in of_instance(c, row["id"]) if not one.disk]
+    if known:
+        raise Conflict(
+            f"{doing} is not possible while {row['name']} has snapshots: {', '.join(known)} are known to its host only",
+            f"instance/{row['name']}", {"snapshots": known}, f"rackflow snapshot delete {row['name']} {' '.join(known)}",
+        )  # fmt: skip
 
 
 def record(c: sa.Connection, op: Operation, name: str, disk: str, memory: bool) -> None:

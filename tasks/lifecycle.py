@@ -12,7 +12,7 @@ from control import instances
 from control.instances import Deployable
 from control.lifecycle import StepRule, rule
 from control.operations import Operation
-from core.states import OperationState
+from core.states import InstanceState, OperationState
 from tasks.actions import ACTIONS, DEADLINES_S, REREAD
 from tasks.ledger import Also, Seen, finish, load, run_step
 from tasks.retry import stage_may_retry
@@ -43,11 +43,15 @@ async def stage(host: str, ids: Sequence[str], names: Collection[str] | None = N
 async def carry_on(rt: Runtime, op: Operation, view: Deployable, names: Collection[str] | None = None) -> bool:
     """Run an operation's steps one after the other; False when one has failed for good."""
     steps = rule(op.verb).steps
+    shown = view.state
     for sequence, step in enumerate(steps, 1):
         if step.name == BATCHED or (names is not None and step.name not in names):
             continue
-        if not await _one(rt, op, view, sequence, step, last=sequence == len(steps)):
+        state = step.during or rule(op.verb).during
+        during = None if state is shown else state
+        if not await _one(rt, op, view, sequence, step, during, last=sequence == len(steps)):
             return False
+        shown = state or shown
         if step.name in REREAD and sequence < len(steps):
             view = await reread(rt, op)
     return True
@@ -58,7 +62,10 @@ async def reread(rt: Runtime, op: Operation) -> Deployable:
     return (await rt.store.read(lambda c: instances.deployables(c, [op.subject_id])))[op.subject_id]
 
 
-async def _one(rt: Runtime, op: Operation, view: Deployable, sequence: int, step: StepRule, *, last: bool) -> bool:
+async def _one(
+    rt: Runtime, op: Operation, view: Deployable, sequence: int, step: StepRule, during: InstanceState | None, *,
+    last: bool,
+) -> bool:  # fmt: skip
     work = Work(rt, op, view)
     host = view.other if step.on_target else view.host
     name = host.name if host else ""
@@ -72,7 +79,7 @@ async def _one(rt: Runtime, op: Operation, view: Deployable, sequence: int, step
         deadline_s = work.grace_s + 60
     return await run_step(
         op, sequence, step.name, name, act, compensation=step.compensation, deadline_s=deadline_s,
-        also=_done(rt, op, name) if last else None, during=step.during or rule(op.verb).during,
+        also=_done(rt, op, name) if last else None, during=during,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from control.access import Principal
 from control.changes import changed
 from core.clock import now
 from core.errors import Conflict, Invalid, NotFound, Unsupported
-from core.states import InstanceState, Verb
+from core.states import HostState, InstanceState, Verb
 
 Parameters = dict[str, Any]
 Prepare = Callable[[sa.Connection, Principal, Verb, sa.RowMapping, Parameters], tuple[Verb, Parameters]]
@@ -33,9 +33,17 @@ def _plain(
     return verb, given
 
 
+def _leave(
+    c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
+) -> tuple[Verb, Parameters]:
+    snapshots.require_none(c, row, verb)
+    return verb, given
+
+
 def _migrate(
     c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
 ) -> tuple[Verb, Parameters]:
+    snapshots.require_none(c, row, "a migration")
     target = given.get("host")
     if target is not None and hosts.get(c, target).id == row["host_id"]:
         raise Conflict(f"instance {row['name']} is on {target} already", f"instance/{row['name']}")
@@ -169,6 +177,7 @@ def _backup(
 def _revert_backup(
     c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
 ) -> tuple[Verb, Parameters]:
+    snapshots.require_none(c, row, "going back to a backup")
     found = backups.get(c, row["id"], row["name"], given["backup"])
     return verb, {**given, "backup_id": found.id}
 
@@ -176,12 +185,28 @@ def _revert_backup(
 def _failover(
     c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
 ) -> tuple[Verb, Parameters]:
+    """Raise Conflict unless its host is off for certain, Unsupported when its disks are seen from that host only."""
+    host = hosts.get(c, row["host_id"]) if row["host_id"] else None
+    if host is None or host.state is not HostState.FENCED:
+        on = f"its host {host.name} is {host.state}, not fenced" if host else "it is on no host"
+        raise Conflict(
+            f"instance {row['name']} cannot start elsewhere: {on}", f"instance/{row['name']}",
+            {"host": host.name if host else None}, "migrate it",
+        )  # fmt: skip
+    store = datastores.by_id(c, [row["datastore_id"]] if row["datastore_id"] else []).get(row["datastore_id"])
+    if store is None or not store.shared:
+        raise Unsupported(
+            f"instance {row['name']} cannot start elsewhere: its disks are on {host.name} only",
+            f"instance/{row['name']}", {"host": host.name}, "power its host on again, or restore a backup",
+        )  # fmt: skip
     if not given.get("then"):
         given = {**given, "then": InstanceState.RUNNING if row["state"] != InstanceState.OFF else InstanceState.OFF}
     return verb, given
 
 
 PREPARE: Mapping[Verb, Prepare] = {
+    Verb.STOP: _leave,
+    Verb.UNDEPLOY: _leave,
     Verb.MIGRATE: _migrate,
     Verb.RENAME: _rename,
     Verb.RESIZE: _resize,
