@@ -72,7 +72,7 @@ def require_none(c: sa.Connection, row: Mapping[Any, Any], doing: str) -> None:
     if known:
         raise Conflict(
             f"{doing} is not possible while {row['name']} has snapshots: {', '.join(known)} are known to its host only",
-            f"instance/{row['name']}", {"snapshots": known}, f"rackflow snapshot delete {row['name']} {' '.join(known)}",
+            f"instance/{row['name']}", {"snapshots": known}, f"rackflow snapshot delete {row['name']} {known[0]}",
         )  # fmt: skip
 
 
