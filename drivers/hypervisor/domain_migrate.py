@@ -64,10 +64,10 @@ def _obstacles(domain: Any) -> Iterator[str]:
 def source_xml(c: Any, name: str, move: Move, domain_type: str) -> tuple[str, str]:
     """Return the XML that it is to run with on the target, and the one to be kept there."""
     domain = calls.require_active(c, name)
-    if obstacles(c, name):
+    if found := obstacles(c, name):
         raise Conflict(
-            f"{name} cannot be moved while it runs: {'; '.join(obstacles(c, name))}", calls.subject(name),
-            {"obstacles": obstacles(c, name)}, "see to that first, or move it shut down",
+            f"{name} cannot be moved while it runs: {'; '.join(found)}", calls.subject(name), {"obstacles": found},
+            "see to that first, or move it shut down",
         )
     live = domain.XMLDesc(_SECURE | libvirt.VIR_DOMAIN_XML_MIGRATABLE)
     return moved(live, move.spec), calls.wanted_xml(domain, move.spec, domain_type)

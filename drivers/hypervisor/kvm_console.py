@@ -16,15 +16,17 @@ from drivers.transport.base import ByteStream, Session
 _READY = b"ready\n"
 _TAKEN = b"taken\n"
 # $1 pty. Two readers would each get half of what comes, so one at a time. QEMU's log of the console goes on: it is
-# written before the pty. When stdin ends (the caller is gone) the reader ends too.
-_BRIDGE = """exec 9<>"$1" || exit 1
+# written before the pty. When stdin ends (the caller is gone) the reader ends too; when the reader ends (the VM is gone)
+# all of it does.
+_BRIDGE = """exec 9<>"$1" 3<&0 || exit 1
 flock -n 9 || { echo taken; exit 75; }
 stty raw -echo <&9
-cat <&9 9<&- & reader=$!
+echo ready
+cat <&9 2>/dev/null & reader=$!
 trap 'kill "$reader" 2>/dev/null' EXIT
 trap 'exit 143' TERM HUP INT
-echo ready
-cat >&9
+{ cat <&3 >&9; kill "$reader"; } 2>/dev/null &
+wait "$reader"
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import threading
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -117,12 +118,20 @@ class MigratesVm(KvmCore, MigratesLive):
     ) -> None:
         """Run the migration. When it ends badly, see that the source goes on."""
         connection = await target._jobs.call(f"connecting for {name}", lambda c: c, subject=calls.subject(name))
+        under_way = threading.Event()
+
+        def move(c: Any) -> None:
+            under_way.set()
+            try:
+                migrate.run(c, name, connection, flags, found)
+            finally:
+                under_way.clear()
+
         try:
-            await self._job(
-                name, "moving", lambda c: migrate.run(c, name, connection, flags, found),
-                timeout_s=timeout_s, progress=progress,
-            )  # fmt: skip
+            await self._job(name, "moving", move, timeout_s=timeout_s, progress=progress)
         except BaseException:
+            if under_way.is_set():  # it could not be aborted: libvirtd on the target hangs
+                target._jobs.cut()
             settling = asyncio.ensure_future(self._settle(name, target))
             self._aborting.add(settling)
             settling.add_done_callback(self._aborting.discard)

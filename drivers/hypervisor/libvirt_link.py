@@ -83,9 +83,13 @@ class LibvirtLink:
         finally:
             self._opening.release()
 
+    def cut(self) -> None:
+        """End all calls under way on this connection, also those made elsewhere with what `call` returned."""
+        self._transport.cut(self._socket)
+
     def _expire(self, job: Future[T]) -> None:
         if not job.done():
-            self._transport.cut(self._socket)
+            self.cut()
 
     def _late(self, doing: str, subject: str, limit_s: float) -> Unreachable:
         return Unreachable(
@@ -126,7 +130,7 @@ class LibvirtLink:
             done, _ = await asyncio.wait([asyncio.wrap_future(job)], timeout=_GOODBYE_S)
             for future in done:
                 future.exception()
-        self._transport.cut(self._socket)
+        self.cut()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from core.ids import mac_address
-from core.settings import DriverSettings
 from drivers.hypervisor.base import DiskAttachment, Hypervisor, InstanceSpec
 from drivers.hypervisor.kvm import KvmHypervisor
 from drivers.hypervisor.powers import Move
@@ -29,6 +28,7 @@ class Pair:
     here: KvmHost
     there: KvmHost
     folder: str
+    foreign: list[str] = field(default_factory=list)  # domains that were made by hand
 
     @property
     def source(self) -> KvmHypervisor:
@@ -93,11 +93,6 @@ class Pair:
         await self.here.take_name(name)
         self.foreign.append(name)
 
-    foreign: list[str]
-
-    async def settings(self) -> DriverSettings:
-        return DriverSettings()
-
 
 def rig_of(pair: Pair) -> HypervisorRig:
     """Return what the contract suites need."""
@@ -114,7 +109,7 @@ async def pair_of(lab: Lab, here: str = "h1", there: str = "h2") -> AsyncIterato
     async with kvm_host(lab, here) as one, kvm_host(lab, there) as other:
         folder = f"/var/lib/rackflow-test/scratch-{uuid.uuid4().hex}"
         await one.host.transport.run(["install", "-d", "-m", "2770", "-g", "kvm", folder])
-        pair = Pair(one, other, folder, foreign=[])
+        pair = Pair(one, other, folder)
         try:
             yield pair
         finally:

@@ -57,6 +57,17 @@ class TestReconfigure:
         assert await in_guest(pair, spec, "readlink -f /sys/class/net/*/device") == nics
         assert "target dev='vdc'" in pair.here.lab.run("h1", f"virsh dumpxml {spec.name}")
 
+    async def test_a_machine_of_the_other_kind(self, pair: Pair) -> None:
+        spec = await pair.new()
+        spec = await pair.running(replace(spec, options=(*spec.options, ("machine", "q35"))))
+        more = await pair.with_nic(await pair.with_disk(spec))
+        assert [await pair.source.reconfigure(more), await pair.source.reconfigure(more)] == [True, False]
+        assert await pair.source.define(more) is False
+        await pair.source.stop(spec.name, grace_s=0)
+        await pair.source.start(spec.name)
+        await pair.here.ready(spec.name)
+        assert await settle(lambda: pair.source.reconfigure(spec)) is True
+
     @staticmethod
     async def disk_in_guest(pair: Pair, spec: InstanceSpec, name: str) -> str:
         """Return a disk's PCI slot and size in sectors, "" if it is not there."""

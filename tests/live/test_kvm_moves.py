@@ -141,6 +141,23 @@ async def test_libvirtd_is_killed_in_the_middle(pair: Pair, host: str) -> None:
     assert await moved is True
 
 
+async def test_libvirtd_on_the_target_hangs(pair: Pair) -> None:
+    spec = await remembering(pair)
+    task = asyncio.ensure_future(pair.source.migrate(await busy(pair, spec), pair.target, timeout_s=4))
+    await under_way(pair, spec)
+    daemon = pair.there.lab.run("h2", "pgrep -xo libvirtd").strip()
+    pair.there.lab.run("h2", f"kill -STOP {daemon}")
+    try:
+        with pytest.raises(Busy):
+            await task
+        seen = await pair.source.observe(spec.name)
+        assert (await pair.source.exec(spec.name, ["cat", "/dev/kept"])).stdout == "kept"
+    finally:
+        pair.there.lab.run("h2", f"kill -CONT {daemon}")
+    assert seen.power is PowerState.RUNNING
+    await settle(lambda: still_runs(pair, spec))
+
+
 async def test_a_caller_that_died_leaves_it_running(pair: Pair) -> None:
     spec = await remembering(pair)
     task = asyncio.ensure_future(pair.source.migrate(await busy(pair, spec), pair.target, timeout_s=LIMIT_S))
