@@ -17,12 +17,13 @@ from typing import Any
 
 import yaml
 
-from core.ids import mac_address, new_id, on_host
+from core.ids import PREFIX, mac_address, new_id, on_host
 from core.settings import DriverSettings
 from core.states import InstanceKind
 from drivers.hosts import Host, connect
 from drivers.hypervisor.base import DiskAttachment, InstanceSpec, NicAttachment
 from drivers.hypervisor.lxd import LxdHypervisor
+from drivers.hypervisor.lxd_scripts import SPOOL
 from drivers.storage.base import ImageFile
 from tests.labs import Lab
 
@@ -74,6 +75,8 @@ class LxdRig:
     async def clear(self) -> None:
         """Take away all that bears the name of what was made, by other means than the driver's."""
         mine = tuple(self.made)
+        spools = [f"{SPOOL}/{name.removeprefix(PREFIX)}" for name in self.made]
+        await self.host.transport.run(["rm", "-rf", *spools])
         for name in (await self.lxc("list", "--format", "csv", "--columns", "n")).split():
             if mine and name.startswith(mine):
                 await self.lxc("delete", "--force", name, check=False)

@@ -197,6 +197,7 @@ async def connect_again(rig: LxdRig, lab: Lab) -> BaseException | Host:
 async def test_lxd_that_hangs(rig: LxdRig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lxd_api, "READ_S", 0.5)
     await rig.host.transport.run(["pkill", "-STOP", "-x", "lxd"])
+    await until(lambda: all_stopped(rig))  # each thread of it, when it gets to run
     try:
         begin = time.monotonic()
         with pytest.raises(Unreachable):
@@ -205,6 +206,11 @@ async def test_lxd_that_hangs(rig: LxdRig, monkeypatch: pytest.MonkeyPatch) -> N
     finally:
         await rig.host.transport.run(["pkill", "-CONT", "-x", "lxd"])
     assert (await rig.lxd.observe("rf-none")).power is PowerState.ABSENT
+
+
+async def all_stopped(rig: LxdRig) -> bool:
+    found = await rig.host.transport.run(["ps", "-L", "-o", "state=", "-C", "lxd"])
+    return set(found.stdout.split()) == {"T"}
 
 
 async def test_a_lost_connection_ends_calls_under_way(rig: LxdRig) -> None:

@@ -318,7 +318,10 @@ async def test_lxd_killed_while_it_imports(rig: LxdRig, other: LxdRig) -> None:
     await other.host.transport.run(["pkill", "-KILL", "-x", "lxd"])
     with pytest.raises(RackflowError):
         await writing
-    await settle(lambda: carry(rig.lxd.carrier(), other.lxd.carrier(), spec.id))
+    try:
+        await settle(lambda: carry(rig.lxd.carrier(), other.lxd.carrier(), spec.id))
+    finally:
+        await other.host.transport.run(["rm", "-rf", part])  # LXD does not know of it any more
     assert await other.lxd.carrier().write(spec.id, parcel, no_content()) is False
     await other.lxd.define(spec)
     await other.lxd.start(spec.name)
