@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -11,10 +11,14 @@ from blueprints.common import Name, Spec
 
 class Evacuate(Spec):
     live: bool | None = Field(default=None, description="without stopping what runs; by default where that can be")
+    parallel: Annotated[int, Field(ge=1, le=16)] = Field(default=2, description="instances that leave it at a time")
+    then: Literal["maintenance", "disabled"] | None = Field(
+        default=None, description="its state once it is empty; by default it stays draining"
+    )
 
 
 class Fence(Spec):
-    """There is nothing to choose."""
+    confirmed: bool = Field(default=False, description="a person has seen that it is off: its BMC is not asked")
 
 
 class Adopt(Spec):

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from control import backups, hosts, images, instances, tables
+from control import backups, failover, hosts, images, instances, tables
 from control.ledger import Operation
 from control.lifecycle import VERBS
 from core.errors import Invalid
@@ -41,6 +41,11 @@ def _not_retired(c: sa.Connection, op: Operation, error: Mapping[str, Any] | Non
     )  # fmt: skip
 
 
+def _not_fenced(c: sa.Connection, op: Operation, error: Mapping[str, Any] | None) -> None:
+    """Say why nothing is started elsewhere; a host that is silent no more has nothing to say."""
+    failover.not_fenced(c, op.subject_id, error)
+
+
 def _not_saved(c: sa.Connection, op: Operation, error: Mapping[str, Any] | None) -> None:
     images.set_failed(c, str(op.parameters["image_id"]), error)
 
@@ -59,6 +64,7 @@ _WITHOUT_SUCCESS: dict[Verb, Ending] = {
     Verb.IMPORT: _not_imported,
     Verb.REMOVE: _not_removed,
     Verb.RETIRE: _not_retired,
+    Verb.FENCE: _not_fenced,
     Verb.SAVE_IMAGE: _not_saved,
     Verb.BACKUP: _not_backed_up,
     Verb.TEST_BACKUP: _not_sound,

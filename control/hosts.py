@@ -14,12 +14,13 @@ from control.access import Principal, require_admin
 from control.ledger import Operation, guard
 from control.waiting import wake
 from core.clock import now, rfc3339
-from core.errors import Conflict, NotFound, RackflowError
+from core.errors import Conflict, CredentialRejected, NotFound, RackflowError, Unreachable
 from core.states import UNFINISHED, HostState, InstanceKind, Verb
 
 _T = tables.host
 _CLUSTER = tables.cluster
 _LONGEST_REST_S = 600
+_PASSING = (Unreachable.code, CredentialRejected.code)  # errors that are over with a look that went well
 KINDS: dict[str, tuple[InstanceKind, ...]] = {  # what a driver runs, where its capabilities do not say it
     "kvm": (InstanceKind.VM,),
     "lxd": (InstanceKind.CONTAINER,),
@@ -135,9 +136,9 @@ def record_enrolled(
     c: sa.Connection, op: Operation, host_id: str, *, driver: str, host_key: str, facts: dict[str, Any],
     capabilities: dict[str, Any], cpus: float, memory_mib: int,
 ) -> None:  # fmt: skip
-    """Write what enrollment found: the host is ready, unless somebody decided else. Declared capacity wins. Raise Stale.
+    """Write what enrollment found: the host is ready, unless it is kept out of use. Raise Stale.
 
-    One that was fenced stays so: what is left there has to be cleared first.
+    Declared capacity wins. One that was fenced stays so: what is left there has to be cleared first.
     """
     guard(c, [op])
     host = get(c, host_id)
@@ -205,6 +206,8 @@ def mark_seen(
         values.update(state=HostState.READY, error=None, version=_T.c.version + 1, updated_at=at)
         _tell(c, host, HostState.READY)
         grown = True
+    elif host.state is not HostState.FENCED and (host.error or {}).get("code") in _PASSING:
+        values["error"] = None
     c.execute(sa.update(_T).where(_T.c.id == host_id).values(values))
     if grown:
         wake(c)

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec
-from control import datastores, decisions, hosts, images, leases, placing, sql, tables
+from control import datastores, decisions, drift, hosts, images, leases, placing, sql, tables
 from control.ledger import Operation, guard
 from control.placement import engine
 from control.placement.model import Request, Shape
@@ -34,7 +34,7 @@ def reserve(c: sa.Connection, op: Operation, features: Mapping[str, Any] | None 
         return hosts.by_id(c, [row["other_host_id"]])[row["other_host_id"]].name
     spec = InstanceSpec.model_validate(row["spec"])
     kept = leases.kept(c, [row["id"]]).get(row["id"], set())
-    shape = _shape(c, op, row, spec, kept)
+    shape = shape_for(c, op.verb, op.parameters, row, spec, kept)
     for _ in range(placing.ROUNDS):
         cloud = Cloud(c, {shape}, lock=True)
         request = Request(op.id, row["name"], shape)
@@ -53,16 +53,22 @@ def reserve(c: sa.Connection, op: Operation, features: Mapping[str, Any] | None 
     raise Busy(f"{row['name']}: other placements were faster, {placing.ROUNDS} times", op.subject)
 
 
-def _shape(
-    c: sa.Connection, op: Operation, row: Mapping[Any, Any], spec: InstanceSpec, kept: set[int]
-) -> Shape:
-    """Return what the target must offer: as at the deployment, but another host, of the same driver."""
+def shape_for(
+    c: sa.Connection, verb: Verb, parameters: Mapping[str, Any], row: Mapping[Any, Any], spec: InstanceSpec,
+    kept: set[int],
+) -> Shape:  # fmt: skip
+    """Return what the target must offer: as at the deployment, but another host, of the same driver.
+
+    One where something of it is left is no target before that was taken away.
+    """
     image = images.records(c, [row["image_id"]]).get(row["image_id"]) if row["image_id"] else None
     source = hosts.by_id(c, [row["host_id"]])[row["host_id"]]
     shared = _shared(c, row)
-    shape = shape_of(spec, row["kind"], 0 if shared else row["disk_mib"], image, op.parameters.get("avoid") or (), kept)
+    subject = f"instance/{row['id']}"
+    avoid = {*(parameters.get("avoid") or ()), *drift.owing(c, [subject]).get(subject, ())}
+    shape = shape_of(spec, row["kind"], 0 if shared else row["disk_mib"], image, avoid, kept)
     store = datastores.by_id(c, [row["datastore_id"]])[row["datastore_id"]].name if shared else shape.datastore
-    wanted = op.parameters.get("host") or (None if op.verb is Verb.FAILOVER else shape.host)
+    wanted = parameters.get("host") or (None if verb is Verb.FAILOVER else shape.host)
     return replace(shape, leaves=source.name, driver=source.driver, host=wanted, datastore=store)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec, NicSpec
-from control import decisions, images, leases, sql, tables
+from control import decisions, drift, images, leases, sql, tables
 from control.accept.deploy import check_root, disk_mib
 from control.access import Principal
 from control.images import ImageRecord
@@ -86,6 +86,7 @@ def _wanted(c: sa.Connection, ops: Sequence[Operation]) -> tuple[dict[str, Outco
     rows = {row["id"]: row for row in sql.fetch_in(c, {op.subject_id for op in ops}, _instances)}
     contents = images.records(c, {row["image_id"] for row in rows.values()})
     kept = leases.kept(c, list(rows))
+    owing = drift.owing(c, {op.subject for op in ops})
     clear: dict[str, Outcome] = {}
     wanted: list[_Wanted] = []
     for op in ops:
@@ -100,7 +101,7 @@ def _wanted(c: sa.Connection, ops: Sequence[Operation]) -> tuple[dict[str, Outco
         elif row["host"] is not None:
             found = Outcome(op.id, row["id"], row["host"], None)
         else:
-            found = _request(op, row, contents[row["image_id"]], kept.get(op.subject_id, set()))
+            found = _request(op, row, contents[row["image_id"]], kept.get(op.subject_id, set()), owing)
         if isinstance(found, Outcome):
             clear[op.id] = found
         else:
@@ -116,14 +117,18 @@ def _instances(part: list[Any]) -> sa.Select[Any]:
     )  # fmt: skip
 
 
-def _request(op: Operation, row: sa.RowMapping, image: ImageRecord, kept: set[int]) -> _Wanted | Outcome:
+def _request(
+    op: Operation, row: sa.RowMapping, image: ImageRecord, kept: set[int], owing: Mapping[str, set[str]]
+) -> _Wanted | Outcome:
+    """Return what is wanted. owing: hosts where something of an instance is left, by subject: it goes there later."""
     spec = InstanceSpec.model_validate(row["spec"])
     try:
         check_root(spec, image)
     except RackflowError as error:
         return Outcome(op.id, row["id"], None, error)
     size = disk_mib(spec, image)
-    shape = shape_of(spec, row["kind"], size, image, op.parameters.get("avoid") or (), kept)
+    avoid = {*(op.parameters.get("avoid") or ()), *owing.get(op.subject, ())}
+    shape = shape_of(spec, row["kind"], size, image, avoid, kept)
     return _Wanted(op, row["id"], Request(op.id, row["name"], shape), size, leases.undrawn(spec, kept))
 
 

@@ -1,36 +1,52 @@
-"""Record against world, host by host: what was expected, what was seen, what follows. The comparison is pure."""
+"""Record against world, host by host: what was expected, what was seen, what follows. The comparison is pure.
+
+A look is three acts: read what the record expects, look, write what was found. What was changed in between, or is
+being changed, is left alone: what was seen of it may be older than the change.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from control import drift, instances, sql, tables
-from core.ids import from_host
+from control.drift import ADOPT, ALERT, IGNORE, REPAIR
+from core.ids import from_host, on_host
 from core.states import UNFINISHED, InstanceState, PowerState, Verb
 
 _T = tables.instance
-REPAIR, REPORT = "repair", "report"
-_LASTING = (InstanceState.RUNNING, InstanceState.OFF, InstanceState.HELD)
+_ON = (InstanceState.RUNNING, InstanceState.SUSPENDED, InstanceState.OFF)
 
 
 @dataclass(frozen=True)
 class Expected:
-    """An instance that the record has on a host. epoch: at the time of the look; busy: an operation is changing it."""
+    """An instance that the record has on a host. epoch: at the time of the look; busy: an operation is changing it.
+
+    host_name: its name on the host, where that is not ours.
+    """
 
     instance_id: str
     name: str
     state: InstanceState
     epoch: int
     busy: bool
+    host_name: str = ""
+
+    @property
+    def on_host(self) -> str:
+        return self.host_name or on_host(self.instance_id)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One difference. policy: repair or report; verb: what repairs it, None = nothing that the ledger could do."""
+    """One difference. policy: what is done about it; verb: what repairs it, None = nothing that the ledger could do.
+
+    instance_id "": it is not one of ours.
+    """
 
     kind: str
     instance_id: str
@@ -41,120 +57,190 @@ class Finding:
     recorded: Mapping[str, Any] = field(default_factory=dict)
     seen: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def subject(self) -> str:
+        return f"instance/{self.instance_id}" if self.instance_id else f"foreign/{self.name}"[:96]
+
 
 @dataclass(frozen=True)
 class Rule:
-    """What a recorded state and a power seen together mean. state: what the record takes over, with reason."""
+    """What a recorded state and a power seen together mean, and the policy that people may change.
+
+    certain: what the record takes over at once; adopted: what it takes over by the policy adopt.
+    """
 
     kind: str
     policy: str
     verb: Verb | None = None
-    state: InstanceState | None = None
+    certain: InstanceState | None = None
+    adopted: InstanceState | None = None
     reason: str = ""
 
 
-_DEAD = Rule("stopped", REPAIR, Verb.START, InstanceState.OFF, "found stopped on {host}")
-_LOST = Rule("missing", REPORT, None, InstanceState.HELD, "not found on {host}: its disks may be lost")
+_S, _P = InstanceState, PowerState
+_DEAD = Rule("stopped", REPAIR, Verb.START, _S.OFF, None, "found stopped on {host}")
+_FORGOT = Rule("memory-lost", ALERT, Verb.START, _S.OFF, None, "found stopped on {host}: its memory is lost")
+_LOST = Rule("missing", ALERT, None, _S.HELD, None, "not found on {host}: its disks may be lost")
 RULES: dict[tuple[InstanceState, PowerState], Rule] = {
-    (InstanceState.RUNNING, PowerState.STOPPED): _DEAD,
-    (InstanceState.RUNNING, PowerState.CRASHED): _DEAD,
-    (InstanceState.RUNNING, PowerState.PAUSED): Rule("paused", REPORT),
-    (InstanceState.OFF, PowerState.RUNNING): Rule("running", REPORT),
-    (InstanceState.OFF, PowerState.PAUSED): Rule("paused", REPORT),
-    **{(state, PowerState.ABSENT): _LOST for state in _LASTING},
+    (_S.RUNNING, _P.STOPPED): _DEAD,
+    (_S.RUNNING, _P.CRASHED): _DEAD,
+    # Somebody paused it, or its disk is full: going on is not for us to decide.
+    (_S.RUNNING, _P.PAUSED): Rule("paused", ALERT, Verb.RESUME, None, _S.SUSPENDED, "found paused on {host}"),
+    (_S.OFF, _P.RUNNING): Rule("running", ADOPT, Verb.SHUTDOWN, None, _S.RUNNING, "found running on {host}"),
+    (_S.OFF, _P.PAUSED): Rule("paused", ALERT, Verb.POWEROFF, None, _S.SUSPENDED, "found paused on {host}"),
+    (_S.SUSPENDED, _P.RUNNING): Rule("running", ADOPT, Verb.SUSPEND, None, _S.RUNNING, "found running on {host}"),
+    (_S.SUSPENDED, _P.STOPPED): _FORGOT,
+    (_S.SUSPENDED, _P.CRASHED): _FORGOT,
+    **{(state, _P.ABSENT): _LOST for state in (*_ON, _S.HELD)},
 }
-UNKNOWN, MISPLACED = "unknown", "misplaced"  # nothing is known of it here; the record has it on another host
-KINDS = tuple(sorted({rule.kind for rule in RULES.values()} | {UNKNOWN, MISPLACED}))  # that a look opens and closes
+# Nothing is known of it here; the record has it on another host; it is not one of ours.
+UNKNOWN, MISPLACED, FOREIGN = "unknown", "misplaced", "foreign"
+_UNEXPECTED = (UNKNOWN, MISPLACED, FOREIGN)
+KINDS = tuple(sorted({rule.kind for rule in RULES.values()} | set(_UNEXPECTED)))  # that a look opens and closes
+_PARKED = (_S.STOPPED, _S.UNDEPLOYED)
 
 
 def expected_on(c: sa.Connection, host_id: str) -> list[Expected]:
     """Return what the record has on a host. Read it before the look, so that a change meanwhile is noticed."""
+    op = tables.operation
+    busy = sa.exists().where(op.c.subject == sa.literal("instance/") + _T.c.id, op.c.state.in_(UNFINISHED))
     rows = c.execute(
-        sa.select(_T.c.id, _T.c.name, _T.c.state, _T.c.epoch).where(_T.c.host_id == host_id).order_by(_T.c.id)
-    ).all()  # fmt: skip
-    busy = _busy(c, [row.id for row in rows])
-    return [Expected(row.id, row.name, InstanceState(row.state), row.epoch, row.id in busy) for row in rows]
+        sa.select(_T.c.id, _T.c.name, _T.c.state, _T.c.epoch, _T.c.host_name, busy.label("busy"))
+        .where(_T.c.host_id == host_id).order_by(_T.c.id)
+    )  # fmt: skip
+    return [
+        Expected(row.id, row.name, InstanceState(row.state), row.epoch, bool(row.busy), row.host_name) for row in rows
+    ]
 
 
-def _busy(c: sa.Connection, ids: Sequence[str]) -> set[str]:
+def _busy(c: sa.Connection, subjects: Sequence[str]) -> set[str]:
     op = tables.operation
     found = sql.fetch_in(
-        c, [f"instance/{one}" for one in ids],
-        lambda part: sa.select(op.c.subject).where(op.c.subject.in_(part), op.c.state.in_(UNFINISHED)),
-    )  # fmt: skip
-    return {row["subject"].removeprefix("instance/") for row in found}
+        c, subjects, lambda part: sa.select(op.c.subject).where(op.c.subject.in_(part), op.c.state.in_(UNFINISHED))
+    )
+    return {row["subject"] for row in found}
 
 
-def compare(expected: Sequence[Expected], seen: Sequence[tuple[str, PowerState]]) -> list[Finding]:
+def compare(
+    expected: Sequence[Expected], seen: Sequence[tuple[str, PowerState]], marks: Mapping[str, str] | None = None
+) -> list[Finding]:
     """Return where the world differs. seen: names as on the host, ours or not, with their power.
 
-    An instance that an operation is changing is left out: what was seen of it may be old before it is written.
+    marks: the ids that adopted ones bear, by name. An instance that an operation is changing is left out.
     """
-    powers = {own: power for name, power in seen if (own := from_host(name)) is not None}
+    powers = dict(seen)
     found: list[Finding] = []
     for one in expected:
-        power = powers.pop(one.instance_id, PowerState.ABSENT)
+        power = powers.pop(one.on_host, PowerState.ABSENT)
         rule = None if one.busy else RULES.get((one.state, power))
         if rule is not None:
             found.append(Finding(
                 rule.kind, one.instance_id, one.name, rule.policy, rule.verb, one.epoch, {"state": str(one.state)},
                 {"power": str(power)},
             ))  # fmt: skip
-    for instance_id, power in sorted(powers.items()):
-        found.append(Finding(UNKNOWN, instance_id, "", REPORT, None, 0, {"state": None}, {"power": str(power)}))
-    return found
+    return [*found, *_unexpected(powers, marks or {})]
 
 
-def record_findings(c: sa.Connection, host_id: str, host: str, findings: Sequence[Finding]) -> list[Finding]:
+def _unexpected(powers: Mapping[str, PowerState], marks: Mapping[str, str]) -> Iterator[Finding]:
+    for name, power in sorted(powers.items()):
+        own, there = marks.get(name) or from_host(name), {"power": str(power)}
+        if own is not None:
+            yield Finding(UNKNOWN, own, "", ALERT, None, 0, {"state": None}, {**there, "name": name})
+        else:
+            yield Finding(FOREIGN, "", name, IGNORE, None, 0, {}, there)
+
+
+def record_findings(
+    c: sa.Connection, host_id: str, host: str, findings: Sequence[Finding], since: datetime | None = None
+) -> list[Finding]:
     """Write findings as drift, take over what is certain, close what is not found any more; return those that hold.
 
-    An instance that was changed since `expected_on`, or is being changed now, is left alone.
+    Each is returned with the policy that people have chosen. An instance that was changed since `expected_on` (at
+    `since`), or is being changed now, is left alone.
     """
+    before = drift.open_rows(c, host, (*KINDS, drift.RESIDUE))
     rows = {
         row["id"]: row
         for row in sql.fetch_in(
-            c, {one.instance_id for one in findings},
-            lambda part: sa.select(_T.c.id, _T.c.name, _T.c.state, _T.c.epoch, _T.c.host_id)
-            .where(_T.c.id.in_(part)).order_by(_T.c.id).with_for_update(),
+            c, {one.instance_id for one in findings if one.instance_id},
+            lambda part: sa.select(
+                _T.c.id, _T.c.name, _T.c.state, _T.c.epoch, _T.c.host_id, _T.c.other_host_id, _T.c.updated_at
+            ).where(_T.c.id.in_(part)).order_by(_T.c.id).with_for_update(),
         )
     }  # fmt: skip
-    busy = _busy(c, list(rows))
-    holding = [
-        kept for one in findings
-        if one.instance_id not in busy and (kept := _still(one, rows.get(one.instance_id), host_id)) is not None
-    ]  # fmt: skip
-    for one in holding:
-        drift.open_(
-            c, subject=f"instance/{one.instance_id}", host=host, kind=one.kind, recorded=one.recorded, seen=one.seen,
-            policy=one.policy,
-        )  # fmt: skip
-    drift.close_others(c, host, KINDS, {(f"instance/{one.instance_id}", one.kind) for one in holding})
+    busy = _busy(c, [*{one.subject for one in findings}, *{row.subject for row in before.values()}])
+    holding: list[Finding] = []
+    for one in findings:
+        kept = None if one.subject in busy else _still(one, rows.get(one.instance_id), host_id, since)
+        if kept is not None and not (kept.kind == MISPLACED and (kept.subject, drift.RESIDUE) in before):
+            holding.append(kept)  # what is owed to this host already is no news
+    closing = {key: row for key, row in before.items() if row.kind != drift.RESIDUE}
+    known = {key: row for key, row in before.items() if key in closing or key in _keys(holding)}
+    policies = drift.sync(c, host, known, [_row(one) for one in holding], busy)
+    holding = [replace(one, policy=policies[one.subject, one.kind]) for one in holding]
     _take_over(c, host, holding)
     return holding
 
 
-def _still(one: Finding, row: sa.RowMapping | None, host_id: str) -> Finding | None:
+def _keys(findings: Sequence[Finding]) -> set[drift.Key]:
+    return {(one.subject, one.kind) for one in findings}
+
+
+def _row(one: Finding) -> drift.Row:
+    return drift.Row(one.subject, one.kind, one.policy, one.recorded, one.seen)
+
+
+def _still(one: Finding, row: sa.RowMapping | None, host_id: str, since: datetime | None) -> Finding | None:
     """Return a finding as it stands now; None: it does not hold any more."""
+    if one.kind == FOREIGN:
+        return one
     if one.kind != UNKNOWN:
         return one if row is not None and (row["host_id"], row["epoch"]) == (host_id, one.epoch) else None
     if row is None:  # another rackflow's, or from before this record: not ours to take away
         return one
-    if row["host_id"] == host_id:
+    if host_id in (row["host_id"], row["other_host_id"]) or (since is not None and row["updated_at"] >= since):
         return None
-    kind, policy = (drift.RESIDUE, REPAIR) if row["host_id"] is None else (MISPLACED, REPORT)
+    kind, policy = (drift.RESIDUE, REPAIR) if row["host_id"] is None else (MISPLACED, ALERT)
+    if row["state"] in _PARKED and one.seen["power"] in (PowerState.RUNNING, PowerState.PAUSED):
+        policy = ALERT  # somebody has started what lies at the front-end: which of the two is newer, nobody knows
     recorded = {"state": row["state"], "on": row["host_id"]}
     return Finding(kind, one.instance_id, row["name"], policy, None, 0, recorded, one.seen)
 
 
 def _take_over(c: sa.Connection, host: str, holding: Sequence[Finding]) -> None:
-    """Let the record say what is certain: stopped, or not there."""
+    """Let the record say what is certain, and what the policy says that it is to take over."""
     by_key = {(rule.kind, state, power): rule for (state, power), rule in RULES.items()}
     changes: list[instances.StateChange] = []
     for one in holding:
-        if one.kind in (UNKNOWN, MISPLACED, drift.RESIDUE):
+        if one.policy == IGNORE or one.kind in (*_UNEXPECTED, drift.RESIDUE):
             continue
         state, power = InstanceState(one.recorded["state"]), PowerState(one.seen["power"])
         rule = by_key[(one.kind, state, power)]
-        if rule.state is not None and rule.state is not state:
-            changes.append((one.instance_id, rule.state, one.epoch, rule.reason.format(host=host)))
+        wanted = rule.certain or (rule.adopted if one.policy == ADOPT else None)
+        if wanted is not None and wanted is not state:
+            changes.append((one.instance_id, wanted, one.epoch, rule.reason.format(host=host)))
     instances.set_states(c, changes)
+
+
+# hosts that do not answer
+
+
+def silence(host: str) -> str:
+    """Return the begin of what an instance's reason says while its host does not answer."""
+    return f"host {host} does not answer since "
+
+
+def note_silence(c: sa.Connection, host_id: str, host: str, since: str) -> None:
+    """Let the instances of a host that does not answer say so; their state is the last one known."""
+    c.execute(
+        sa.update(_T).where(_T.c.host_id == host_id, _T.c.state.in_(_ON), _T.c.reason == "")
+        .values(reason=silence(host) + since)
+    )  # fmt: skip
+
+
+def end_silence(c: sa.Connection, host_id: str, host: str) -> None:
+    """Let the instances of a host that answers again say no more that it does not."""
+    c.execute(
+        sa.update(_T).where(_T.c.host_id == host_id, _T.c.reason.startswith(silence(host), autoescape=True))
+        .values(reason="")
+    )  # fmt: skip

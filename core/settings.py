@@ -70,6 +70,7 @@ class WorkerSettings:
     look_s: float = 2.0  # for expired claims
     instances_per_host: int = 8  # concurrent steps on one host
     step_deadline_s: float = 120.0
+    host_silent_s: float = 60.0  # a host that does not answer for longer may be dead, if a second signal says so
     stop_s: float = 10.0  # running flows get this long to end when the worker is told to stop
 
 

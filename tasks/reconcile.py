@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from prefect import task
 
-from control import access, datastores, drift, hosts, requests
+from control import access, datastores, drift, failover, fencing, hosts, requests
 from control import reconcile as rows
+from control.datastores import DatastoreRecord
+from control.drift import Residue
 from control.hosts import HostRecord
 from control.operations import Operation
 from core.clock import now
-from core.errors import CredentialRejected, RackflowError, Unreachable
+from core.errors import Conflict, CredentialRejected, RackflowError, Unreachable
 from core.ids import on_host
 from core.states import HostState, OperationState, PowerState
 from drivers.hosts import Host
 from drivers.hypervisor.base import Capacity, ObservedInstance
 from tasks.ledger import Seen, finish, load, run_step
 from tasks.runtime import Runtime, runtime
+from tasks.watch import RECONCILER, watch
 
-RECONCILER = "reconciler"  # the identity that repairs act for
 HOSTS_AT_ONCE = 32
 
 
@@ -45,44 +49,119 @@ async def _sweep(rt: Runtime, op: Operation) -> None:
 
     enrolled = [r for r in records if r.driver and r.state is not HostState.ENROLLING]
     went = await asyncio.gather(*(one(sequence, record) for sequence, record in enumerate(enrolled, 1)))
+    await watch(rt)
     if all(went):
         await rt.store.write(lambda c: finish(c, op, OperationState.DONE))
 
 
+@dataclass(frozen=True)
+class Before:
+    """What the record has before a look, read in one go. at: when."""
+
+    at: datetime
+    expected: list[rows.Expected]
+    stores: list[DatastoreRecord]
+    owed: list[Residue]
+    stranded: bool
+
+
+def _before(c: Any, record: HostRecord) -> Before:
+    return Before(
+        now(), rows.expected_on(c, record.id), datastores.on_cluster(c, record.cluster),
+        drift.residues(c, record.name), bool(drift.open_rows(c, record.name, [drift.STRANDED])),
+    )  # fmt: skip
+
+
 async def look_at(rt: Runtime, record: HostRecord) -> Seen:
-    """Observe one host and write what was seen; one that does not answer is marked, which is a result too."""
-    expected = await rt.store.read(lambda c: rows.expected_on(c, record.id))
+    """Observe one host and write what was seen; one that does not answer is marked, which is a result too.
+
+    What is left there of instances that the record has elsewhere goes first: only then may anything be placed there.
+    """
+    before = await rt.store.read(lambda c: _before(c, record))
     try:
         host = await rt.host(record)
-        seen = await host.hypervisor.instances()
-        stores = await rt.store.read(lambda c: datastores.on_cluster(c, record.cluster))
-        room = [(s.id, await host.storage(s.path).capacity()) for s in stores]
-        bridges = {b.name: (b.addresses[0] if b.addresses else "") for b in await host.network.bridges()}
-        capacity = await host.hypervisor.capacity()
-    except (Unreachable, CredentialRejected) as error:
-        problem = error
-        state = HostState.UNREACHABLE if isinstance(error, Unreachable) else HostState.FAULTY
-        await rt.store.write(lambda c: hosts.set_state(c, record.id, state, error=problem))
-        return Seen(False, {"state": state.value, "reason": str(error)})
+        cleared, problem = await _clear(rt, host, before.owed, before.stores)
+        if record.state is HostState.FENCED:
+            return await _fenced(rt, record, answers=True)
+        if problem is not None and record.state in (HostState.UNREACHABLE, HostState.FAULTY):
+            return await _faulty(rt, record, problem)
+        return await _look(rt, record, host, before, cleared)
+    except CredentialRejected as error:
+        return await _faulty(rt, record, error)
+    except Unreachable as error:
+        return await _silent(rt, record, error)
+
+
+async def _look(rt: Runtime, record: HostRecord, host: Host, before: Before, cleared: int) -> Seen:
+    repairs = record.state is not HostState.MAINTENANCE
+    if before.stranded and repairs:
+        await rt.store.write(lambda c: fencing.unstrand(c, record))
+        before = await rt.store.read(lambda c: _before(c, record))
+    seen = await host.hypervisor.instances()
+    room = [(s.id, await host.storage(s.path).capacity()) for s in before.stores]
+    bridges = {b.name: (b.addresses[0] if b.addresses else "") for b in await host.network.bridges()}
+    capacity = await host.hypervisor.capacity()
     stores_seen = [(store_id, r.total_mib, r.free_mib) for store_id, r in room]
 
     def write(c: Any) -> list[rows.Finding]:
         hosts.mark_seen(c, record.id, datastores=stores_seen, bridges=bridges)
-        findings = rows.compare(expected, [(o.name, o.power) for o in seen])
-        return rows.record_findings(c, record.id, record.name, findings)
+        if record.error is not None:
+            rows.end_silence(c, record.id, record.name)
+        if not repairs:
+            return []
+        marks = {o.name: o.instance_id for o in seen if o.instance_id}
+        findings = rows.compare(before.expected, [(o.name, o.power) for o in seen], marks)
+        return rows.record_findings(c, record.id, record.name, findings, before.at)
 
     findings = await rt.store.write(write)
     await _usage(rt, record, _memory_used_mib(record, capacity, seen), stores_seen, seen)
-    repaired = [await _repair(rt, finding) for finding in findings]
-    repaired += await _clear_residue(rt, record, host)
-    return Seen(
-        any(repaired), {"instances": len(seen), "findings": [f.kind for f in findings], "repaired": sum(repaired)}
-    )
+    repaired = sum([await _repair(rt, finding) for finding in findings])
+    if any(f.kind == drift.RESIDUE for f in findings):
+        owed = await rt.store.read(lambda c: drift.residues(c, record.name))
+        cleared += (await _clear(rt, host, owed, before.stores))[0]
+    told = [f.kind for f in findings if f.policy != drift.IGNORE]
+    return Seen(bool(repaired + cleared), {"instances": len(seen), "findings": told, "repaired": repaired + cleared})
+
+
+async def _faulty(rt: Runtime, record: HostRecord, problem: RackflowError) -> Seen:
+    await rt.store.write(lambda c: hosts.set_state(c, record.id, HostState.FAULTY, error=problem))
+    return Seen(False, {"state": HostState.FAULTY.value, "reason": str(problem)})
+
+
+async def _silent(rt: Runtime, record: HostRecord, problem: Unreachable) -> Seen:
+    """Write that a host does not answer; one in maintenance is expected to, one that is fenced is known to."""
+    if record.state is HostState.FENCED:
+        return await _fenced(rt, record, answers=False)
+    if record.state is HostState.MAINTENANCE:
+        return Seen(False, {"state": record.state.value, "reason": str(problem)})
+    said = failover.noted(record, problem, now())
+
+    def write(c: Any) -> None:
+        hosts.set_state(c, record.id, HostState.UNREACHABLE, error=said)
+        rows.note_silence(c, record.id, record.name, str(said.evidence["since"]))
+
+    await rt.store.write(write)
+    return Seen(False, {"state": HostState.UNREACHABLE.value, "reason": str(said)})
+
+
+async def _fenced(rt: Runtime, record: HostRecord, *, answers: bool) -> Seen:
+    """Go on with what is still recorded on a fenced host; if it answers, it waits for somebody to enable it."""
+
+    def pursue(c: Any) -> dict[str, list[str]]:
+        return fencing.pursue(c, record, RECONCILER)
+
+    try:
+        done = await rt.store.write(pursue)
+    except Conflict:
+        return Seen(False, {"state": "not fenced any more"})
+    if done["elsewhere"]:
+        rt.wake()
+    return Seen(bool(done["elsewhere"]), {"state": record.state.value, "answers": answers, **done})
 
 
 async def _repair(rt: Runtime, finding: rows.Finding) -> bool:
     """Set off the operation that repairs a finding, if its policy says so."""
-    if finding.policy != "repair" or finding.verb is None:
+    if finding.policy != drift.REPAIR or finding.verb is None:
         return False
     verb = finding.verb
 
@@ -99,20 +178,32 @@ async def _repair(rt: Runtime, finding: rows.Finding) -> bool:
     return True
 
 
-async def _clear_residue(rt: Runtime, record: HostRecord, host: Host) -> list[bool]:
-    """Take away what compensation had to leave on a host that did not answer then."""
-    owed = await rt.store.read(lambda c: drift.residues(c, record.name))
-    done = []
-    for row in owed:  # only what the record says is not (or no longer) on this host
-        name = on_host(row.instance_id)
-        if await _is_there(host, name):
-            await host.hypervisor.stop(name, grace_s=0)
-        await host.hypervisor.undefine(name)
-        for store in await rt.store.read(lambda c: datastores.on_cluster(c, record.cluster)):
-            await host.storage(store.path).delete_volumes(row.instance_id)
-        await rt.store.write(lambda c, r=row: drift.close(c, r.id, "repaired"))  # type: ignore[misc]
-        done.append(True)
-    return done
+async def _clear(
+    rt: Runtime, host: Host, owed: Sequence[Residue], stores: Sequence[DatastoreRecord]
+) -> tuple[int, RackflowError | None]:
+    """Take away what the record does not have on this host; return of how many, and what went wrong with the rest."""
+    done, problem = 0, None
+    for one in owed:
+        try:
+            await _clear_one(host, one, stores)
+            await rt.store.write(lambda c, r=one: drift.close(c, r.id, drift.REPAIRED))  # type: ignore[misc]
+            done += 1
+        except Unreachable:
+            raise
+        except RackflowError as error:
+            problem = error
+    return done, problem
+
+
+async def _clear_one(host: Host, one: Residue, stores: Sequence[DatastoreRecord]) -> None:
+    """Stop and undefine a leftover; its disks go too, but not from where the instance has them now."""
+    name = one.host_name or on_host(one.instance_id)
+    if await _is_there(host, name):
+        await host.hypervisor.stop(name, grace_s=0)
+    await host.hypervisor.undefine(name)
+    for store in stores:
+        if store.id not in one.kept:
+            await host.storage(store.path).delete_volumes(one.instance_id)
 
 
 async def _is_there(host: Host, name: str) -> bool:

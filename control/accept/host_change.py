@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from blueprints.common import Spec, read_spec
 from blueprints.host_change import Adopt, Evacuate, Fence
-from control import hosts
+from control import hosts, operations
 from control.accept.deploy import check_names_free
 from control.accept.draft import Draft, busy, names, unfinished
 from control.access import Principal, require, require_admin
@@ -20,21 +20,45 @@ from core.states import HostState, Verb
 
 def evacuate(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> list[Draft]:
     """Let hosts be emptied: nothing more is placed there. Raise NotFound, Denied, Conflict."""
-    parameters = _parameters(Evacuate, body)
+    parameters = {"round": 1, **_parameters(Evacuate, body)}
     found = _hosts(c, principal, Verb.EVACUATE, body)
     for host in found:
         _require_enrolled(host)
+        if host.state is HostState.FENCED:
+            raise Conflict(
+                f"host {host.name} is fenced: its power is off", f"host/{host.name}", {"state": host.state},
+                f"power it on, then: rackflow host enable {host.name}",
+            )  # fmt: skip
         if host.state is not HostState.MAINTENANCE:
             hosts.set_state(c, host.id, HostState.DRAINING)
     return [Draft(f"host/{host.id}", host.name, parameters) for host in found]
 
 
 def fence(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> list[Draft]:
-    """Let the power of dead hosts be cut. Raise NotFound, Denied (only administrators), Conflict."""
+    """Let the power of dead hosts be cut; what else is under way with them is cancelled. Raise NotFound, Denied.
+
+    Only for administrators. One that is being fenced already is the answer.
+    """
     require_admin(principal, "fence hosts")
     parameters = _parameters(Fence, body)
-    found = _hosts(c, principal, Verb.FENCE, body)
-    return [Draft(f"host/{host.id}", host.name, parameters) for host in found]
+    found = hosts.records(c, names(body, "hosts"))
+    running = unfinished(c, [f"host/{host.id}" for host in found])
+    fences = {subject: op for subject, ops in running.items() for op in ops if op.verb is Verb.FENCE}
+    others = {subject: ops for subject, ops in running.items() if subject not in fences}
+    operations.cancel_all(
+        c, [op for ops in others.values() for op in ops], f"cancelled: {principal.name} fences the host"
+    )
+    still = unfinished(c, list(others)) if others else {}
+    drafts: list[Draft] = []
+    for host in found:
+        _require_enrolled(host)
+        subject = f"host/{host.id}"
+        before = still.get(subject, [])
+        drafts.append(Draft(
+            subject, host.name, parameters, existing=fences.get(subject), after_id=before[-1].id if before else None,
+            waits_for_subject=bool(before),
+        ))  # fmt: skip
+    return drafts
 
 
 def adopt(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> list[Draft]:
