@@ -154,10 +154,17 @@ def _backup_again(c: sa.Connection, op: Operation) -> None:
     c.execute(sa.update(t).where(wanted).values(state="pending", error=None))
 
 
+def _evacuate_again(c: sa.Connection, op: Operation) -> None:
+    """What could not move then is asked for anew."""
+    again = {**op.parameters, "round": int(op.parameters.get("round", 1)) + 1}
+    c.execute(sa.update(_OP).where(_OP.c.id == op.id).values(parameters=again))
+
+
 # What the end without success did to a noun (control/endings.py) is taken back.
 _REOPENED: dict[Verb, Callable[[sa.Connection, Operation], None]] = {
     Verb.DEPLOY: _deploy_again,
     Verb.IMPORT: _image_again,
     Verb.SAVE_IMAGE: _image_again,
     Verb.BACKUP: _backup_again,
+    Verb.EVACUATE: _evacuate_again,
 }

@@ -11,7 +11,7 @@ from core.states import PowerState
 from drivers.carrier import carry
 from drivers.hosts import Host
 from drivers.hypervisor.base import DiskAttachment
-from drivers.hypervisor.powers import Reconfigures
+from drivers.hypervisor.powers import Adopts, Reconfigures
 from tasks import specs
 from tasks.copies import ensure_on_host, keeper_of
 from tasks.ledger import Seen
@@ -32,7 +32,10 @@ async def image(w: Work) -> Seen:
 
 
 async def make_disks(w: Work, host: Host, view: Deployable, *, other: bool = False) -> list[DiskAttachment]:
-    """Ensure the disks of an instance: files in its datastore, or its hypervisor's own pool."""
+    """Ensure its disks: files in its datastore, or its hypervisor's own pool; adopted ones keep theirs."""
+    if view.host_name:
+        driver: Adopts = w.power(host, Adopts, "change")
+        return list((await driver.describe(view.host_name)).disks)
     if keeper_of(host, view.kind) is not None:
         return specs.pool_disks(view)
     storage = w.storage(host, other=other)
@@ -98,10 +101,22 @@ async def _bring(w: Work, wanted: Deployable) -> bool:
 
 
 async def undefine(w: Work) -> Seen:
-    """Take its definition away."""
+    """Take its definition away. The disks of an adopted one are left, and with them what cannot be without them."""
     if w.view.host is None:
         return Seen(False)
+    if w.view.host_name:
+        return await _let_go(w, await w.host())
     return Seen(await (await w.host()).hypervisor.undefine(w.name))
+
+
+async def _let_go(w: Work, host: Host) -> Seen:
+    seen = await host.hypervisor.observe(w.name)
+    if seen.power is PowerState.ABSENT:
+        return Seen(False)
+    if keeper_of(host, w.view.kind) is None:
+        return Seen(await host.hypervisor.undefine(w.name), {"disks left": list(seen.disks)})
+    driver: Adopts = w.power(host, Adopts, "let go of")
+    return Seen(await driver.disown(w.name), {"left, not ours any more": w.name})
 
 
 async def delete_volumes(w: Work) -> Seen:

@@ -13,7 +13,8 @@ from control import hosts, instances, operations
 from control.lifecycle import VERBS
 from control.operations import Operation, Stale, Step
 from core.errors import NeedsOperator, Permanent, RackflowError, Unreachable, from_dict
-from core.states import InstanceState, OperationState, StepState
+from core.states import InstanceState, OperationState, StepState, Verb
+from tasks import adoption
 from tasks.ledger import finish
 from tasks.retry import GIVE_UP_AFTER, PLACES, is_hosts_fault, later
 from tasks.runtime import Runtime, runtime
@@ -21,6 +22,10 @@ from tasks.undo import no_way_back, undo
 
 OPEN = (OperationState.RUNNING, OperationState.COMPENSATING)
 BAD = (OperationState.FAILED, OperationState.COMPENSATED, OperationState.HELD, OperationState.CANCELLED)
+LAST = {  # the step with which it is whole; a sweep has as many steps as there are hosts
+    Verb.ENROLL: "observe", Verb.RETIRE: "retire", Verb.EVACUATE: "move", Verb.FENCE: "fail-over", Verb.ADOPT: "mark",
+}  # fmt: skip
+UNDO: dict[Verb, Callable[[Runtime, Operation], Awaitable[None]]] = {Verb.ADOPT: adoption.undo}  # not of an instance
 CHOOSING = {"place", "reserve"}  # steps that look for a host: what fails later may go better elsewhere
 
 
@@ -46,6 +51,8 @@ class Case:
     def is_whole(self) -> bool:
         """Say whether all that there is to do was done."""
         done = [s.name for s in self.steps if s.state is StepState.DONE]
+        if self.op.verb in LAST:
+            return LAST[self.op.verb] in done
         if self.op.verb not in VERBS:
             return bool(done) and len(done) == len(self.steps)
         return all(rule.name in done for rule in VERBS[self.op.verb].steps)
@@ -211,5 +218,10 @@ async def _undo_and_end(rt: Runtime, case: Case, error: RackflowError | None) ->
         if op.state is not OperationState.COMPENSATING:
             await rt.store.write(lambda c: operations.compensating(c, op, reason))
         await undo(rt, op, case.steps)
+    elif op.verb in UNDO:
+        state = OperationState.COMPENSATED
+        if op.state is not OperationState.COMPENSATING:
+            await rt.store.write(lambda c: operations.compensating(c, op, reason))
+        await UNDO[op.verb](rt, op)
     end = OperationState.CANCELLED if op.cancel_requested else state
     await rt.store.write(lambda c: finish(c, op, end, reason))

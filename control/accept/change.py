@@ -94,7 +94,13 @@ def _draft(
 
 
 def check_able(verb: Verb, row: Mapping[Any, Any]) -> None:
-    """Raise Unsupported when the host's driver says that it cannot do this."""
+    """Raise Unsupported when the host's driver says that it cannot do this, or its disks are not in our datastores."""
+    if row["host_name"] and verb in _ON_OUR_DISKS:
+        raise Unsupported(
+            f"{verb} is not possible for {row['name']}: it was adopted, and its disks are not in our datastores",
+            f"instance/{row['name']}", {"verb": verb, "name_on_host": row["host_name"]},
+            f"save its disk as an image (rackflow instance save-image {row['name']}) and deploy from that",
+        )  # fmt: skip
     needs = VERBS[verb].needs
     if not needs or row["capabilities"] is None or row["capabilities"].get(needs) is not False:
         return
@@ -105,6 +111,11 @@ def check_able(verb: Verb, row: Mapping[Any, Any]) -> None:
     )  # fmt: skip
 
 
+# Verbs that work on files in the instance's own folder of a datastore; an adopted one has none.
+_ON_OUR_DISKS = frozenset({
+    Verb.STOP, Verb.RESTORE, Verb.UNDEPLOY, Verb.REDEPLOY, Verb.MIGRATE, Verb.MIGRATE_LIVE, Verb.ATTACH_DISK,
+    Verb.DETACH_DISK, Verb.GROW_DISK, Verb.REVERT_BACKUP, Verb.FAILOVER,
+})  # fmt: skip
 _INSTEAD = {
     Verb.STOP: "rackflow instance undeploy frees the host too, without saving memory",
     Verb.MIGRATE_LIVE: "migrate it with --cold: it is shut down for the way",

@@ -20,6 +20,7 @@ from prefect import Flow, Task
 import flows.change
 import flows.deploy
 import flows.enroll
+import flows.evacuate
 import flows.keep
 import flows.reconcile
 import flows.stage
@@ -38,7 +39,9 @@ from drivers.pool import HostPool
 from tasks.runtime import Runtime, set_runtime
 from tasks.settle import BatchFailed
 
-MODULES: tuple[ModuleType, ...] = (flows.change, flows.deploy, flows.enroll, flows.keep, flows.reconcile, flows.stage)
+MODULES: tuple[ModuleType, ...] = (
+    flows.change, flows.deploy, flows.enroll, flows.evacuate, flows.keep, flows.reconcile, flows.stage,
+)  # fmt: skip
 FLOWS = {
     Verb.DEPLOY: flows.deploy.deploy,
     **dict.fromkeys([verb for verb in VERBS if verb is not Verb.DEPLOY], flows.change.change),
@@ -51,6 +54,9 @@ FLOWS = {
     Verb.DROP_BACKUP: flows.keep.backup,
     Verb.ENROLL: flows.enroll.enroll,
     Verb.RETIRE: flows.enroll.enroll,
+    Verb.EVACUATE: flows.evacuate.evacuate,
+    Verb.FENCE: flows.evacuate.fence,
+    Verb.ADOPT: flows.evacuate.adopt,
     Verb.IMPORT: flows.stage.stage,
     Verb.STAGE: flows.stage.stage,
     Verb.REMOVE: flows.stage.stage,
