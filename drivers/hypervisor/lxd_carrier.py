@@ -6,17 +6,20 @@ another name and gets its own when it is whole: under the instance's name there 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
-from core.errors import Conflict, HostFault, Invalid, NotFound, RackflowError, Unsupported
+from core.errors import Conflict, HostFault, Invalid, NotFound, RackflowError, Unreachable, Unsupported
 from core.ids import on_host
 from drivers.carrier import Carrier, Parcel
 from drivers.hypervisor import lxd_config, lxd_errors, lxd_passing, lxd_scripts
 from drivers.hypervisor.lxd_copies import LxdCopies, spool
 from drivers.hypervisor.lxd_core import COPY_S, OFF, subject_of
 from drivers.hypervisor.lxd_passing import passing_name
+from drivers.transport.base import Result
 
+_LOOK_S = 5.0
 _FILE = ".tar.gz"
 _NAMES = (f"instance{_FILE}", "instance.tar")  # the latter: a backup's, packed all the same
 
@@ -96,7 +99,7 @@ class LxdCarrier(LxdCopies, Carrier):
             await self._settle(name)
             await self._delete(name)
             argv = [self._client, "import", "--quiet", path, name]
-            done = await self._transport.run(argv, sudo=True, check=False, timeout_s=COPY_S)
+            done = await self._while_lxd_lives(self._transport.run(argv, sudo=True, check=False, timeout_s=COPY_S))
             found = await self._find(name)
             if done.exit_code == 0 and found is not None:
                 return found
@@ -104,6 +107,22 @@ class LxdCarrier(LxdCopies, Carrier):
             if "already exists on target" not in seen:
                 break
         raise self._not_imported(instance_id, seen)
+
+    async def _while_lxd_lives(self, call: Coroutine[Any, Any, Result]) -> Result:
+        """Await a call of LXD's client, which waits for ever when LXD dies meanwhile. Raise Unreachable."""
+        running = asyncio.ensure_future(call)
+        try:
+            pid = await self._pid()
+            while not (await asyncio.wait({running}, timeout=_LOOK_S))[0]:
+                if await self._pid() != pid:
+                    raise Unreachable(f"LXD on {self._host} began anew meanwhile", f"host/{self._host}")
+            return running.result()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    async def _pid(self) -> int:
+        return int((await self._api.get())["environment"]["server_pid"])
 
     def _not_imported(self, instance_id: str, seen: str) -> RackflowError:
         kind, fix = lxd_errors.by_words(seen) or (HostFault, "see the evidence")
