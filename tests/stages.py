@@ -12,7 +12,9 @@ from lab import preflight
 
 # A test belongs to the last stage that one of its markers names; unmarked ones come first.
 STAGES = ("databases", "prefect", "live")
-FOLDERS = {"tests/databases/": "databases", "tests/prefect/": "prefect", "tests/live/": "live", "tests/chaos/": "live"}
+FOLDERS = {
+    "tests/databases/": "databases", "tests/prefect/": "prefect", "tests/live/": "live", "tests/chaos/live/": "live",
+}  # fmt: skip
 FIRST_LIVE = "tests/live/test_lab.py"  # it makes and removes labs itself, and only one can be there at a time
 _REASON_NOT_RUN = "an earlier stage failed, or the run was stopped"
 
