@@ -178,6 +178,7 @@ def _devices(root: etree._Element, spec: InstanceSpec, places: Places) -> None:
         devices.append(_placed(disk_element(disk, target), places.addresses.get(disk.name)))
     _add(devices, "controller", {"type": "usb", "model": "none"})  # a polled bus that nothing here needs
     if "q35" in machine_of(spec):
+        _add(devices, "controller", {"type": "pci", "index": 0, "model": "pcie-root"})
         for _ in range(_SPARE_PORTS):
             _add(devices, "controller", {"type": "pci", "model": "pcie-root-port"})
     for nic in spec.nics:

@@ -16,8 +16,7 @@ from drivers.transport.base import ByteStream, Session
 _READY = b"ready\n"
 _TAKEN = b"taken\n"
 # $1 pty. Two readers would each get half of what comes, so one at a time. QEMU's log of the console goes on: it is
-# written before the pty. When stdin ends (the caller is gone) the reader ends too; when the reader ends (the VM is gone)
-# all of it does.
+# written before the pty. It all ends when stdin ends (the caller is gone) and when the reader ends (the VM is gone).
 _BRIDGE = """exec 9<>"$1" 3<&0 || exit 1
 flock -n 9 || { echo taken; exit 75; }
 stty raw -echo <&9
