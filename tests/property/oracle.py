@@ -73,7 +73,8 @@ def view_of(machines: list[Machine], pools: dict[str, list[int]]) -> View:
     return View(
         names=tuple(m.name for m in machines), states=tuple(m.state for m in machines), unknown=np.zeros(n, np.bool_),
         clusters=tuple(m.cluster for m in machines), labels=tuple(m.labels for m in machines),
-        kinds=tuple(m.kinds for m in machines), cpus_m=_ints(m.cpus * 1000 for m in machines),
+        kinds=tuple(m.kinds for m in machines), drivers=("fake",) * n,
+        cpus_m=_ints(m.cpus * 1000 for m in machines),
         cpu_limit_m=_ints(m.cpus * m.cpu_overcommit * 1000 for m in machines),
         cpu_left_m=_ints(m.cpus * m.cpu_overcommit * 1000 - m.cpu_used_m for m in machines),
         memory_limit_mib=_ints(m.memory_mib for m in machines),
