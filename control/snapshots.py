@@ -61,12 +61,13 @@ def require_free(c: sa.Connection, instance_id: str, instance: str, name: str) -
         raise Conflict(f"{instance} has a snapshot {name} already", f"instance/{instance}", {}, "choose another name")
 
 
-def require_none(c: sa.Connection, row: Mapping[Any, Any], doing: str) -> None:
+def require_none(c: sa.Connection, row: Mapping[Any, Any], doing: str, *, carried: bool = True) -> None:
     """Raise Conflict while an instance has snapshots that its hypervisor knows on this host only.
 
-    Those of single disks lie in the disks and go with them, as do those of a hypervisor that carries its instances.
+    Those of single disks lie in the disks and go with them. carried: so do those of a hypervisor that carries its
+    instances itself.
     """
-    if (row["capabilities"] or {}).get("carry"):
+    if carried and (row["capabilities"] or {}).get("carry"):
         return
     known = [one.name for one in of_instance(c, row["id"]) if not one.disk]
     if known:

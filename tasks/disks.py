@@ -11,7 +11,7 @@ from core.states import PowerState
 from drivers.carrier import carry
 from drivers.hosts import Host
 from drivers.hypervisor.base import DiskAttachment
-from drivers.hypervisor.powers import Adopts, Reconfigures
+from drivers.hypervisor.powers import Adopts, Carries, Reconfigures
 from tasks import specs
 from tasks.copies import ensure_on_host, keeper_of
 from tasks.ledger import Seen
@@ -148,7 +148,7 @@ async def drop_volume(w: Work) -> Seen:
     name = str(disk["name"] if isinstance(disk, dict) else disk)
     host = await w.host()
     if w.in_pool(host):
-        return Seen(await w.power(host, Reconfigures, "change").delete_disk(w.name, name))
+        return Seen(await w.power(host, Carries, "delete a disk of").delete_disk(w.name, name))
     return Seen(await w.storage(host).delete_volume(w.view.id, name))
 
 

@@ -177,7 +177,7 @@ def _backup(
 def _revert_backup(
     c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
 ) -> tuple[Verb, Parameters]:
-    snapshots.require_none(c, row, "going back to a backup")
+    snapshots.require_none(c, row, "going back to a backup", carried=False)
     found = backups.get(c, row["id"], row["name"], given["backup"])
     return verb, {**given, "backup_id": found.id}
 

@@ -82,7 +82,8 @@ def _cloud_init(spec: InstanceSpec, managed: Collection[str]) -> dict[str, str]:
 
 def _devices(spec: InstanceSpec, managed: Collection[str]) -> dict[str, dict[str, str]]:
     devices = {disk.name: _disk(spec, disk) for disk in spec.disks}
-    return devices | {nic.name: _nic(nic, nic.bridge in managed) for nic in spec.nics}
+    first = {nic.bridge: nic for nic in reversed(spec.nics)}  # LXD's DNS knows an instance once in a network
+    return devices | {nic.name: _nic(nic, nic.bridge in managed and first[nic.bridge] is nic) for nic in spec.nics}
 
 
 def _disk(spec: InstanceSpec, disk: DiskAttachment) -> dict[str, str]:
