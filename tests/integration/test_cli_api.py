@@ -318,3 +318,79 @@ def test_drift_and_reconcile(cli: Cli) -> None:
 def test_every_list_is_drawn(cli: Cli, command: str) -> None:
     for form in ("table", "wide", "yaml", "name"):
         assert cli(command, "list", "-o", form).code == 0
+
+
+def test_every_way_to_rest_and_back(cli: Cli) -> None:
+    cli("instance", "create", "web", "--image", "vm", "--memory", "128MiB")
+    for word, state, back in (
+        ("suspend", "suspended", "resume"), ("stop", "stopped", "start"), ("undeploy", "undeployed", "resume"),
+        ("shutdown", "off", "start"), ("poweroff", "off", "start"),
+    ):  # fmt: skip
+        rested = cli("instance", word, "web", "-o", "json")
+        assert (rested.code, rested.json["state"]) == (0, state), rested.err
+        assert bool(rested.json["host"]) is (state in ("suspended", "off"))
+        again = cli("instance", back, "web", "-o", "json")
+        assert (again.code, again.json["state"]) == (0, "running"), again.err
+    assert cli("instance", "reboot", "web", "--hard").code == 0
+    refused = cli("instance", "failover", "none")
+    assert refused.code == 3
+
+
+def test_changes_of_what_runs(cli: Cli) -> None:
+    first = cli("instance", "create", "web", "--image", "vm", "--memory", "128MiB", "-o", "json").json
+    moved = cli("instance", "migrate", "web", "-o", "json")
+    assert (moved.code, moved.json["host"] != first["host"]) == (0, True), moved.err
+    assert cli("instance", "resize", "web", "--memory", "256MiB", "-o", "json").json["memory_mib"] == 256
+    assert cli("disk", "attach", "web", "data=64MiB").code == 0
+    assert cli("disk", "grow", "web", "data", "128MiB").code == 0
+    disks = {row["name"]: row["size_mib"] for row in cli("disk", "list", "web", "-o", "json").json}
+    assert disks["data"] == 128
+    assert cli("disk", "detach", "web", "data", "--yes").code == 0
+    assert cli("nic", "attach", "web", "lan").code == 0
+    assert [row["index"] for row in cli("nic", "list", "web", "-o", "json").json] == [0, 1]
+    assert cli("nic", "detach", "web", 1).code == 0
+    renamed = cli("instance", "rename", "web", "web2", "-o", "json")
+    assert (renamed.code, renamed.json["id"]) == (0, first["id"]), renamed.err
+    assert cli("instance", "show", "web").code == 3
+
+
+def test_snapshots_backups_and_clones(cli: Cli) -> None:
+    cli("instance", "create", "web", "--image", "vm", "--memory", "128MiB", "-l", "tier=front")
+    assert cli("snapshot", "create", "web", "before", "-o", "name").out == "before\n"
+    assert cli("snapshot", "create", "web", "before").code == 5
+    assert cli("snapshot", "revert", "web", "before", "--yes").code == 0
+    assert cli("snapshot", "delete", "web", "before", "--yes").code == 0
+    assert cli("snapshot", "list", "web", "-o", "json").json == []
+    made = cli("backup", "create", "web", "--name", "b1", "-o", "json")
+    assert [row["state"] for row in made.json] == ["ready"], made.err
+    assert cli("backup", "restore", "web", "b1", "--yes").code == 0
+    cloned = cli("instance", "clone", "web", "twin", "-o", "json")
+    assert cloned.code == 0, cloned.err
+    assert (cloned.json["state"], cloned.json["image"]) == ("running", "twin-image")
+    assert cloned.json["labels"] == {"tier": "front"}
+    assert "twin-image" in cli("image", "list", "-o", "name").out
+
+
+def test_hold_release_and_schedules(cli: Cli) -> None:
+    cli("instance", "create", "web", "--image", "box", "--hold")
+    assert cli("instance", "show", "web", "-o", "json").json["state"] == "on-hold"
+    assert cli("schedule", "add", "web", "shutdown", "--every", "1d", "-p", "grace_s=5").code == 0
+    (row,) = cli("schedule", "list", "web", "-o", "json").json
+    assert (row["verb"], row["parameters"], row["every_s"]) == ("shutdown", {"grace_s": 5.0}, 86400)
+    assert cli("schedule", "add", "web", "zebra", "--every", "1d").code == 2
+    assert cli("schedule", "remove", row["id"]).code == 0
+    assert cli("instance", "release", "web").code == 0
+    newest = cli("operation", "list", "--subject", "web", "--verb", "deploy", "--limit", 1, "-o", "json")
+    op = newest.json[0]["id"]
+    assert cli("operation", "watch", op).code == 0
+    assert cli("instance", "show", "web", "-o", "json").json["state"] == "running"
+    assert cli("operation", "retry", op).code == 5
+
+
+def test_foreign_instances_are_seen(cli: Cli) -> None:
+    world.hosts["f0"].add_foreign("old")
+    try:
+        found = cli("host", "foreign", "f0", "-o", "json")
+        assert ("old", []) in [(row["name"], row["problems"]) for row in found.json], found.err
+    finally:
+        del world.hosts["f0"].instances["old"]
