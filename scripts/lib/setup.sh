@@ -15,7 +15,8 @@ SETUP_PACKAGES=(
   busybox-static cpio extlinux syslinux-common debootstrap zstd
   postgresql
 )
-SETUP_TEST_PACKAGES=(mariadb-server chromium) # the third state database; the browser that fills Prefect's form
+# the third state database; the browser that fills Prefect's form; what shows the order of writes
+SETUP_TEST_PACKAGES=(mariadb-server chromium strace)
 
 setup_all() { # for the demo: this machine is looked at before anything is installed
   _setup_machine || return
