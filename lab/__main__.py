@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from core.errors import NeedsOperator, RackflowError
-from lab import centre, delay, hosts, images, leftovers, preflight
+from lab import centre, delay, faults, hosts, images, leftovers, preflight
 from lab.settings import LabSettings, load
 from lab.topology import LabHost, read
 
@@ -111,6 +112,25 @@ def delay_command(
     with centre.exclusive():
         delay.set_delay(settings, _host(settings, host), one_way_ms, loss, rate)
     say(f"{host}: {one_way_ms:g} ms each way")
+
+
+def _fault(word: str, help: str, done: str, was: str, change: Callable[..., bool], off: bool) -> None:
+    @app.command(word, help=help)
+    def put(host: HostName) -> None:
+        _require_root()
+        settings = load()
+        with centre.exclusive():
+            changed = change(_host(settings, host), off=off)
+        say(f"{host} {done if changed else was}")
+
+
+_fault("cut", "Take a host off the management network; its VMs run on.", "is cut off", "was cut off already",
+       faults.cut, True)  # fmt: skip
+_fault("join", "Let a host that was cut off be reached again.", "is reached again", "was not cut off",
+       faults.cut, False)  # fmt: skip
+_fault("freeze", "Let a host hang: it takes connections and never answers.", "hangs", "did hang already",
+       faults.freeze, True)  # fmt: skip
+_fault("thaw", "Let a host that hangs go on.", "goes on", "did not hang", faults.freeze, False)
 
 
 @app.command("images")

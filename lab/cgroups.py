@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
@@ -48,6 +49,25 @@ def drop(cgroups: Cgroups, host: str) -> None:
         for group in sorted(folder.rglob("*/"), key=lambda path: len(path.parts), reverse=True):
             _remove(group)
         _remove(folder)
+
+
+def freeze(cgroups: Cgroups, host: str, *, off: bool) -> None:
+    """Stop all processes of a host's groups, or let them go on."""
+    if cgroups.version == 2:
+        (ROOT / f"rf-{host}" / "cgroup.freeze").write_text(str(int(off)))
+    else:
+        _freezer(host).write_text("FROZEN" if off else "THAWED")
+
+
+def is_frozen(cgroups: Cgroups, host: str) -> bool:
+    """Say whether all of a host's processes are stopped; False when it has no groups."""
+    file = ROOT / f"rf-{host}" / "cgroup.events" if cgroups.version == 2 else _freezer(host)
+    words = file.read_text().split() if file.exists() else []
+    return words == ["FROZEN"] or ("frozen", "1") in pairwise(words)
+
+
+def _freezer(host: str) -> Path:
+    return ROOT / "freezer" / f"rf-{host}" / "freezer.state"
 
 
 def left(cgroups: Cgroups) -> Iterator[Path]:

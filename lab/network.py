@@ -8,6 +8,7 @@ Hosts have no default route: nothing can be reached but the lab.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from lab.settings import SWITCH, LabSettings
@@ -42,7 +43,7 @@ def switch_down() -> None:
 def plug_in(settings: LabSettings, host: LabHost, topology: Topology) -> None:
     """Make a host's network namespace and wire it to the switch.
 
-    The ports are hN-mgmt and hN-data in the switch: `ip -n rfsw link set h2-mgmt down` cuts h2 off. MAC addresses are
+    The ports are hN-mgmt and hN-data in the switch: `lab cut h2` takes h2-mgmt down. MAC addresses are
     fixed, so a host that boots again does not upset the others' ARP tables.
     """
     ip(f"netns add {host.netns}")
@@ -73,6 +74,17 @@ def unplug(host: LabHost) -> None:
     for network in _NETWORKS:
         ip(f"link del {host.name}-{network}", netns=SWITCH, check=False)
     ip(f"netns del {host.netns}", check=False)
+
+
+def cut(host: LabHost, *, off: bool) -> None:
+    """Take a host's port of the management network down, or up again."""
+    ip(f"link set {host.name}-{_NETWORKS[0]} {'down' if off else 'up'}", netns=SWITCH)
+
+
+def is_cut(host: LabHost) -> bool:
+    """Say whether that port is down."""
+    up = run(["ip", "-n", SWITCH, "-json", "link", "show", f"{host.name}-{_NETWORKS[0]}"], check=False)
+    return bool(up) and "UP" not in json.loads(up)[0]["flags"]
 
 
 def exists(netns: str) -> bool:
