@@ -109,6 +109,12 @@ def record(c: sa.Connection, op: Operation, backup_id: str, files: Sequence[dict
     c.execute(sa.update(_T).where(_T.c.id == backup_id).values(values))
 
 
+def forget_files(c: sa.Connection, op: Operation, backup_id: str) -> None:
+    """Write that a backup's files were taken away again: it has not come about. Raise Stale."""
+    guard(c, [op])
+    c.execute(sa.update(_T).where(_T.c.id == backup_id).values(state=PENDING, files=[], size_bytes=0))
+
+
 def fail(c: sa.Connection, backup_id: str, error: Mapping[str, Any] | None) -> None:
     """Write that a backup did not come about."""
     c.execute(

@@ -95,6 +95,9 @@ PROBES: dict[str, Probe] = {
     "start": power.is_running,
 }
 
+# Once begun, these cannot be undone for some instances: whether it is one of them.
+ONE_WAY: dict[str, Probe] = {"restore-volumes": keeping.keeps_none_before}
+
 # Undone on a host that does not answer, these are owed to it: what is left there is cleared when it answers again.
 OWED = frozenset({"poweroff", "undefine", "delete-volumes", "target-undefine", "drop-target"})
 

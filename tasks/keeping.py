@@ -124,14 +124,18 @@ async def fetch_backup(w: Work) -> Seen:
 
 async def drop_backup(w: Work) -> Seen:
     """Take the copies away from the front-end again."""
-    return Seen(await w.backup_store.remove(str(w.op.parameters["backup_id"])))
+    backup_id = str(w.op.parameters["backup_id"])
+    return Seen(await w.backup_store.remove(backup_id), None, lambda c: backups.forget_files(c, w.op, backup_id))
 
 
 async def drop_scratch(w: Work) -> Seen:
     """Take the files on their way away from the host."""
     if w.view.host is None or w.view.datastore is None:
         return Seen(False)
-    return Seen(await w.storage(await w.host()).delete_scratch(w.view.id))
+    host = await w.host()
+    if w.op.verb == "save-image" and isinstance(host.hypervisor, BacksUp):
+        await host.hypervisor.drop_checkpoint(w.name, w.op.id)  # of a copy that was cut off
+    return Seen(await w.storage(host).delete_scratch(w.view.id))
 
 
 async def prune(w: Work) -> Seen:
@@ -186,6 +190,11 @@ async def _container(w: Work, disk: str, where: dict[str, tuple[str, Parcel]]) -
     carrier = w.carrier(await w.host())
     await carrier.drop(w.view.id)
     return await carrier.write(w.view.id, parcel, w.backup_store.read(backup_id, parcel))
+
+
+async def keeps_none_before(w: Work) -> bool:
+    """Say whether what it was before a restore is gone: a hypervisor that holds its disks itself keeps one only."""
+    return w.in_pool(await w.host())
 
 
 async def restore_before(w: Work) -> Seen:

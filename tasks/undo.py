@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from control.lifecycle import NoReturn, rule, step_rule
 from control.operations import Operation, Step
 from core.errors import Unreachable
 from core.states import StepState
-from tasks.actions import ACTIONS, OWED, PROBES
+from tasks.actions import ACTIONS, DEADLINES_S, ONE_WAY, OWED, PROBES
 from tasks.ledger import Seen
 from tasks.runtime import Runtime
 from tasks.work import Work
@@ -24,7 +25,11 @@ async def no_way_back(rt: Runtime, op: Operation, steps: Sequence[Step]) -> bool
     by_name = {step.name: step for step in steps if step.state in BEGUN}
     for known in rule(op.verb).steps:
         step = by_name.get(known.name)
-        if step is None or known.no_return is None:
+        if step is None:
+            continue
+        if known.name in ONE_WAY and await ONE_WAY[known.name](Work(rt, op, await _view(rt, op))):
+            return True
+        if known.no_return is None:
             continue
         if known.no_return is NoReturn.BEGUN or step.state is StepState.DONE:
             return True
@@ -57,7 +62,7 @@ async def _undo_one(rt: Runtime, op: Operation, step: Step, view: Deployable, si
     if step.compensation in OWED and (record is None or host in silent):
         return Seen(False)
     try:
-        return await ACTIONS[step.compensation](Work(rt, op, view))
+        return await _in_time(step.compensation, host, Work(rt, op, view))
     except Unreachable as error:
         if step.compensation not in OWED:
             raise
@@ -66,6 +71,16 @@ async def _undo_one(rt: Runtime, op: Operation, step: Step, view: Deployable, si
         return Seen(False, None, lambda c: drift.open_(
             c, subject=op.subject, host=host, kind=drift.RESIDUE, recorded={"on": None}, seen=seen, policy="repair"
         ))  # fmt: skip
+
+
+async def _in_time(name: str, host: str, w: Work) -> Seen:
+    """Run a compensation. Raise Unreachable past its deadline: an undo that hangs would hold its instance for ever."""
+    limit_s = DEADLINES_S.get(name) or w.grace_s + w.rt.settings.worker.step_deadline_s
+    try:
+        async with asyncio.timeout(limit_s):
+            return await ACTIONS[name](w)
+    except TimeoutError as error:
+        raise Unreachable(f"undoing by {name} took longer than {limit_s:.0f} s", f"host/{host}") from error
 
 
 async def _view(rt: Runtime, op: Operation) -> Deployable:
