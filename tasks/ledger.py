@@ -81,8 +81,11 @@ async def by_host(ids: Sequence[str]) -> dict[str, list[str]]:
     return dict(hosts)
 
 
-def finish(c: Any, op: Operation, state: OperationState, error: RackflowError | None = None) -> None:
-    """End an operation and give its instance the state that the lifecycle table says."""
+def finish(
+    c: Any, op: Operation, state: OperationState, error: RackflowError | None = None,
+    seen: InstanceState | None = None,
+) -> None:  # fmt: skip
+    """End an operation and give its instance the state that the lifecycle table says, or that it was seen in."""
     if op.verb is Verb.DELETE and state is OperationState.DONE:
         instances.mark_deleted(c, op, op.subject_id)
     elif op.verb in VERBS:
@@ -90,6 +93,8 @@ def finish(c: Any, op: Operation, state: OperationState, error: RackflowError | 
         target = state_after(op.verb, before, well=state is OperationState.DONE)
         if state is OperationState.DONE and op.parameters.get("then"):
             target = InstanceState(op.parameters["then"])
+        if seen is not None:
+            target = seen
         if state is OperationState.HELD:
             target = InstanceState.HELD
         instances.set_state(c, op.subject_id, target, epoch=op.epoch, reason=str(error or "")[:1000])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from core.errors import Unreachable
 from core.states import InstanceState, PowerState
 from drivers.hosts import Host
 from drivers.hypervisor.powers import Reboots, SavesState, Suspends
@@ -75,13 +76,44 @@ async def reboot(w: Work) -> Seen:
 
 
 async def suspend(w: Work) -> Seen:
-    """Pause it in memory."""
+    """Pause it in memory; to undo a resume: if it was paused, and is on still."""
+    if w.op.verb == "resume":
+        return await _on_as_before(w)
     return Seen(await w.power(await w.host(), Suspends, "suspend").suspend(w.name))
 
 
 async def resume(w: Work) -> Seen:
-    """Let it go on."""
+    """Let it go on; to undo a suspend: if it ran, and is on still."""
+    if w.op.verb == "suspend":
+        return await _on_as_before(w)
     return Seen(await w.power(await w.host(), Suspends, "resume").resume(w.name))
+
+
+async def _on_as_before(w: Work) -> Seen:
+    """Let it run, or pause it, as it was before; what has lost its power since had nothing left to bring back."""
+    host, wanted = await w.host(), PowerState.PAUSED if w.was is InstanceState.SUSPENDED else PowerState.RUNNING
+    seen = (await host.hypervisor.observe(w.name)).power
+    if seen is wanted or seen not in (PowerState.RUNNING, PowerState.PAUSED):
+        return Seen(False)
+    driver: Suspends = w.power(host, Suspends, "suspend")
+    return Seen(await (driver.suspend if wanted is PowerState.PAUSED else driver.resume)(w.name))
+
+
+async def state_now(w: Work) -> InstanceState | None:
+    """Return the state that its power means; None when its host does not answer, or does not have it."""
+    if w.view.host is None:
+        return None
+    try:
+        seen = await (await w.host()).hypervisor.observe(w.name)
+    except Unreachable:
+        return None
+    return _MEANS.get(seen.power)
+
+
+_MEANS = {
+    PowerState.RUNNING: InstanceState.RUNNING, PowerState.PAUSED: InstanceState.SUSPENDED,
+    PowerState.STOPPED: InstanceState.OFF, PowerState.CRASHED: InstanceState.OFF,
+}  # fmt: skip
 
 
 async def save(w: Work) -> Seen:
@@ -97,6 +129,8 @@ async def unsave(w: Work) -> Seen:
     hypervisor, path = w.power(host, SavesState, "restore"), w.storage(host).state_path(w.view.id)
     if (await host.hypervisor.observe(w.name)).power not in (PowerState.STOPPED, PowerState.CRASHED):
         return Seen(False)  # saving had not ended
+    if not await hypervisor.has_state(path):
+        return Seen(False)  # its host lost its power before that: there is no memory to go on with
     await hypervisor.restore(w.name, path)
     if w.was is InstanceState.SUSPENDED:
         await w.power(host, Suspends, "suspend").suspend(w.name)

@@ -16,9 +16,11 @@ from core.errors import NeedsOperator, Permanent, RackflowError, Unreachable, fr
 from core.states import InstanceState, OperationState, StepState, Verb
 from tasks import adoption
 from tasks.ledger import finish
+from tasks.power import state_now
 from tasks.retry import GIVE_UP_AFTER, PLACES, is_hosts_fault, later
 from tasks.runtime import Runtime, runtime
 from tasks.undo import no_way_back, undo
+from tasks.work import Work
 
 OPEN = (OperationState.RUNNING, OperationState.COMPENSATING)
 BAD = (OperationState.FAILED, OperationState.COMPENSATED, OperationState.HELD, OperationState.CANCELLED)
@@ -26,6 +28,7 @@ LAST = {  # the step with which it is whole; a sweep has as many steps as there 
     Verb.ENROLL: "observe", Verb.RETIRE: "retire", Verb.EVACUATE: "move", Verb.FENCE: "fail-over", Verb.ADOPT: "mark",
 }  # fmt: skip
 UNDO: dict[Verb, Callable[[Runtime, Operation], Awaitable[None]]] = {Verb.ADOPT: adoption.undo}  # not of an instance
+POWER = (Verb.START, Verb.SHUTDOWN, Verb.POWEROFF, Verb.REBOOT, Verb.SUSPEND, Verb.RESUME)
 CHOOSING = {"place", "reserve"}  # steps that look for a host: what fails later may go better elsewhere
 
 
@@ -224,4 +227,15 @@ async def _undo_and_end(rt: Runtime, case: Case, error: RackflowError | None) ->
             await rt.store.write(lambda c: operations.compensating(c, op, reason))
         await UNDO[op.verb](rt, op)
     end = OperationState.CANCELLED if op.cancel_requested else state
-    await rt.store.write(lambda c: finish(c, op, end, reason))
+    seen = await _seen(rt, op)
+    await rt.store.write(lambda c: finish(c, op, end, reason, seen))
+
+
+async def _seen(rt: Runtime, op: Operation) -> InstanceState | None:
+    """Return the state in which an instance is after a change of its power was given up half-way; None: as the table
+    says. What was cut off may have been done all the same.
+    """
+    if op.verb not in POWER:
+        return None
+    views = await rt.store.read(lambda c: instances.deployables(c, [op.subject_id]))
+    return await state_now(Work(rt, op, views[op.subject_id]))
