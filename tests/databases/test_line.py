@@ -63,7 +63,7 @@ def test_instances_come_and_go(cloud: Rig) -> None:
         "running", "h2", ["10.9.0.10"], None,
     )  # fmt: skip
     assert [i["name"] for i in read(cloud, instances.list_, host="h2", labels={"tier": "front"})] == ["web"]
-    assert read(cloud, instances.list_, state="stopped") == []
+    assert read(cloud, instances.list_, state="off") == []
     cloud.delete("web")
     assert read(cloud, instances.list_) == []
     assert cloud.show(one)["state"] == InstanceState.DELETED
@@ -146,7 +146,7 @@ def test_drift_is_found_and_closed(cloud: Rig) -> None:
     assert look(healthy) == []
     (dead,) = look([healthy[0], (on_host(ids[1]), PowerState.CRASHED)])
     assert (dead.kind, dead.policy, dead.verb, dead.name) == ("stopped", "repair", Verb.START, "b")
-    assert cloud.show("b")["state"] == "stopped"
+    assert cloud.show("b")["state"] == "off"
     assert [(d["name"], d["kind"]) for d in read(cloud, drift.list_)] == [("b", "stopped")]
     cloud.submit(Verb.START, {"instances": ["b"]})
     cloud.end(cloud.claim(), InstanceState.RUNNING)

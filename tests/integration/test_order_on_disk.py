@@ -19,7 +19,7 @@ from drivers.storage import dir_scripts as scripts
 from drivers.transport import ssh
 
 CALLS = "trace=write,pwrite64,fallocate,fsync,fdatasync,syncfs,rename,renameat,renameat2,link,linkat"
-X
+PATH = re.compile(r"(\w+)\((?:\d+<([^>]*)>)?(.*)")
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
