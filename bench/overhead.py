@@ -41,10 +41,10 @@ DATASTORE = DriverSettings().datastore_path
 LXD_SOCKET = "/var/lib/lxd/unix.socket"
 
 
-async def hosts_of(base: Path, settings: DriverSettings) -> dict[str, Host]:
-    """Connect to the lab's hosts with the drivers alone."""
+async def hosts_of(lab: Path, settings: DriverSettings) -> dict[str, Host]:
+    """Connect to the hosts of the lab in a folder with the drivers alone."""
     found = {}
-    for item in yaml.safe_load((base / "lab" / "lab.yaml").read_text())["hosts"]:
+    for item in yaml.safe_load((lab / "lab.yaml").read_text())["hosts"]:
         key = await scan_host_key(item["address"])
         endpoint = Endpoint(
             item["name"], item["address"], 22, item.get("user", "root"), Path(item["key_file"]), key.public
@@ -278,7 +278,7 @@ def main() -> None:
         figures: dict[str, float] = idle(c)
         loop = asyncio.new_event_loop()
         images = {i["name"]: i["sha256"] for i in c.call("GET", "/v1/images")}
-        hosts = loop.run_until_complete(hosts_of(c.base, DriverSettings(domain_type="qemu")))
+        hosts = loop.run_until_complete(hosts_of(Path(c.env["LAB_DIR"]), DriverSettings(domain_type="qemu")))
         lxd = [h for h in hosts.values() if h.kind == "lxd"]
         kvm = [h for h in hosts.values() if h.kind == "kvm"]
         for name in ("tiny", "busybox"):  # no benchmark of copying images
