@@ -122,6 +122,11 @@ def delete(c: sa.Connection, principal: Principal, name: str) -> None:
     c.execute(sa.delete(_T).where(_T.c.id == found.id))
 
 
+def seen_on(c: sa.Connection, host_id: str) -> set[str]:
+    """Return the ids of the datastores that the last look found on a host."""
+    return set(c.scalars(sa.select(_HOST.c.datastore_id).where(_HOST.c.host_id == host_id)))
+
+
 def list_(c: sa.Connection, principal: Principal, *, name: str | None = None) -> list[dict[str, Any]]:
     """Return datastores with their room on each host, by name."""
     t, h = tables.cluster, tables.host

@@ -17,7 +17,7 @@ from control.drift import Residue
 from control.hosts import HostRecord
 from control.operations import Operation
 from core.clock import now
-from core.errors import Conflict, CredentialRejected, RackflowError, Unreachable
+from core.errors import Conflict, CredentialRejected, HostFault, NotFound, RackflowError, Unreachable
 from core.ids import on_host
 from core.states import HostState, OperationState, PowerState
 from drivers.hosts import Host
@@ -56,11 +56,12 @@ async def _sweep(rt: Runtime, op: Operation) -> None:
 
 @dataclass(frozen=True)
 class Before:
-    """What the record has before a look, read in one go. at: when."""
+    """What the record has before a look, read in one go. at: when; known: datastores that were seen there before."""
 
     at: datetime
     expected: list[rows.Expected]
     stores: list[DatastoreRecord]
+    known: set[str]
     owed: list[Residue]
     stranded: bool
 
@@ -68,7 +69,8 @@ class Before:
 def _before(c: Any, record: HostRecord) -> Before:
     return Before(
         now(), rows.expected_on(c, record.id), datastores.on_cluster(c, record.cluster),
-        drift.residues(c, record.name), bool(drift.open_rows(c, record.name, [drift.STRANDED])),
+        datastores.seen_on(c, record.id), drift.residues(c, record.name),
+        bool(drift.open_rows(c, record.name, [drift.STRANDED])),
     )  # fmt: skip
 
 
@@ -98,10 +100,9 @@ async def _look(rt: Runtime, record: HostRecord, host: Host, before: Before, cle
         await rt.store.write(lambda c: fencing.unstrand(c, record))
         before = await rt.store.read(lambda c: _before(c, record))
     seen = await host.hypervisor.instances()
-    room = [(s.id, await host.storage(s.path).capacity()) for s in before.stores]
     bridges = {b.name: (b.addresses[0] if b.addresses else "") for b in await host.network.bridges()}
     capacity = await host.hypervisor.capacity()
-    stores_seen = [(store_id, r.total_mib, r.free_mib) for store_id, r in room]
+    stores_seen = await _rooms(host, before)
 
     def write(c: Any) -> list[rows.Finding]:
         hosts.mark_seen(c, record.id, datastores=stores_seen, bridges=bridges)
@@ -121,6 +122,21 @@ async def _look(rt: Runtime, record: HostRecord, host: Host, before: Before, cle
         cleared += (await _clear(rt, host, owed, before.stores))[0]
     told = [f.kind for f in findings if f.policy != drift.IGNORE]
     return Seen(bool(repaired + cleared), {"instances": len(seen), "findings": told, "repaired": repaired + cleared})
+
+
+async def _rooms(host: Host, before: Before) -> list[tuple[str, int, int]]:
+    """Return id, size and free MiB of each datastore there; one that is new is prepared, one that is gone left out."""
+    found: list[tuple[str, int, int]] = []
+    for store in before.stores:
+        storage = host.storage(store.path)
+        try:
+            if store.id not in before.known:
+                await storage.prepare()
+            room = await storage.capacity()
+        except (NotFound, HostFault):
+            continue
+        found.append((store.id, room.total_mib, room.free_mib))
+    return found
 
 
 async def _faulty(rt: Runtime, record: HostRecord, problem: RackflowError) -> Seen:
