@@ -75,7 +75,7 @@ class Verdict:
 
 def by_hand(name: str) -> str:
     """Return what a person can do who sees the host."""
-    return f"see to it that it is off, then: rackflow host fence {name} --confirm-off"
+    return f"see to it that it is off, then: rackflow host fence {name} --confirmed"
 
 
 def decide(name: str, signs: Signs, limit_s: float) -> Verdict:
