@@ -14,8 +14,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from tests.chaos import matrix, report
+from tests.chaos import interleavings, matrix, report
 from tests.chaos.matrix import Case, Matrix, Outcome
 from tests.chaos.poisoned import POISONS, Poisoned
 from tests.chaos.scenarios import all_scenarios
@@ -35,24 +36,28 @@ def main() -> int:
         cases = _chosen(found, given)
         _calm(found, results)
         _run(found, cases, results, given.minutes)
-    more = {} if given.only or given.sample else {
-        "One poisoned instance among 100: the others' median time to running, with it to without": _poisoned(),
-    }  # fmt: skip
+    more: dict[str, Any] = {}
+    if not given.only and not given.sample:
+        _, of = given.shard.split("/")
+        orders = interleavings.run(given.interleavings // int(of), given.seed)
+        more[f"Two workers, and a world whose answers come late, twice or never (seed {given.seed})"] = orders
+        more["One poisoned instance among 100: the others' median time to running, with it to without"] = _poisoned()
     known = list(results.read().values())
     report.write(given.report, known, {"delays": matrix.DELAYS, "reconciles": matrix.RECONCILES}, more)
     print(json.dumps(matrix.worst(known)))
-    return int(any(one.failed for one in known))
+    return int(any(one.failed for one in known) or any(one.get("broken") for one in more.values()))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/chaos", description="Kill and cut at every step of every verb.")
     parser.add_argument("--sim", action="store_true", help="on simulated hosts (the default)")
     parser.add_argument("--live", action="store_true", help="on the lab's real hosts")
-    parser.add_argument("--shard", default="1/1", help="I/N: every N-th case, beginning with the I-th")
+    parser.add_argument("--shard", default="1/1", help="I/N: every N-th scenario, beginning with the I-th")
     parser.add_argument("--seed", type=int, default=1, help="of the order of the cases")
     parser.add_argument("--sample", type=int, default=0, help="only that many cases, all (verb, fault) pairs first")
     parser.add_argument("--only", default="", help="only cases whose name contains this")
     parser.add_argument("--minutes", type=float, default=0, help="stop after that time; go on in another run")
+    parser.add_argument("--interleavings", type=int, default=10_000, help="of the property test; all shards together")
     parser.add_argument("--results", type=Path, default=ROOT / "build" / "chaos" / "sim.jsonl")
     parser.add_argument("--report", type=Path, default=ROOT / "docs" / "chaos.md")
     parser.add_argument("--code", default="", help="name of what is tested; by default the commit")
@@ -66,11 +71,10 @@ def _code() -> str:
 
 def _chosen(found: Matrix, given: argparse.Namespace) -> list[Case]:
     """Return this shard's cases in the seed's order."""
-    scenarios = [one for one in all_scenarios() if given.only.split(" ")[0] in one.name]
-    cases = [case for one in scenarios for case in found.cases(one) if given.only in case.name]
-    cases = sampled(cases, given.seed, given.sample or len(cases))
     first, of = (int(part) for part in given.shard.split("/"))
-    return cases[first - 1 :: of]
+    scenarios = [one for one in all_scenarios() if given.only.split(" ")[0] in one.name][first - 1 :: of]
+    cases = [case for one in scenarios for case in found.cases(one) if given.only in case.name]
+    return sampled(cases, given.seed, given.sample or len(cases))
 
 
 def sampled(cases: list[Case], seed: int, count: int) -> list[Case]:

@@ -205,6 +205,10 @@ class Two:
             if there is not None and not any(self.tokens[one] in text for text in there)
         ]  # fmt: skip
 
+    def ended(self) -> list[str]:
+        """Return the operations on instances that ended after some worker had begun them."""
+        return [op["id"] for op in Look(self.line).operations if op["started_at"] and op["subject"].startswith("inst")]
+
     def end(self) -> None:
         """Close what is open."""
         world.on_call = None

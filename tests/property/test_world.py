@@ -55,26 +55,46 @@ class Ground:
         self._stack.close()
 
     async def _make(self) -> Kept:
-        return await keep(await first_line(self.folder / "first"), self.folder / "kept")
+        line = await first_line(self.folder / "first")
+        specs = [{"name": name, "image": "vm", "cpu": 1, "memory": 256, **_on(name)} for name in NAMES]
+        ended = await line.run(Verb.DEPLOY, {"instances": specs})
+        assert {op.state for op in ended} == {OperationState.DONE}
+        return await keep(line, self.folder / "kept")
 
     def two(self) -> Two:
         return Two.begin(self.kept, self.folder / "run")
 
 
+def _on(name: str) -> dict[str, object]:
+    return {"requirements": {"datastore": DATASTORES[name]}}
+
+
 class World(RuleBasedStateMachine):
-    """Two instances, three hosts, two workers."""
+    """Two instances, three hosts, two workers. began, ended: interleavings, and operations that ended in them."""
 
     ground: Ground
+    began = 0
+    ended = 0
     sights = Bundle("sights")
 
     @initialize()
     def begin(self) -> None:
+        World.began += 1
         self.two = self.ground.two()
+        for name in NAMES:
+            self.two.write(name)
 
-    @rule(name=st.sampled_from(NAMES), verb=st.sampled_from(VERBS), live=st.booleans())
-    def ask(self, name: str, verb: Verb, live: bool) -> None:
-        given = {"image": "vm", "requirements": {"datastore": DATASTORES[name]}} if verb is Verb.DEPLOY else {}
+    @rule(
+        name=st.sampled_from(NAMES), verb=st.sampled_from(VERBS), live=st.booleans(), which=st.integers(0, 1),
+        calls=st.integers(0, 60),
+    )  # fmt: skip
+    def ask(self, name: str, verb: Verb, live: bool, which: int, calls: int) -> None:
+        """Ask for something; a worker sets out at once, and does that many calls undisturbed."""
+        given = {"image": "vm", **_on(name)} if verb is Verb.DEPLOY else {}
         self.two.ask(verb, name, **({"live": live} if verb is Verb.MIGRATE else given))
+        self.two.delays.extend([0.0] * calls + [5.0])
+        self.two.start(which)
+        self.two.go(1)
 
     @rule(which=st.integers(0, 1))
     def work(self, which: int) -> None:
@@ -123,6 +143,7 @@ class World(RuleBasedStateMachine):
             return
         try:
             assert self.two.settle_down() == {}
+            World.ended += len(self.two.ended())
         finally:
             self.two.end()
 
@@ -144,6 +165,7 @@ def test_any_order_of_events(ground: Ground) -> None:
             max_examples=60, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip
+    assert World.ended > World.began, "next to nothing was done"
 
 
 # what happened to others
@@ -153,7 +175,6 @@ def test_any_order_of_events(ground: Ground) -> None:
 def two(ground: Ground) -> Iterator[Two]:
     """Two workers, and an instance a that runs and has written something."""
     found = ground.two()
-    _done(found, Verb.DEPLOY, image="vm", requirements={"datastore": "local"})
     found.write("a")
     yield found
     found.end()
