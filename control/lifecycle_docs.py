@@ -106,7 +106,7 @@ def _steps_of_verbs() -> str:
     return (
         "## Steps\n\nIn brackets what undoes a step.\n\n" + _table("verb | steps | no way back", rows)
         + "\nA step that was cut off counts as done if the world says so: it is asked before anything is undone.\n"
-        "A container that goes back to a backup has no way back as soon as `restore-volumes` has taken the old one away.\n"
+        "A container that goes back to a backup has no way back as soon as `restore-volumes` took the old one away.\n"
     )  # fmt: skip
 
 
