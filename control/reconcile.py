@@ -122,13 +122,15 @@ def _busy(c: sa.Connection, subjects: Sequence[str]) -> set[str]:
 
 
 def compare(
-    expected: Sequence[Expected], seen: Sequence[tuple[str, PowerState]], marks: Mapping[str, str] | None = None
+    expected: Sequence[Expected], seen: Sequence[tuple[str, PowerState]], marks: Mapping[str, str] | None = None,
+    reasons: Mapping[str, str] | None = None,
 ) -> list[Finding]:
     """Return where the world differs. seen: names as on the host, ours or not, with their power.
 
-    marks: the ids that adopted ones bear, by name. An instance that an operation is changing is left out.
+    marks: the ids that adopted ones bear, by name; reasons: what their hosts say of how they came to it. An instance
+    that an operation is changing is left out.
     """
-    powers = dict(seen)
+    powers, said = dict(seen), reasons or {}
     found: list[Finding] = []
     for one in expected:
         power = powers.pop(one.on_host, PowerState.ABSENT)
@@ -136,7 +138,7 @@ def compare(
         if rule is not None:
             found.append(Finding(
                 rule.kind, one.instance_id, one.name, rule.policy, rule.verb, one.epoch, {"state": str(one.state)},
-                {"power": str(power)},
+                {"power": str(power), **({"reason": said[one.on_host]} if said.get(one.on_host) else {})},
             ))  # fmt: skip
     return [*found, *_unexpected(powers, marks or {})]
 

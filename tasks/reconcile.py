@@ -111,7 +111,8 @@ async def _look(rt: Runtime, record: HostRecord, host: Host, before: Before, cle
         if not repairs:
             return []
         marks = {o.name: o.instance_id for o in seen if o.instance_id}
-        findings = rows.compare(before.expected, [(o.name, o.power) for o in seen], marks)
+        reasons = {o.name: o.reason for o in seen}
+        findings = rows.compare(before.expected, [(o.name, o.power) for o in seen], marks, reasons)
         return rows.record_findings(c, record.id, record.name, findings, before.at)
 
     findings = await rt.store.write(write)

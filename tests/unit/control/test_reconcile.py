@@ -54,6 +54,12 @@ def test_what_state_and_power_mean(state: S, power: P | None, found: tuple[str, 
     assert reconcile.compare([expected(state, busy=True)], seen) == []
 
 
+def test_what_a_host_says_of_it_is_kept() -> None:
+    name = on_host(ONE)
+    (one,) = reconcile.compare([expected(S.RUNNING)], [(name, P.PAUSED)], None, {name: "its datastore is full"})
+    assert one.seen == {"power": "paused", "reason": "its datastore is full"}
+
+
 def test_every_verb_that_repairs_may_be_asked_for_in_the_state_that_the_record_then_has() -> None:
     for (state, _), rule in reconcile.RULES.items():
         if rule.verb is not None:
