@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from core.settings import Settings
+from daemon.flow_table import FLOWS
 from daemon.settings import child_environment, load
 from daemon.sweep import MARK
 from tests.prefect.conftest import PROJECT, daemon, wait_until
@@ -143,11 +144,13 @@ def test_every_flow_is_deployed_by_dotted_entrypoint_with_a_form(front_end: Fron
         front_end.endpoint()["prefect_api"] + "/deployments/filter", json={}, auth=("admin", password), trust_env=False
     )
     found = {row["name"]: row for row in answer.json()}
-    assert set(found) == {"deploy", "start", "stop", "delete", "enroll", "stage", "reconcile"}
-    assert {row["entrypoint"] for row in found.values()} == {
-        "flows.deploy.deploy", "flows.change.start", "flows.change.shutdown", "flows.change.delete", "flows.enroll.enroll",
-        "flows.stage.stage", "flows.reconcile.reconcile",
+    wanted = {
+        "deploy": "deploy", "stage": "stage", "enroll": "enroll", "reconcile": "reconcile", "backup": "keep",
+        **dict.fromkeys(("start", "shutdown", "change", "migrate", "delete"), "change"),
+        **dict.fromkeys(("evacuate", "fence", "adopt"), "evacuate"),
     }  # fmt: skip
+    entrypoints = {name: f"flows.{module}.{name}" for name, module in wanted.items()}
+    assert {name: row["entrypoint"] for name, row in found.items()} == entrypoints
     assert [name for name, row in found.items() if row["schedules"]] == ["reconcile"]
     assert all("operations" in row["parameter_openapi_schema"]["properties"] for row in found.values())
 
@@ -188,7 +191,7 @@ def test_prefect_survives_its_database(front_end: FrontEnd) -> None:
         )  # fmt: skip
         return len(answer.json()) if answer.status_code == 200 else 0
 
-    assert wait_until(deployments, 40, 0.5) == 7
+    assert wait_until(deployments, 40, 0.5) == len(FLOWS)
 
 
 def test_logs_are_shown_by_process(front_end: FrontEnd) -> None:
