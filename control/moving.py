@@ -21,7 +21,7 @@ from control.placing_view import Cloud, shape_of
 from control.waiting import wake
 from core.clock import now
 from core.errors import Busy, HostFault
-from core.states import Verb
+from core.states import InstanceKind, Verb
 
 _T = tables.instance
 
@@ -73,6 +73,9 @@ def shape_for(
 
 
 def _shared(c: sa.Connection, row: Mapping[Any, Any]) -> bool:
+    """Say whether its disks are seen from other hosts too; a container's are its hypervisor's, on any datastore."""
+    if row["kind"] == InstanceKind.CONTAINER:
+        return False
     store = datastores.by_id(c, [row["datastore_id"]] if row["datastore_id"] else []).get(row["datastore_id"])
     return store is not None and store.shared
 

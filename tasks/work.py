@@ -10,7 +10,7 @@ from control.hosts import HostRecord
 from control.instances import Deployable
 from control.operations import Operation
 from core.errors import HostFault, Unsupported
-from core.states import InstanceState
+from core.states import InstanceKind, InstanceState
 from drivers.carrier import Carrier
 from drivers.hosts import Host
 from drivers.hypervisor.powers import Carries
@@ -83,6 +83,8 @@ class Work:
     @property
     def is_shared(self) -> bool:
         """Say whether both hosts see the same disks."""
+        if self.view.kind is InstanceKind.CONTAINER:  # its hypervisor holds its disks, whatever its datastore
+            return False
         one, two = self.view.datastore, self.view.other_datastore
         return _is_shared(one) and (two is None or (one is not None and one.id == two.id))
 

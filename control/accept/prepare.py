@@ -15,7 +15,7 @@ from control.access import Principal
 from control.changes import changed
 from core.clock import now
 from core.errors import Conflict, Invalid, NotFound, Unsupported
-from core.states import HostState, InstanceState, Verb
+from core.states import HostState, InstanceKind, InstanceState, Verb
 
 Parameters = dict[str, Any]
 Prepare = Callable[[sa.Connection, Principal, Verb, sa.RowMapping, Parameters], tuple[Verb, Parameters]]
@@ -194,7 +194,7 @@ def _failover(
             {"host": host.name if host else None}, "migrate it",
         )  # fmt: skip
     store = datastores.by_id(c, [row["datastore_id"]] if row["datastore_id"] else []).get(row["datastore_id"])
-    if store is None or not store.shared:
+    if store is None or not store.shared or row["kind"] == InstanceKind.CONTAINER:  # its hypervisor holds its disks
         raise Unsupported(
             f"instance {row['name']} cannot start elsewhere: its disks are on {host.name} only",
             f"instance/{row['name']}", {"host": host.name}, "power its host on again, or restore a backup",
