@@ -238,4 +238,6 @@ async def _seen(rt: Runtime, op: Operation) -> InstanceState | None:
     if op.verb not in POWER:
         return None
     views = await rt.store.read(lambda c: instances.deployables(c, [op.subject_id]))
-    return await state_now(Work(rt, op, views[op.subject_id]))
+    seen = await state_now(Work(rt, op, views[op.subject_id]))
+    lost = seen is InstanceState.OFF and op.verb not in (Verb.SHUTDOWN, Verb.POWEROFF)
+    return None if lost else seen  # it lost its power, and is to run as before: the reconcile sees to that
