@@ -97,6 +97,17 @@ class Matrix:
             _bounded(self._walk(scenario, self._points[scenario], outcome), outcome)
         return self._points[scenario]
 
+    def try_(self, scenario: Scenario) -> None:
+        """Ask for a scenario's verb. Raise what the request raises."""
+        clock.run(self._try(scenario), within_s=60)
+
+    async def _try(self, scenario: Scenario) -> None:
+        line = await wake(await self._scene(scenario), self._folder / "try")
+        try:
+            ask(line, scenario)
+        finally:
+            await _end(line)
+
     def walked(self) -> list[Outcome]:
         """Return what became of the scenarios that were looked at, when nothing went wrong."""
         return list(self._calm.values())
@@ -190,6 +201,8 @@ async def _settle_down(line: Line) -> None:
     for name in [name for name, host in world.hosts.items() if not host.alive]:
         world.revive(name)
         line.store.write_now(lambda c, host=name: hosts.enable(c, line.admin, host))  # type: ignore[misc]
+    if Look(line).unfinished():  # it waits for such a host
+        await retry_delay(line)
     for _ in range(RECONCILES):
         await reconcile(line)
         look = Look(line)
@@ -229,6 +242,8 @@ def _state(look: Look, line: Line, scenario: Scenario, op_id: str, fault: Fault 
     if op.state is OperationState.DONE:
         then = op.parameters.get("then")
         allowed = {InstanceState(then) if then else rule.done or scenario.state}
+    if fault in POWER and InstanceState.SUSPENDED in allowed:
+        allowed.add(InstanceState.OFF)  # what was paused in memory is off after that
     if state not in allowed:
         yield f"{op.verb} is {op.state} and the instance is {state}: {row['reason']}"
 

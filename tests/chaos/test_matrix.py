@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from control.lifecycle import LASTING, VERBS
-from core.states import Verb
+from core.errors import Unsupported
+from core.states import InstanceKind, InstanceState, Verb
 from tests.chaos.__main__ import sampled
 from tests.chaos.faults import Fault
 from tests.chaos.matrix import Case, Matrix
-from tests.chaos.scenarios import all_scenarios
+from tests.chaos.scenarios import Scenario, all_scenarios
 
 SEED = 1
 BUDGET_S = 75.0
@@ -62,3 +63,9 @@ def test_each_fault_once_for_each_verb_and_more(matrix: Matrix, cases: list[Case
             bad.append((outcome.case, outcome.ended, outcome.wrong))
     assert ran >= len(pairs)
     assert bad == []
+
+
+def test_a_container_is_not_made_anew_elsewhere_when_its_host_is_dead(matrix: Matrix) -> None:
+    """Its disks are gone with the host, whatever its datastore: a new one would pass for it."""
+    with pytest.raises(Unsupported, match="its disks are on f0 only"):
+        matrix.try_(Scenario(Verb.FAILOVER, InstanceState.RUNNING, InstanceKind.CONTAINER, shared=True))
