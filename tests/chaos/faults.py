@@ -187,10 +187,12 @@ def watching(watch: Watch, inside: Callable[[Point], None]) -> Iterator[None]:
 
 
 class Strike:
-    """One fault that happens at one point, and lasts until it is healed."""
+    """One fault that happens at one point, and lasts until it is healed. undone_at: a point where it is cancelled
+    before, so that the fault meets it while it is being undone.
+    """
 
-    def __init__(self, fault: Fault, point: str, line: Line) -> None:
-        self.fault, self.point, self.line = fault, point, line
+    def __init__(self, fault: Fault | None, point: str, line: Line, undone_at: str = "") -> None:
+        self.fault, self.point, self.line, self.undone_at = fault, point, line, undone_at
         self.struck: Point | None = None
         self.hurt: list[str] = []
         self.used: dict[int, tuple[Any, int]] = {}
@@ -199,6 +201,8 @@ class Strike:
         self.lasting: Callable[[Point], Awaitable[None]] | None = None
 
     async def at(self, point: Point) -> None:
+        if point.name == self.undone_at:
+            await self._cancel(lambda c: operations.cancel(c, self.line.admin, self._op))
         if self.struck is None and point.name == self.point:
             assert self.watch is not None
             self.struck = self.watch.placed(point)

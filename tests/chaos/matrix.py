@@ -24,6 +24,10 @@ from tests.chaos.scenarios import PRECIOUS, SPOILED, THOUGHT, Scenario, ask, pre
 from tests.chaos.scene import Kept, first_line, keep, reconcile, retry_delay, round_, wake
 from tests.integration.line import Line, without_prefect
 
+WHILE_UNDOING = (
+    Fault.WORKER, Fault.WORKER_HANGS, Fault.FRONT_END, Fault.ANSWER, Fault.DAEMON, Fault.SSH, Fault.POWER_SOURCE,
+    Fault.POWER_TARGET, Fault.TIMEOUT, Fault.DELETE,
+)  # fmt: skip
 LIMIT_S = 20.0  # real seconds that a case may take
 CALM = "nothing"  # the fault of the cases in which all goes well
 DELAYS = 3  # retry delays until it must have ended
@@ -37,13 +41,17 @@ REMEMBERS = (InstanceState.RUNNING, InstanceState.SUSPENDED)
 
 @dataclass(frozen=True)
 class Case:
+    """One fault at one point of a scenario. undone_at: the point where it was cancelled before, "" = it was not."""
+
     scenario: Scenario
     point: Point
     fault: Fault
+    undone_at: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.scenario.name} {self.point.name} {self.fault.name}"
+        undone = f" undone after {self.undone_at}" if self.undone_at else ""
+        return f"{self.scenario.name}{undone} {self.point.name} {self.fault.name}"
 
 
 @dataclass
@@ -73,6 +81,8 @@ class Matrix:
         self._kept: dict[Scenario, Kept] = {}
         self._points: dict[Scenario, list[Point]] = {}
         self._calm: dict[Scenario, Outcome] = {}
+        self._undoing: dict[Scenario, tuple[str, list[Point]]] = {}
+        self._undone: dict[Scenario, Outcome] = {}
         self._first = clock.run(self._begin(), within_s=60)
         return self
 
@@ -88,6 +98,28 @@ class Matrix:
             for fault in Fault:
                 if point.allows(fault):
                     yield Case(scenario, point, fault)
+        undone_at, undoing = self.undoing(scenario)
+        for point in undoing:
+            for fault in WHILE_UNDOING:
+                if point.allows(fault):
+                    yield Case(scenario, point, fault, undone_at)
+
+    def undoing(self, scenario: Scenario) -> tuple[str, list[Point]]:
+        """Return the last point at which the verb can be cancelled and undone, and the points of the undo."""
+        if scenario not in self._undoing:
+            self._undoing[scenario], steps = ("", []), VERBS[scenario.verb].steps
+            points = self.points(scenario)
+            begun = [point for point in points if point.what == "begun"]
+            calls = [point for point in points if point.what.endswith("before")][-2:]
+            for point in reversed([*calls, *begun] if any(step.compensation for step in steps) else []):
+                found: list[Point] = []
+                outcome = Outcome(f"{scenario.name} undone after {point.name} {CALM}", scenario.verb, CALM)
+                _bounded(self._walk(scenario, found, outcome, point.name), outcome)
+                if outcome.ended == OperationState.CANCELLED:
+                    self._undoing[scenario] = (point.name, found)
+                    self._undone[scenario] = outcome
+                    break
+        return self._undoing[scenario]
 
     def points(self, scenario: Scenario) -> list[Point]:
         """Return the points that a scenario passes when all goes well."""
@@ -110,27 +142,34 @@ class Matrix:
 
     def walked(self) -> list[Outcome]:
         """Return what became of the scenarios that were looked at, when nothing went wrong."""
-        return list(self._calm.values())
+        return [*self._calm.values(), *self._undone.values()]
 
     async def _scene(self, scenario: Scenario) -> Kept:
         if scenario not in self._kept:
             self._kept[scenario] = await prepare(self._first, scenario, self._folder / f"s{len(self._kept)}")
         return self._kept[scenario]
 
-    async def _walk(self, scenario: Scenario, points: list[Point], outcome: Outcome) -> None:
+    async def _walk(self, scenario: Scenario, points: list[Point], outcome: Outcome, undone_at: str = "") -> None:
         kept = await self._scene(scenario)
         line = await wake(kept, self._folder / "walk")
 
-        async def note(point: Point) -> None:
-            points.append(watch.placed(point))
+        strike = Strike(None, "", line, undone_at)
 
-        watch = Watch(line, ask(line, scenario), kept.facts["source"], note)
+        async def note(point: Point) -> None:
+            if not undone_at or any(one.name == undone_at for one in points):
+                points.append(watch.placed(point))
+            elif point.name == undone_at:
+                points.append(point)
+            await strike.at(point)
+
+        watch = strike.watch = Watch(line, ask(line, scenario), kept.facts["source"], note)
         with watching(watch, points.append):
-            await retry_delay(line)
+            await round_(line)
+        del points[: 1 if undone_at else 0]
         await _settle_down(line)
         (op,) = line.operations([watch.op_id])
         outcome.ended, outcome.wrong = op.state, _look(line, scenario, kept, op.id, None)
-        if op.state is not OperationState.DONE:
+        if op.state is not (OperationState.CANCELLED if undone_at else OperationState.DONE):
             outcome.wrong["broke"] = [str(op.error or op.reason)]
         await _end(line)
 
@@ -145,7 +184,7 @@ class Matrix:
 
     async def _run(self, case: Case, kept: Kept, outcome: Outcome) -> None:
         line = await wake(kept, self._folder / "run")
-        strike = Strike(case.fault, case.point.name, line)
+        strike = Strike(case.fault, case.point.name, line, case.undone_at)
         try:
             op_id = ask(line, case.scenario)
             await _first_round(line, strike, op_id, kept.facts["source"])
