@@ -47,6 +47,8 @@ WORDS = (
     Word("migrate", "Move an instance to another host.",
          (Param("host", Target, None), Param("live", Live, None), Param("bandwidth_mib_s", Bandwidth, None), GRACE),
          many=False),
+    Word("reschedule", "Let the scheduler choose other hosts for instances, and move them there.",
+         (Param("live", Live, None), Param("bandwidth_mib_s", Bandwidth, None), GRACE), verb="migrate"),
     Word("failover", "Start instances elsewhere from shared storage, since their host is fenced."),
     Word("rename", "Give an instance another name.", (Param("name", NewerName),), many=False),
     Word("resize", "Give instances other cpu or memory.", (Param("cpu", Cpu, None), Param("memory", Memory, None))),
