@@ -16,7 +16,7 @@ from tests.chaos.matrix import Case, Matrix
 from tests.chaos.scenarios import Scenario, all_scenarios
 
 SEED = 1
-BUDGET_S = 75.0
+BUDGET_S = 40.0
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Kill and cut on the lab's real hosts."""
