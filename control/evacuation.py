@@ -85,12 +85,16 @@ def _why(move: Operation) -> str:
 
 
 def progress(c: sa.Connection, op: Operation) -> Progress:
-    """Return what is still on the host, smallest first, and what became of the migrations."""
+    """Return what is still on the host, smallest first, and what became of the migrations.
+
+    One that the record has elsewhere already is on it until its source was cleared.
+    """
     t = tables.host
     state = HostState(c.execute(sa.select(t.c.state).where(t.c.id == op.subject_id)).scalar_one())
     rows = c.execute(
         sa.select(_T.c.id, _T.c.name, _T.c.state, _T.c.host_name, _T.c.memory_mib)
-        .where(_T.c.host_id == op.subject_id).order_by(_T.c.memory_mib, _T.c.id)
+        .where(sa.or_(_T.c.host_id == op.subject_id, _T.c.other_host_id == op.subject_id))
+        .order_by(_T.c.memory_mib, _T.c.id)
     ).mappings().all()  # fmt: skip
     running = {
         row["subject"]: operation_of(row) for row in sql.fetch_in(
