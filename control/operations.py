@@ -152,12 +152,12 @@ def cancel(c: sa.Connection, principal: Principal, operation_id: str) -> Operati
 def cancel_all(c: sa.Connection, ops: Sequence[Operation], reason: str) -> None:
     """Cancel unfinished operations whose rows the caller has locked.
 
-    What nobody has begun ends at once. What is running, or has left something on a host and waits for its next try, is
-    asked to be undone: it is due now, and its worker sees the request.
+    What nobody has begun ends at once. What is running, or was and waits for its next try, is asked to be undone: it is
+    due now, and its worker sees the request.
     """
-    on_host = _placed(c, ops)
+    begun = _begun(c, ops)
     pending = [op for op in ops if op.state is OperationState.PENDING and op.claimed_by is None]
-    at_once = [op for op in pending if op.id not in on_host]
+    at_once = [op for op in pending if op.id not in begun]
     others = [op.id for op in ops if op not in at_once]
     sql.run_in(
         c, others,
@@ -170,11 +170,12 @@ def cancel_all(c: sa.Connection, ops: Sequence[Operation], reason: str) -> None:
         endings.never_ran(c, op, reason)
 
 
-def _placed(c: sa.Connection, ops: Sequence[Operation]) -> set[str]:
-    """Return the ids of those deploys whose instance is on a host already."""
+def _begun(c: sa.Connection, ops: Sequence[Operation]) -> set[str]:
+    """Return the ids of those that ran before, so that their worker ends them; of deploys: those on a host."""
     t = tables.instance
     deploys = {op.subject_id: op.id for op in ops if op.verb is Verb.DEPLOY}
     rows = sql.fetch_in(
         c, deploys, lambda part: sa.select(t.c.id).where(t.c.id.in_(part), t.c.host_id.is_not(None))
     )
-    return {deploys[row["id"]] for row in rows}
+    others = {op.id for op in ops if op.verb is not Verb.DEPLOY and op.started_at is not None}
+    return {deploys[row["id"]] for row in rows} | others

@@ -51,6 +51,8 @@ async def _consider(rt: Runtime, one: HostRecord, records: list[HostRecord], lab
 
     found = verdict(MachinePower.UNKNOWN)  # as if its BMC answered: it is asked only when that would decide
     if found.fence:
+        if await rt.store.read(lambda c: fencing.was_tried(c, one)):
+            return
         found = verdict(await _power(rt, one))
     if not found.fence and not found.reason:
         return

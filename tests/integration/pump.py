@@ -107,7 +107,7 @@ async def look(line: Line, times: int = 1) -> None:
     """Look at all hosts."""
     for _ in range(times):
         (op,) = await line.run(Verb.RECONCILE, {"hosts": []}, rounds=1)
-        assert op.state is OperationState.DONE, (op.state, op.error)
+        assert op.state is OperationState.DONE, (op.state, op.error, op.reason)
 
 
 async def with_bmcs(line: Line, count: int = 3) -> None:
