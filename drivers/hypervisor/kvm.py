@@ -127,17 +127,30 @@ class KvmHypervisor(
         return await self._call(name, "cutting the power of", lambda c: calls.cut_power(c, name))
 
     async def _shut_down(self, name: str, grace_s: float) -> bool:
-        """Return whether the guest went down by itself within grace_s."""
+        """Return whether the guest went down by itself within grace_s. One that does not take the order is cut off."""
         end, pause_s, ask_at = time.monotonic() + grace_s, 0.2, 0.0
         while (now := time.monotonic()) < end:
             if now >= ask_at:
-                await self._call(name, "shutting down", lambda c: calls.ask_to_shut_down(c, name))
+                asking = asyncio.ensure_future(
+                    self._call(name, "shutting down", lambda c: calls.ask_to_shut_down(c, name))
+                )
+                await self._at_most(asking, end - now)
                 ask_at = time.monotonic() + _ASK_AGAIN_S
             await asyncio.sleep(min(pause_s, max(0.0, end - time.monotonic())))
             pause_s = min(pause_s * 1.5, 1.0)
             if not await self._call(name, "stopping", lambda c: calls.is_active(c, name)):
                 return True
         return False
+
+    async def _at_most(self, asking: asyncio.Task[None], limit_s: float) -> None:
+        """Wait for an order to a guest. When QEMU hangs, it ends by itself once the process is killed."""
+        await asyncio.wait({asking}, timeout=limit_s)
+        if asking.done():
+            asking.result()
+            return
+        self._aborting.add(asking)
+        asking.add_done_callback(self._aborting.discard)
+        asking.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def undefine(self, name: str) -> bool:
         """Take the definition and its logs away. Raise Conflict if it runs or is not ours; absent is fine."""
