@@ -82,7 +82,7 @@ def recovery_s(c: Cloud, hosts: list[Host]) -> float:
 
 def _recover(c: Cloud, target: str) -> float:
     (op,) = c.call("POST", f"/v1/instances/{NAME}/migrate", {"host": target, "live": True})["operations"]
-    _until(lambda: any(s["name"] == "transfer" and s["state"] == "running" for s in _steps(c, op["id"])))
+    _until("transfer", lambda: any(s["name"] == "transfer" and s["state"] == "running" for s in _steps(c, op["id"])))
     os.kill(int(Path(c.env["RACKFLOW_RUN_DIR"], "worker.pid").read_text()), signal.SIGKILL)
     killed = datetime.now(UTC)
     begun: list[datetime] = []
@@ -91,10 +91,10 @@ def _recover(c: Cloud, target: str) -> float:
         begun[:] = [t for s in _steps(c, op["id"]) if s["started_at"] and (t := at(s["started_at"])) > killed]
         return bool(begun)
 
-    _until(went_on)
+    _until("a step after the kill", went_on)
     took = (min(begun) - killed).total_seconds()
+    say(f"killed in the middle of a live migration: it goes on after {took:.2f} s")
     _require_done(c.wait([op["id"]]))
-    say(f"killed in the middle of a live migration: it goes on after {took:.2f} s, and was brought to its end")
     return took
 
 
@@ -103,11 +103,11 @@ def _steps(c: Cloud, op_id: str) -> list[dict[str, Any]]:
     return found
 
 
-def _until(there: Callable[[], bool], within_s: float = 60) -> None:
+def _until(what: str, there: Callable[[], bool], within_s: float = 60) -> None:
     until = time.monotonic() + within_s
     while not there():
         if time.monotonic() > until:
-            raise SystemExit(f"not seen within {within_s} s")
+            raise SystemExit(f"{what} was not seen within {within_s} s")
         time.sleep(0.02)
 
 
@@ -122,14 +122,14 @@ def vms(c: Cloud, lab: Path) -> Iterator[tuple[list[Host], BareVm, Callable[[Awa
     try:
         c.rackflow("image", "stage", "tiny", *(host.name for host in hosts))
         sha256 = next(i["sha256"] for i in c.call("GET", "/v1/images") if i["name"] == "tiny")
-        wanted = {"host": hosts[0].name}
-        deploy(c, {"name": NAME, "image": "tiny", "cpu": 1, "memory": MEMORY_MIB, "requirements": wanted})
+        deploy(c, {"name": NAME, "image": "tiny", "cpu": 1, "memory": MEMORY_MIB})  # one that requires a host stays
         run(vm.make(sha256, "198.18.17.240/24"))
-        _until(lambda: c.run("instance", "exec", NAME, "--", "true").returncode == 0, 120)
+        _until("the guest", lambda: c.run("instance", "exec", NAME, "--", "true").returncode == 0, 120)
         yield hosts, vm, run
     finally:
         run(vm.remove())
-        delete(c, [NAME])
+        if c.run("instance", "show", NAME).returncode == 0:
+            delete(c, [NAME])
         for host in known.values():
             run(host.close())
         loop.close()
