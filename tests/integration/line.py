@@ -42,7 +42,7 @@ from tasks.settle import BatchFailed
 MODULES: tuple[ModuleType, ...] = (
     flows.change, flows.deploy, flows.enroll, flows.evacuate, flows.keep, flows.reconcile, flows.stage,
 )  # fmt: skip
-FLOWS = {
+FLOWS: dict[Verb, Flow[..., Any]] = {
     Verb.DEPLOY: flows.deploy.deploy,
     **dict.fromkeys([verb for verb in VERBS if verb is not Verb.DEPLOY], flows.change.change),
     Verb.START: flows.change.start,
