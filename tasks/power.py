@@ -45,13 +45,13 @@ async def start_again(w: Work) -> Seen:
     if not w.runs_before:
         return Seen(False)
     host = await w.host()
-    seen = await host.hypervisor.observe(w.name)
-    if seen.power in (PowerState.RUNNING, PowerState.PAUSED):
-        return Seen(False)
-    await define_on(w, host)
-    changed = await host.hypervisor.start(w.name)
-    if w.was is InstanceState.SUSPENDED and not w.op.parameters.get("then"):
-        await w.power(host, Suspends, "suspend").suspend(w.name)
+    power = (await host.hypervisor.observe(w.name)).power
+    changed = power not in (PowerState.RUNNING, PowerState.PAUSED)
+    if changed:
+        await define_on(w, host)
+        await host.hypervisor.start(w.name)
+    if w.was is InstanceState.SUSPENDED and not w.op.parameters.get("then") and power is not PowerState.PAUSED:
+        changed = await w.power(host, Suspends, "suspend").suspend(w.name) or changed
     return Seen(changed)
 
 
@@ -124,15 +124,15 @@ async def save(w: Work) -> Seen:
 
 
 async def unsave(w: Work) -> Seen:
-    """Let it run on from its saved memory, if it was saved."""
+    """Let it run on from its saved memory, if it was saved; what is saved is of no use once it runs."""
     host = await w.host()
     hypervisor, path = w.power(host, SavesState, "restore"), w.storage(host).state_path(w.view.id)
-    if (await host.hypervisor.observe(w.name)).power not in (PowerState.STOPPED, PowerState.CRASHED):
-        return Seen(False)  # saving had not ended
-    if not await hypervisor.has_state(path):
-        return Seen(False)  # its host lost its power before that: there is no memory to go on with
-    await hypervisor.restore(w.name, path)
-    if w.was is InstanceState.SUSPENDED:
+    power = (await host.hypervisor.observe(w.name)).power
+    if power in (PowerState.STOPPED, PowerState.CRASHED):
+        if not await hypervisor.has_state(path):
+            return Seen(False)  # its host lost its power before that: there is no memory to go on with
+        await hypervisor.restore(w.name, path)
+    if w.was is InstanceState.SUSPENDED and power is not PowerState.PAUSED:
         await w.power(host, Suspends, "suspend").suspend(w.name)
     await forget_state(w, host)
     return Seen(True)
