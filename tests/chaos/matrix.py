@@ -281,8 +281,8 @@ def _state(look: Look, line: Line, scenario: Scenario, op_id: str, fault: Fault 
     if op.state is OperationState.DONE:
         then = op.parameters.get("then")
         allowed = {InstanceState(then) if then else rule.done or scenario.state}
-    if fault in POWER and InstanceState.SUSPENDED in allowed:
-        allowed.add(InstanceState.OFF)  # what was paused in memory is off after that
+    if (fault in POWER or scenario.verb is Verb.FAILOVER) and InstanceState.SUSPENDED in allowed:
+        allowed |= {InstanceState.OFF, InstanceState.RUNNING}  # it is off after that, and may be started
     if state not in allowed:
         yield f"{op.verb} is {op.state} and the instance is {state}: {row['reason']}"
 
