@@ -10,7 +10,8 @@ import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec
 from control import access, leases, moving, placing, requests, sql, tables
-from control.accept.change import check_able
+from control.accept.change import check_able, check_disks
+from control.accept.prepare import PREPARE
 from control.hosts import HostRecord
 from control.ledger import Operation, guard, operation_of
 from control.lifecycle import VERBS, check_allowed
@@ -140,7 +141,7 @@ def plan(
         if guest.id not in rows:
             continue
         against = [*addresses.get(guest.id, ()), *bound.get(guest.id, ())]
-        one = _plan(guest, {**rows[guest.id], "capabilities": host.capabilities}, op.parameters.get("live"), against)
+        one = _plan(c, op, guest, {**rows[guest.id], "capabilities": host.capabilities}, against)
         if one.reason:
             plans.append(one)
         else:
@@ -163,19 +164,24 @@ def _of_host_only(c: sa.Connection, ids: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def _plan(guest: Guest, row: Mapping[str, Any], live: bool | None, against: Sequence[str]) -> Plan:
-    """Return what is possible for one instance, apart from room. live: as the operator wants it."""
+def _plan(
+    c: sa.Connection, op: Operation, guest: Guest, row: Mapping[str, Any], against: Sequence[str]
+) -> Plan:
+    """Return what is possible for one instance, apart from room. against: what it cannot be moved live for."""
+    live: bool | None = op.parameters.get("live")
     runs = guest.state is InstanceState.RUNNING
     can = runs and bool(row["capabilities"].get(VERBS[Verb.MIGRATE_LIVE].needs)) and not against
     if live and runs and not can:
         return Plan(guest, f"it cannot be moved live: {'; '.join(against) or 'its host cannot do that'}")
-    verb = Verb.MIGRATE_LIVE if can and live is not False else Verb.MIGRATE
+    how = {"live": can and live is not False} if runs else {}
     try:
-        check_allowed(verb, guest.state, guest.name)
+        check_allowed(Verb.MIGRATE, guest.state, guest.name)
+        check_disks(Verb.MIGRATE, row)
+        verb, _ = PREPARE[Verb.MIGRATE](c, access.find(c, op.asked_by), Verb.MIGRATE, row, dict(how))  # type: ignore[arg-type]
         check_able(verb, row)
     except RackflowError as error:
         return Plan(guest, str(error))
-    return Plan(guest, live=verb is Verb.MIGRATE_LIVE if runs else None)
+    return Plan(guest, live=how.get("live"))
 
 
 def _request(c: sa.Connection, guest: Guest, row: Mapping[Any, Any]) -> Request:

@@ -11,7 +11,7 @@ from prefect import task
 from control import datastores, hosts
 from control.hosts import HostRecord
 from control.operations import Operation
-from core.errors import CredentialRejected, HostFault
+from core.errors import Conflict, CredentialRejected, HostFault
 from core.states import HostState, OperationState, Verb
 from drivers.facts import gather_facts
 from drivers.hosts import Host, HostFacts
@@ -31,7 +31,10 @@ class Enrollment:
     """The steps for one host; what one step saw is kept for the next, and looked at again after a crash."""
 
     def __init__(self, rt: Runtime, op: Operation, record: HostRecord) -> None:
-        self.rt, self.op, self.record = rt, op, record
+        # It holds instances and has another address or key: nothing of that is written before it was found the same.
+        self.becomes: dict[str, Any] = op.parameters.get("becomes") or {}
+        self.rt, self.op = rt, op
+        self.record = replace(record, **self.becomes, host_key="") if self.becomes else record
         self.facts: HostFacts | None = None
         self.seen: tuple[Capabilities, Capacity] | None = None
         self.is_simulated = record.spec.get("driver") == "fake"
@@ -40,6 +43,15 @@ class Enrollment:
         """Compare the host key with the fingerprint asked for, then pin it."""
         if self.is_simulated or (self.record.host_key and not self.record.spec.get("fingerprint")):
             return Seen(False)
+        before = self.record.host_key
+        fingerprint = await self._compare()
+        key = self.record.host_key
+        if not self.becomes:
+            await self.rt.store.write(lambda c: hosts.pin_key(c, self.op, self.record.id, key))
+        return Seen(before != key, {"fingerprint": fingerprint})
+
+    async def _compare(self) -> str:
+        """Take the host's key and return its fingerprint. Raise CredentialRejected when another one was asked for."""
         key = await scan_host_key(self.record.address, self.record.port)
         wanted = self.record.spec.get("fingerprint")
         if wanted and wanted != key.fingerprint:
@@ -49,15 +61,28 @@ class Enrollment:
                 {"seen": key.fingerprint, "wanted": wanted},
                 "find out why it changed before you trust it",
             )
-        changed = self.record.host_key != key.public
         self.record = replace(self.record, host_key=key.public)
-        await self.rt.store.write(lambda c: hosts.pin_key(c, self.op, self.record.id, key.public))
-        return Seen(changed, {"fingerprint": key.fingerprint})
+        return key.fingerprint
 
     async def look(self, _: Operation) -> Seen:
         """Gather facts and settle which driver it gets."""
         facts = await self._facts()
+        if self.becomes:
+            return self._same(facts)
         return Seen(False, {"cpus": facts.cpus, "memory_mib": facts.memory_mib, "os": facts.os, "kinds": facts.kinds})
+
+    def _same(self, facts: HostFacts) -> Seen:
+        """Return what writes its new address and key. Raise Conflict when it is another machine."""
+        wanted = self.op.parameters["machine_id"]
+        if not wanted or facts.machine_id != wanted:
+            raise Conflict(
+                f"the machine at {self.record.address} is not host {self.record.name}, which holds instances",
+                f"host/{self.record.name}", {"machine_id": facts.machine_id, "wanted": wanted},
+                "look which machine that is; nothing was changed",
+            )  # fmt: skip
+        values = {**self.becomes, "host_key": self.record.host_key}
+        return Seen(True, {"machine_id": facts.machine_id, "address": self.record.address},
+                    lambda c: hosts.record_moved(c, self.op, self.record.id, values))  # fmt: skip
 
     async def prepare(self, _: Operation) -> Seen:
         """Initialise hypervisor, bridges and datastores."""
@@ -104,6 +129,8 @@ class Enrollment:
 
     async def _facts(self) -> HostFacts:
         if self.facts is None:
+            if self.becomes and not self.record.host_key and not self.is_simulated:
+                await self._compare()  # an earlier run did, and wrote nothing
             if self.is_simulated:
                 transport = (await self.rt.pool.get("fake", self.rt.endpoint(self.record))).transport
             else:

@@ -86,6 +86,7 @@ def _draft(
         raise busy(running[subject][0])
     verb = meant(word, state, row["name"]) if word in WORDS else word
     check_allowed(verb, state, row["name"])
+    check_disks(verb, row)
     given = {**parameters, "was": state}
     if verb in PREPARE:
         verb, given = PREPARE[verb](c, principal, verb, row, given)
@@ -93,14 +94,18 @@ def _draft(
     return Draft(subject, row["name"], given, epoch=row["epoch"], verb=verb)
 
 
-def check_able(verb: Verb, row: Mapping[Any, Any]) -> None:
-    """Raise Unsupported when the host's driver says that it cannot do this, or its disks are not in our datastores."""
+def check_disks(verb: Verb, row: Mapping[Any, Any]) -> None:
+    """Raise Unsupported for a verb on our own disks, when the instance was adopted with its own."""
     if row["host_name"] and verb in _ON_OUR_DISKS:
         raise Unsupported(
             f"{verb} is not possible for {row['name']}: it was adopted, and its disks are not in our datastores",
             f"instance/{row['name']}", {"verb": verb, "name_on_host": row["host_name"]},
             f"save its disk as an image (rackflow instance save-image {row['name']}) and deploy from that",
         )  # fmt: skip
+
+
+def check_able(verb: Verb, row: Mapping[Any, Any]) -> None:
+    """Raise Unsupported when the host's driver says that it cannot do this."""
     needs = VERBS[verb].needs
     if not needs or row["capabilities"] is None or row["capabilities"].get(needs) is not False:
         return

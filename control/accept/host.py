@@ -38,14 +38,15 @@ def enroll(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> l
         _check_address(spec, known)
         before = known.get(spec.name)
         values = row_values(spec, cluster_ids[spec.cluster])
+        parameters: dict[str, Any] = {}
         if before is None:
             row_id = _insert(c, next(ids), spec, values)
         else:
             row_id = before.id
             if f"host/{row_id}" in running:
                 raise busy(running[f"host/{row_id}"][0])
-            _update(c, spec, before, values)
-        drafts.append(Draft(f"host/{row_id}", spec.name))
+            parameters = _update(c, spec, before, values)
+        drafts.append(Draft(f"host/{row_id}", spec.name, parameters))
     return drafts
 
 
@@ -76,16 +77,21 @@ def _insert(c: sa.Connection, row_id: str, spec: HostSpec, values: dict[str, Any
     return row_id
 
 
-def _update(c: sa.Connection, spec: HostSpec, before: HostRecord, values: dict[str, Any]) -> None:
+def _update(c: sa.Connection, spec: HostSpec, before: HostRecord, values: dict[str, Any]) -> dict[str, Any]:
+    """Change a host's row; return the operation's parameters: what changes only when the machine was found the same."""
     moved = (before.address, before.port) != (spec.address, spec.port)
     other_driver = bool(spec.driver and before.driver and spec.driver != before.driver)
+    new_key = moved or bool(spec.fingerprint and spec.fingerprint != before.spec.get("fingerprint"))
     held = instances_on.names_on(c, before.id)
-    if held and (moved or other_driver):
+    if held and (other_driver or (moved and not (spec.fingerprint and before.facts.get("machine_id")))):
         raise Conflict(
             f"host {spec.name} holds {len(held)} instances: it cannot become another machine", f"host/{spec.name}",
-            {"instances": held, "address": before.address, "driver": before.driver}, "retire it, and enroll the other",
+            {"instances": held, "address": before.address, "driver": before.driver},
+            "if it is the same one at a new address, give the fingerprint of its key; else retire it first",
         )  # fmt: skip
-    new_key = moved or bool(spec.fingerprint and spec.fingerprint != before.spec.get("fingerprint"))
+    if held and new_key and before.facts.get("machine_id"):
+        becomes = {key: value for key, value in values.items() if key != "updated_at"}
+        return {"becomes": becomes, "machine_id": before.facts["machine_id"]}
     if before.state in (HostState.FAULTY, HostState.ENROLLING):
         values = {**values, "state": HostState.ENROLLING, "error": None}
     if new_key:
@@ -93,6 +99,7 @@ def _update(c: sa.Connection, spec: HostSpec, before: HostRecord, values: dict[s
     if other_driver:
         values = {**values, "driver": spec.driver}
     c.execute(sa.update(_T).where(_T.c.id == before.id).values(version=_T.c.version + 1, **values))
+    return {}
 
 
 def retire(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> list[Draft]:

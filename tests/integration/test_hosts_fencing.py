@@ -10,6 +10,7 @@ import pytest_asyncio
 
 import tasks.fencing
 import tasks.watch
+from blueprints.cluster import ClusterSpec
 from control import clusters, drift, hosts, operations
 from core.errors import Conflict, HostFault, Unreachable, Unsupported
 from core.ids import on_host
@@ -287,7 +288,7 @@ async def test_a_label_leaves_it_to_people(line: Line, pump: Pump) -> None:
     host, _, _ = await guests(line)
     cluster = host_of(line, host).cluster
     spec = {"name": cluster, "labels": {"rackflow.failover": "manual"}}
-    line.store.write_now(lambda c: clusters.ensure(c, line.admin, clusters.ClusterSpec.model_validate(spec)))
+    line.store.write_now(lambda c: clusters.ensure(c, line.admin, ClusterSpec.model_validate(spec)))
     world.crash(host)
     await look(line, 3)
     assert fences(line) == []
