@@ -29,9 +29,13 @@ def renew_claim(c: sa.Connection, worker_id: str, label: str, claim_s: float) ->
 
 
 def drop_claim(c: sa.Connection, worker_id: str) -> None:
-    """Give up the claim and all that is held under it (at an orderly end)."""
+    """Give up the claim and all that is held under it: at an orderly end, or for a predecessor that is dead.
+
+    It stays known for a while, as one whose claim has run out: a lock that it holds on a host still may be taken.
+    """
     release(c, [op.id for op in active_of(c, worker_id)])
-    c.execute(sa.delete(_WORKER).where(_WORKER.c.id == worker_id))
+    at = sql.db_now(c) - timedelta(microseconds=1)
+    c.execute(sa.update(_WORKER).where(_WORKER.c.id == worker_id, _WORKER.c.expires_at > at).values(expires_at=at))
 
 
 def active_of(c: sa.Connection, worker_id: str) -> list[Operation]:
@@ -58,9 +62,9 @@ def set_flow_run(c: sa.Connection, ids: Sequence[str], flow_run_id: str) -> None
 
 
 def claim_stands(c: sa.Connection, worker_id: str) -> bool:
-    """Return whether a worker's claim has not run out."""
+    """Return whether a worker's claim has not run out. One that is not known here is another rackflow's: it stands."""
     until = c.execute(sa.select(_WORKER.c.expires_at).where(_WORKER.c.id == worker_id)).scalar_one_or_none()
-    return until is not None and until >= sql.db_now(c)
+    return until is None or until >= sql.db_now(c)
 
 
 def claim_pending(

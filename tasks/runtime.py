@@ -108,7 +108,7 @@ class Runtime:
         return host
 
     async def is_alive(self, worker_id: str) -> bool:
-        """Say whether another worker's claim still stands."""
+        """Say whether another worker's claim still stands; one of another rackflow is none of our business."""
         return await self.store.read(lambda c: operations.claim_stands(c, worker_id))
 
     def cpu_used(self, name: str, cpu_seconds: float | None, at: datetime) -> float | None:
