@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from unittest.mock import patch
 
 import sqlalchemy as sa
@@ -50,13 +50,18 @@ class StraightStore(Store):
 class MemoryStore(StraightStore):
     """A store in memory, made anew from its bytes in no time; one for all cases, so that statements stay compiled."""
 
-    _engine: sa.Engine | None = None
+    _engine: ClassVar[sa.Engine | None] = None
 
     def __init__(self) -> None:
         if MemoryStore._engine is None:
             MemoryStore._engine = _memory()
         self._writer = None
         self._write_engine = self._read_engine = MemoryStore._engine
+
+    @classmethod
+    def forget(cls) -> None:
+        """Let the next one be empty."""
+        cls._engine = None
 
     def write_now(self, change: Callable[[sa.Connection], T]) -> T:
         return self._write(change)
@@ -118,6 +123,7 @@ class Kept:
 async def first_line(folder: Path) -> Line:
     """Make a line with two datastores on each host: local, and common to all."""
     world.reset()
+    MemoryStore.forget()
     with patch("tests.integration.line.Store", lambda url: MemoryStore()):
         line = await make_line(folder, HOSTS, powers=POWERS | {"carry"})
     world.shared.add(COMMON)
