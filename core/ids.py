@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import threading
 import time
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, lower case
 PREFIX = "rf-"  # of everything rackflow names on a host
 
 
+_last = 0
+_making = threading.Lock()
+
+
 def new_id() -> str:
-    """Return 20 characters: 48 bits of milliseconds, then 52 random bits."""
-    number = (time.time_ns() // 1_000_000 << 52) | secrets.randbits(52)
+    """Return 20 characters: 48 bits of milliseconds, then 52 random bits; of one process, each above the one before."""
+    global _last
+    with _making:
+        number = (time.time_ns() // 1_000_000 << 52) | secrets.randbits(52)
+        if number <= _last:
+            number = _last + 1 + secrets.randbits(20)
+        _last = number
     return "".join(_ALPHABET[number >> shift & 31] for shift in range(95, -1, -5))
 
 

@@ -1,4 +1,4 @@
-"""Deploy instances: place, then per host image, create, start."""
+"""Deploy instances: place all together, then make them host by host."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from prefect import flow
 
 from core.states import Verb
 from tasks.forms import deploy_body
-from tasks.instances import create, stage_images, start_created
 from tasks.ledger import enter
+from tasks.lifecycle import deploy as deploy_on
 from tasks.place import place
 from tasks.settle import settle
 
@@ -52,14 +52,6 @@ async def deploy(
     batch = await enter(Verb.DEPLOY, form, operations)
     try:
         hosts = await place(batch, len(batch))
-        await asyncio.gather(*(on_host(name, ids) for name, ids in hosts.items()), return_exceptions=True)
+        await asyncio.gather(*(deploy_on(host, ids) for host, ids in hosts.items()), return_exceptions=True)
     finally:
         await settle(batch)
-
-
-async def on_host(host: str, ids: list[str]) -> None:
-    """Take a host's share of the batch through its stages; what fails drops out."""
-    for stage in (stage_images, create, start_created):
-        ids = await stage(host, ids)
-        if not ids:
-            return

@@ -50,7 +50,8 @@ async def ensure_on_host(
         def copying(c: Any, done: int, _: int) -> None:
             image_rows.record_copy(c, image.sha256, record.id, datastore_id, CopyState.COPYING, done)
 
-        if changed:
+        if changed:  # written before, so that a copy that is cut off is known, and goes when its image goes
+            await rt.store.write(lambda c: copying(c, 0, 0))
             await storage.ensure_image(local_file(rt, image), progress=reporter(rt, copying))
         if changed and keeper:  # the hypervisor keeps its own copy, so the datastore's would be a second one
             await keeper.import_image(storage.image_path(image.sha256, image.format), image.sha256, name=image.name)

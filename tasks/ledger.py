@@ -134,6 +134,8 @@ async def run_step(
     limit_s = deadline_s or rt.settings.worker.step_deadline_s
 
     def begin(c: Any) -> Step:
+        if operations.is_cancelled(c, op):
+            raise _not_wanted(op)
         step = operations.begin_step(c, op, sequence, name, host, compensation)
         if during is not None and step.state is not StepState.DONE:
             instances.set_state(c, op.subject_id, during, epoch=op.epoch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import task
@@ -26,26 +26,32 @@ STAGE: dict[str, Any] = {
 }  # fmt: skip
 
 
+@task(name="deploy", task_run_name="deploy on {host}", **STAGE)
+async def deploy(host: str, ids: Sequence[str]) -> list[str]:
+    """Make a batch's instances on the host that they were placed on. None waits for another."""
+    return await _all(host, ids)
+
+
 @task(name="change", task_run_name="change on {host}", **STAGE)
 async def change(host: str, ids: Sequence[str]) -> list[str]:
     """Carry a batch's instances on one host through all steps of their verbs."""
-    return await stage(host, ids)
+    return await _all(host, ids)
 
 
-async def stage(host: str, ids: Sequence[str], names: Collection[str] | None = None) -> list[str]:
-    """Run steps (all, or those named) of every operation of a batch that may go on; return those that still may."""
+async def _all(host: str, ids: Sequence[str]) -> list[str]:
+    """Carry every operation of a batch that may go on through its steps; return those that have come to their end."""
     rt = runtime()
     ops = await load(ids)
     views = await rt.store.read(lambda c: instances.deployables(c, [op.subject_id for op in ops]))
-    return await each(host, ops, lambda op: carry_on(rt, op, views[op.subject_id], names))
+    return await each(host, ops, lambda op: carry_on(rt, op, views[op.subject_id]))
 
 
-async def carry_on(rt: Runtime, op: Operation, view: Deployable, names: Collection[str] | None = None) -> bool:
+async def carry_on(rt: Runtime, op: Operation, view: Deployable) -> bool:
     """Run an operation's steps one after the other; False when one has failed for good."""
     steps = rule(op.verb).steps
     shown = view.state
     for sequence, step in enumerate(steps, 1):
-        if step.name == BATCHED or (names is not None and step.name not in names):
+        if step.name == BATCHED:
             continue
         state = step.during or rule(op.verb).during
         during = None if state is shown else state

@@ -15,11 +15,6 @@ def runs() -> Iterator[Poisoned]:
         yield found
 
 
-BARRIER = pytest.mark.xfail(strict=True, reason="flows/deploy.py: who shares its flow run and host waits at each stage")
-
-
-@pytest.mark.parametrize(
-    "poison", [pytest.param(name, marks=BARRIER) if name == "hangs" else name for name in POISONS]
-)
+@pytest.mark.parametrize("poison", POISONS)
 def test_the_others_do_not_wait_for_it(runs: Poisoned, poison: str) -> None:
     assert runs.ratio(poison, pairs=1) < 1.3

@@ -1,1 +1,1 @@
-"""Kill and cut on the lab's real hosts."""
+"""Each verb on real hosts, each with each fault once, in the middle of a step."""
