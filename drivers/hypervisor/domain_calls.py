@@ -120,12 +120,12 @@ def all_stats(c: Any, groups: int, marks: Marks) -> list[ObservedInstance]:
     return [_observed(domain, stats, marks) for domain, stats in rows]
 
 
-def stats(c: Any, name: str, marks: Marks) -> ObservedInstance:
+def stats(c: Any, name: str, marks: Marks, groups: int = domain_stats.GROUPS) -> ObservedInstance:
     """Return one domain; power ABSENT if there is none."""
     domain = lookup(c, name)
     if domain is None:
         return ObservedInstance(name, PowerState.ABSENT, InstanceKind.VM, None)
-    ((found, values),) = c.domainListGetStats([domain], domain_stats.GROUPS, _STATS)
+    ((found, values),) = c.domainListGetStats([domain], groups, _STATS)
     return _observed(found, values, marks)
 
 

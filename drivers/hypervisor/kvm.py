@@ -33,6 +33,7 @@ from drivers.hypervisor.kvm_reconfigure import ReconfiguresVm
 from drivers.transport.base import Transport
 
 _SWEEP_S = 15.0  # for all instances of a host; a QEMU that hangs must not hide the others
+_HANGS_S = 5.0  # for one; libvirtd waits for its QEMU for ever
 _ASK_AGAIN_S = 5.0  # a guest that was booting when asked to shut down did not hear it
 _ROTATED = ("", ".0", ".1", ".2")  # virtlogd keeps three old files (max_backups in virtlogd.conf)
 
@@ -92,16 +93,17 @@ class KvmHypervisor(
     async def instances(self) -> list[ObservedInstance]:
         """Return all domains in one call; when one of them hangs, in a second one that asks no QEMU process."""
         doing = "listing the domains"
-        try:
-            return await self._link.call(doing, lambda c: calls.all_stats(c, GROUPS, self._marks), timeout_s=_SWEEP_S)
-        except Unreachable:
-            if not self._transport.is_alive():
-                raise
-            return await self._link.call(doing, lambda c: calls.all_stats(c, QUICK_GROUPS, self._marks))
+        asking = asyncio.ensure_future(self._link.call(doing, lambda c: calls.all_stats(c, GROUPS, self._marks)))
+        if await self._answers(asking, _SWEEP_S):
+            return asking.result()
+        return await self._link.call(doing, lambda c: calls.all_stats(c, QUICK_GROUPS, self._marks))
 
     async def observe(self, name: str) -> ObservedInstance:
-        """Return one; power ABSENT if there is none."""
-        return await self._call(name, "observing", lambda c: calls.stats(c, name, self._marks))
+        """Return one; power ABSENT if there is none. Of one that hangs only what its QEMU need not be asked for."""
+        asking = asyncio.ensure_future(self._call(name, "observing", lambda c: calls.stats(c, name, self._marks)))
+        if await self._answers(asking, _HANGS_S):
+            return asking.result()
+        return await self._call(name, "observing", lambda c: calls.stats(c, name, self._marks, QUICK_GROUPS))
 
     # -- changing
 
@@ -134,23 +136,14 @@ class KvmHypervisor(
                 asking = asyncio.ensure_future(
                     self._call(name, "shutting down", lambda c: calls.ask_to_shut_down(c, name))
                 )
-                await self._at_most(asking, end - now)
+                if await self._answers(asking, end - now):
+                    asking.result()
                 ask_at = time.monotonic() + _ASK_AGAIN_S
             await asyncio.sleep(min(pause_s, max(0.0, end - time.monotonic())))
             pause_s = min(pause_s * 1.5, 1.0)
             if not await self._call(name, "stopping", lambda c: calls.is_active(c, name)):
                 return True
         return False
-
-    async def _at_most(self, asking: asyncio.Task[None], limit_s: float) -> None:
-        """Wait for an order to a guest. When QEMU hangs, it ends by itself once the process is killed."""
-        await asyncio.wait({asking}, timeout=limit_s)
-        if asking.done():
-            asking.result()
-            return
-        self._aborting.add(asking)
-        asking.add_done_callback(self._aborting.discard)
-        asking.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def undefine(self, name: str) -> bool:
         """Take the definition and its logs away. Raise Conflict if it runs or is not ours; absent is fine."""

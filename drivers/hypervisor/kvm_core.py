@@ -41,6 +41,7 @@ class KvmCore:
         self._domain_type = settings.domain_type if settings.domain_type != "auto" else ""
         self._probing = asyncio.Lock()
         self._aborting: set[asyncio.Task[None]] = set()
+        self._left: set[asyncio.Future[Any]] = set()  # calls that nobody waits for any more
 
     async def find_domain_type(self) -> tuple[str, str]:
         """Return kvm or qemu, and why if it was found just now."""
@@ -60,6 +61,17 @@ class KvmCore:
 
     async def _call(self, name: str, doing: str, ask: Call[T]) -> T:
         return await self._link.call(f"{doing} {name}", ask, subject=calls.subject(name))
+
+    async def _answers(self, asking: asyncio.Future[Any], limit_s: float) -> bool:
+        """Say whether a call ends in time. Else it is left to its deadline: to cut it now would end others' calls too.
+
+        When its QEMU is killed, or goes on, it ends by itself.
+        """
+        asking.add_done_callback(_heard)
+        self._left.add(asking)
+        asking.add_done_callback(self._left.discard)
+        await asyncio.wait({asking}, timeout=limit_s)
+        return asking.done()
 
     async def _job(
         self, name: str, doing: str, work: Call[T], *, timeout_s: float = FOREVER_S, progress: Progress | None = None
@@ -115,6 +127,12 @@ class KvmCore:
         if task.done() and not task.cancelled():
             task.exception()
         task.cancel()
+
+
+def _heard(call: asyncio.Future[Any]) -> None:
+    """Take note of how a call has ended, so that asyncio does not complain that nobody did."""
+    if not call.cancelled():
+        call.exception()
 
 
 def _abort_job(name: str) -> Callable[[Any], None]:

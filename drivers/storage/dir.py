@@ -25,7 +25,7 @@ from drivers.storage import dir_scripts as scripts
 from drivers.storage.base import ImageFile, SeedSpec, Storage, StorageCapacity, VolumeSpec
 from drivers.storage.dir_carrier import DirCarrier
 from drivers.storage.dir_disks import DirDisks
-from drivers.storage.dir_folder import MIB, Folder, limit_s
+from drivers.storage.dir_folder import MIB, SPARE_BYTES, Folder, limit_s
 from drivers.storage.dir_restore import DirRestore
 from drivers.storage.seed import seed_iso
 from drivers.transport.base import Progress, Transport
@@ -124,9 +124,11 @@ class DirStorage(Storage):
         size_mib = await self._size_mib(spec)
         base = self.image_path(spec.image_sha256, spec.image_format) if spec.image_sha256 else ""
         found = await self._folder.script(
-            scripts.VOLUME, folder, file, spec.format, str(size_mib), base, spec.image_format, check=False,
-            timeout_s=600 if base and spec.format == "raw" else 60,
+            scripts.VOLUME, folder, file, spec.format, str(size_mib), base, spec.image_format, str(SPARE_BYTES),
+            check=False, timeout_s=600 if base and spec.format == "raw" else 60,
         )  # fmt: skip
+        if found.exit_code == scripts.FULL and found.stdout.strip():
+            raise self._folder.full(int(found.stdout), SPARE_BYTES, f"disk {spec.name}")
         if found.exit_code == scripts.NO_IMAGE:
             self._image_mib.pop(spec.image_sha256, None)
             raise self._folder.no_image(spec.image_sha256, subject)

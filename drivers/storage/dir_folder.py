@@ -10,7 +10,7 @@ from core.errors import Busy, HostFault, Invalid, NotFound, RackflowError
 from core.ids import from_host, on_host
 from drivers.transport.base import Result, Transport
 
-_SPARE_BYTES = 64 * 2**20  # left free when something is copied
+SPARE_BYTES = 64 * 2**20  # left free when something is copied or made
 _SLOWEST_BYTES_PER_S = 2 * 2**20  # of copying and of checking, for their deadlines
 MIB = 2**20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -89,7 +89,7 @@ class Folder:
 
     async def room(self) -> tuple[int, int]:
         """Return the size of the file system and what is free in it, in bytes. Raise NotFound before prepare()."""
-        argv = ["df", "--block-size=1", "--output=size,avail", self.path]
+        argv = ["df", "--block-size=1", "--output=size,avail", f"{self.path}/instances"]  # there since prepare()
         found = await self.transport.run(argv, sudo=True, check=False)
         if found.exit_code != 0:
             raise NotFound(
@@ -102,14 +102,18 @@ class Folder:
     async def require_room(self, needed_bytes: int, what: str) -> None:
         """Raise HostFault unless that much and some spare is free. what: "an image", for the message."""
         _, free = await self.room()
-        needed_bytes += _SPARE_BYTES
+        needed_bytes += SPARE_BYTES
         if needed_bytes > free:
-            raise HostFault(
-                f"datastore {self.path} on {self.host} is full: {free // MIB} MiB free, "
-                f"{needed_bytes // MIB} MiB needed for {what}",
-                f"host/{self.host}", {"path": self.path, "free_bytes": free, "needed_bytes": needed_bytes},
-                "remove images or instances there, or add a datastore",
-            )
+            raise self.full(free, needed_bytes, what)
+
+    def full(self, free_bytes: int, needed_bytes: int, what: str) -> HostFault:
+        """Return the error for what has no room there."""
+        return HostFault(
+            f"datastore {self.path} on {self.host} is full: {free_bytes // MIB} MiB free, "
+            f"{needed_bytes // MIB} MiB needed for {what}",
+            f"host/{self.host}", {"path": self.path, "free_bytes": free_bytes, "needed_bytes": needed_bytes},
+            "remove images or instances there, or add a datastore",
+        )
 
     def fault(self, seen: str, subject: str) -> HostFault:
         """Return the error for what the host said."""

@@ -7,7 +7,7 @@ because what belongs together must not be cut apart by a lost connection.
 from __future__ import annotations
 
 CHANGED = "changed"
-WRONG, NO_IMAGE, IN_USE = 65, 66, 69  # exit codes
+WRONG, NO_IMAGE, FULL, IN_USE = 65, 66, 67, 69  # exit codes
 
 # $1 datastore
 PREPARE = """set -eu
@@ -46,10 +46,12 @@ rm -f ".$2".*
 echo "${did:-}"
 """
 
-# $1 folder, $2 file, $3 format, $4 size in MiB, $5 image or "", $6 its format. Says "there" if it was. Synced before
-# it gets its name: after a power loss a volume is whole or not there.
+# $1 folder, $2 file, $3 format, $4 size in MiB, $5 image or "", $6 its format, $7 bytes that have to be free. Says
+# "there" if it was. Synced before it gets its name: after a power loss a volume is whole or not there.
 VOLUME = """set -eu; umask 007
 [ ! -e "$2" ] || { echo there; exit 0; }
+free=$(df --block-size=1 --output=avail "${1%/*}" | tail -n 1)
+[ "$free" -ge "$7" ] || { echo "$free"; exit 67; }
 if [ -n "$5" ]; then
   [ -e "$5" ] || exit 66
   mkdir -p -m 2771 "$1"
