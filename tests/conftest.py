@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.cloud import Cloud, cloud
 from tests import stages
 from tests.labs import Lab
 
@@ -58,3 +59,11 @@ def lab() -> Iterator[Lab]:
     if not keep:
         found.call("down")
         found.call("check")
+
+
+@pytest.fixture(scope="session")
+def front_end(lab: Lab) -> Iterator[Cloud]:
+    """A rackflow over the lab, by the command line; it reconciles every 15 s, so that tests need not wait a minute."""
+    base = Path("/var/tmp/rackflow-test")
+    with cloud(base=base, lab_dir=lab.dir, reconcile_every_s="15", domain_type="qemu") as found:
+        yield found

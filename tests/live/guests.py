@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from bench.cloud import Cloud
@@ -17,13 +20,13 @@ __all__ = ["DONE", "WORD", "Guest", "until"]
 
 
 @contextmanager
-def vm_on(cloud: Cloud, name: str, host: str, datastore: str = "") -> Iterator[Guest]:
+def vm_on(cloud: Cloud, name: str, host: str, datastore: str = "local") -> Iterator[Guest]:
     """A VM that begins on a host and may leave it, whose guest has written a word."""
     guest = Guest(cloud, name)
     try:
         with only(cloud, host):
-            make(cloud, name, "tiny", 128, {"datastore": datastore} if datastore else {})
-        until(lambda: not cloud.run("instance", "exec", name, "--", "true").returncode, 180)
+            make(cloud, name, "tiny", 128, {"datastore": datastore})
+        awake(guest)
         guest.write(WORD)
         yield guest
     finally:
@@ -36,7 +39,7 @@ def box_on(cloud: Cloud, name: str, host: str) -> Iterator[Guest]:
     guest = Guest(cloud, name)
     try:
         with only(cloud, host):
-            make(cloud, name, "busybox", 48, {})
+            make(cloud, name, "busybox", 48, {"datastore": "local"})
         guest.write(WORD)
         yield guest
     finally:
@@ -61,6 +64,11 @@ def make(cloud: Cloud, name: str, image: str, memory_mib: int, where: dict[str, 
     answer = cloud.call("POST", "/v1/instances", body)
     found = ended(cloud, answer["operations"][0]["id"], 180)
     assert found["state"] == DONE, found["error"]
+
+
+def awake(guest: Guest) -> None:
+    """Wait until a guest runs commands."""
+    until(lambda: not guest.cloud.run("instance", "exec", guest.name, "--", "true").returncode, 180)
 
 
 def begin(guest: Guest, verb: str, **body: Any) -> str:
@@ -105,15 +113,70 @@ def unfinished(cloud: Cloud) -> list[dict[str, Any]]:
     return [row for row in rows if row["verb"] != "reconcile"]
 
 
-def runs_on(lab: Lab, guest: Guest) -> list[str]:
-    """Return the hosts where a QEMU process of a VM is, by their process tables."""
-    name = on_host(guest.show()["id"])
-    look = f"pgrep -f '[g]uest={name},'"
-    return [host for host in up(lab) if lab.run(host, look, check=False).strip()]
+def runs_on(guest: Guest) -> list[str]:
+    """Return the hosts where a VM's QEMU process is, as this machine sees them: also where a host is cut off."""
+    return where_is(on_host(guest.show()["id"]))
 
 
-def up(lab: Lab) -> list[str]:
-    return [row["name"] for row in lab.status() if row["state"] == "up" and row["kind"] == "kvm"]
+def where_is(name: str) -> list[str]:
+    """Return the lab's hosts on which there is a QEMU process of that name, one entry for each."""
+    spaces = {path.stat().st_ino: path.name.removeprefix("rf") for path in Path("/run/netns").glob("rfh*")}
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if b"qemu-system" in words[0] and any(word.startswith(f"guest={name},".encode()) for word in words):
+                found.append(spaces.get((process / "ns/net").stat().st_ino, "elsewhere"))
+        except OSError:
+            continue  # it ended while we looked
+    return sorted(found)
+
+
+@contextmanager
+def never_two(guest: Guest) -> Iterator[list[int]]:
+    """Count a VM's processes as often as possible meanwhile; fail if there ever were two."""
+    name, ended, counts = on_host(guest.show()["id"]), threading.Event(), [0]
+
+    def count() -> None:
+        while not ended.wait(0.05):
+            counts.append(len(where_is(name)))
+
+    watch = threading.Thread(target=count)
+    watch.start()
+    try:
+        yield counts
+    finally:
+        ended.set()
+        watch.join()
+    assert len(counts) > 20
+    assert max(counts) == 1
+
+
+@contextmanager
+def restarted(cloud: Cloud, **settings: str) -> Iterator[None]:
+    """Let the front-end run with other settings for a while."""
+    before = dict(cloud.env)
+    try:
+        _restart(cloud, {**before, **{f"RACKFLOW_{name.upper()}": value for name, value in settings.items()}})
+        yield
+    finally:
+        _restart(cloud, before)
+
+
+def _restart(cloud: Cloud, env: dict[str, str]) -> None:
+    cloud.rackflow("down")
+    cloud.env = env
+    cloud.rackflow("up", "--detach")
+    cloud.url = json.loads(Path(env["RACKFLOW_RUN_DIR"], "endpoint.json").read_text())["api"]
+
+
+def host_is(cloud: Cloud, host: str, state: str, timeout_s: float = 120) -> dict[str, Any]:
+    """Wait until a host is in a state; return it."""
+    def look() -> dict[str, Any] | None:
+        shown: dict[str, Any] = cloud.call("GET", f"/v1/hosts/{host}")
+        return shown if shown["state"] == state else None
+
+    return dict(until(look, timeout_s))
 
 
 def qemu(lab: Lab, guest: Guest, signal: str) -> None:
@@ -126,3 +189,8 @@ def drift(cloud: Cloud, guest: Guest) -> list[dict[str, Any]]:
     """Return what is open of an instance."""
     subject = f"instance/{guest.show()['id']}"
     return [row for row in cloud.call("GET", "/v1/drift") if row["subject"] == subject]
+
+
+def qemu_pid(lab: Lab, host: str, name: str) -> str:
+    """Return the process of a domain on a host."""
+    return lab.run(host, f"cat /run/libvirt/qemu/{name}.pid").strip()

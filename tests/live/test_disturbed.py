@@ -58,7 +58,7 @@ def test_a_partition_in_the_middle_of_a_live_migration(vm: Guest, front_end: Clo
     found = operation(front_end, op)
     assert found["state"] in (DONE, "failed", "compensated"), (found["state"], found["reason"])
     shown = vm.show()
-    assert (shown["state"], [shown["host"]]) == ("running", runs_on(lab, vm))
+    assert (shown["state"], [shown["host"]]) == ("running", runs_on(vm))
     assert (vm.read(), vm.boot_id()) == (WORD, boot)
     assert [seen.split(":")[0] for seen in traces(lab, shown["id"])] == [shown["host"]]
 
@@ -69,8 +69,10 @@ def test_a_host_far_away(front_end: Cloud, lab: Lab) -> None:
         with vm_on(front_end, "dist-far", "h2") as far:
             assert far.do("migrate", live=True)["host"] == "h1"
             assert far.read() == WORD
-            assert far.do("migrate", live=True)["host"] == "h2"
             assert far.do("shutdown", grace_s=20)["state"] == "off"
+            assert far.do("migrate")["host"] == "h2"
+            assert far.do("start")["state"] == "running"
+            assert far.do("shutdown", grace_s=1)["state"] == "off"
             gone = far.show()["id"]
             front_end.rackflow("instance", "delete", far.name, "--yes")
         assert traces(lab, gone) == []
@@ -133,7 +135,7 @@ def test_a_qemu_that_hangs_is_shut_down(vm: Guest, lab: Lab) -> None:
     began = time.monotonic()
     assert vm.do("shutdown", grace_s=3)["state"] == "off"
     assert time.monotonic() - began < 60
-    assert runs_on(lab, vm) == []
+    assert runs_on(vm) == []
     assert vm.do("start")["state"] == "running"
     assert vm.read() == WORD
 
@@ -145,7 +147,7 @@ def small(front_end: Cloud, lab: Lab) -> Iterator[str]:
     front_end.rackflow("datastore", "create", "small", "--path", SMALL, "--overcommit", "20")
     reconcile(front_end)
     yield "small"
-    front_end.run("datastore", "delete", "small", "--yes")
+    front_end.run("datastore", "delete", "small")
     lab.run("h1", f"umount {SMALL}")
     for host in lab.hosts():
         lab.run(host, f"rm -rf {SMALL}")
@@ -168,21 +170,24 @@ def test_a_full_datastore(small: str, front_end: Cloud, lab: Lab) -> None:
     assert found["state"] in ("failed", "compensated"), (found["state"], found["reason"])
     assert "20 MiB free" in str(found["error"])
     assert lab.run("h1", f"find {SMALL} -mindepth 2") == ""
-    lab.run("h1", f"rm -f {SMALL}/filler")
+    front_end.rackflow("instance", "delete", "dist-none", "--yes")
+    lab.run("h1", f"rm {SMALL}/filler")
     with vm_on(front_end, "dist-tight", "h1", small) as tight:
-        fill(lab, 0)
+        fill(lab, 20)
         refused = tight.ask("attach-disk", disk={"name": "more", "size": "64MiB"})
         assert refused["state"] in ("failed", "compensated")
-        assert "MiB free" in str(refused["error"])
-        fill(lab, 20)
+        assert "20 MiB free" in str(refused["error"])
+        assert lab.run("h1", f"ls {SMALL}/instances/*/more*", check=False) == ""
+        lab.run("h1", f"rm {SMALL}/filler")
         tight.do("attach-disk", disk={"name": "data", "size": "96MiB"})
         until(lambda: "98304 vdc" in tight.sh("cat /proc/partitions"))
+        fill(lab, 8)
         tight.sh("(dd if=/dev/zero of=/dev/vdc bs=1M count=90; sync; echo whole > /tmp/end) >/dev/null 2>&1 &")
         fill_seen = until(lambda: reconcile(front_end) or drift(front_end, tight), 90)
         assert [(one["kind"], one["seen"]["reason"]) for one in fill_seen] == [
             ("paused", "a disk failed or its datastore is full")
         ]
-        lab.run("h1", f"rm -f {SMALL}/filler")
+        lab.run("h1", f"rm {SMALL}/filler")
         assert tight.do("resume")["state"] == "running"
         until(lambda: tight.sh("cat /tmp/end 2>/dev/null || true") == "whole", 90)
         assert tight.read() == WORD

@@ -1,0 +1,139 @@
+"""One verb, one fault, in the middle of one step of it; then the look at what has become of it."""
+
+from __future__ import annotations
+
+import random
+import time
+import urllib.error
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bench.cloud import Cloud
+from control.lifecycle import VERBS
+from core.states import UNFINISHED, InstanceKind, InstanceState, OperationState, StepState, Verb
+from tests.chaos.live.faults import LiveFault, strike
+from tests.chaos.live.invariants import wrong
+from tests.chaos.live.verbs import SPOILED, ask, kinds, prepare, verbs
+from tests.chaos.matrix import Outcome
+from tests.labs import Lab
+from tests.live.guests import WORD, Guest, awake, ended, operation, reconcile, until
+
+NAME = "chaos"
+SETTLED_S = 180.0  # from the fault to the end of the operation, hosts that boot included
+MADE = {Verb.SAVE_IMAGE: "chaos-golden"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A verb on a kind of instance, the fault, and the step in which it happens."""
+
+    verb: Verb
+    kind: InstanceKind
+    fault: LiveFault
+    step: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.verb} {self.kind} {self.step} {self.fault.name}"
+
+
+def all_pairs(seed: int) -> list[Pair]:
+    """Return each pair of verb and fault once, in the seed's order; kind and step are the seed's choice."""
+    chance = random.Random(seed)
+    found = [
+        Pair(verb, chance.choice(list(kinds(verb))), fault, chance.choice(VERBS[verb].steps).name)
+        for verb in verbs() for fault in LiveFault
+    ]  # fmt: skip
+    chance.shuffle(found)
+    return found
+
+
+def run(pair: Pair, cloud: Cloud, lab: Lab) -> Outcome:
+    """Run one pair to its end, and take away what it made."""
+    outcome = Outcome(pair.name, pair.verb, pair.fault)
+    guest = Guest(cloud, NAME)
+    try:
+        _run(pair, guest, lab, outcome)
+    except (AssertionError, RuntimeError, urllib.error.HTTPError) as error:
+        outcome.wrong["broke"] = [f"{type(error).__name__}: {error}"[:500]]
+    finally:
+        left = _clean(pair, cloud, lab)
+        if left:
+            outcome.wrong.setdefault("leaked", []).extend(f"after a delete: {one}" for one in left)
+    return outcome
+
+
+def _run(pair: Pair, guest: Guest, lab: Lab, outcome: Outcome) -> None:
+    cloud = guest.cloud
+    if pair.verb is not Verb.DEPLOY:
+        prepare(guest, pair.kind, pair.verb)
+    state = InstanceState.PENDING if pair.verb is Verb.DEPLOY else InstanceState(guest.show()["state"])
+    op_id = ask(guest, pair.kind, pair.verb)
+    host = _in_step(cloud, op_id, pair.step)
+    heal = strike(pair.fault, cloud, lab, host or _any(cloud, pair.kind))
+    heal()
+    op = ended(cloud, op_id, SETTLED_S)
+    for _ in range(2):
+        reconcile(cloud)
+    outcome.ended = op["state"]
+    outcome.wrong = wrong(cloud, lab)
+    if pair.verb is not Verb.DELETE or op["state"] != OperationState.DONE:
+        outcome.wrong |= {kind: found for kind, found in _instance(pair, state, op["state"], cloud).items() if found}
+
+
+def _in_step(cloud: Cloud, op_id: str, name: str) -> str:
+    """Wait until a step has begun, or all has ended; return the host of the last one."""
+    while True:
+        op = operation(cloud, op_id)
+        begun = [s for s in op["steps"] if s["state"] != StepState.PENDING]
+        if any(s["name"] == name for s in begun) or op["state"] not in UNFINISHED:
+            return next((str(s["host"]) for s in reversed(begun) if s["host"]), "")
+        time.sleep(0.01)
+
+
+def _any(cloud: Cloud, kind: InstanceKind) -> str:
+    driver = "kvm" if kind is InstanceKind.VM else "lxd"
+    return next(str(host["name"]) for host in cloud.call("GET", "/v1/hosts") if host["driver"] == driver)
+
+
+def _instance(pair: Pair, before: InstanceState, ended_as: str, cloud: Cloud) -> dict[str, list[str]]:
+    """Return what is wrong with the instance: its state, and what its guest had written."""
+    (shown,) = [row for row in cloud.call("GET", "/v1/instances?limit=100") if row["name"].startswith(NAME)]
+    rule, state = VERBS[pair.verb], InstanceState(shown["state"])
+    allowed = {rule.done or before}
+    if ended_as != OperationState.DONE:
+        allowed |= {before, rule.failed or before}
+    if pair.fault is LiveFault.POWER:  # after the end of the verb, maybe: then it was started again, or could not be
+        allowed |= {InstanceState.RUNNING, InstanceState.OFF}
+    found: dict[str, list[str]] = {}
+    if state not in allowed:
+        found["state"] = [f"{pair.verb} is {ended_as} and it is {state}: {shown['reason']}"]
+    if pair.verb is Verb.DEPLOY:
+        return found
+    guest = Guest(cloud, shown["name"])
+    if state is not InstanceState.RUNNING:
+        guest.do("start")
+    awake(guest)
+    word = guest.sh("cat /root/word 2>/dev/null || true")
+    reverts = pair.verb in (Verb.REVERT, Verb.REVERT_BACKUP)
+    wanted = SPOILED if pair.verb is Verb.DROP_SNAPSHOT or (reverts and ended_as != OperationState.DONE) else WORD
+    return {**found, "lost": [] if word == wanted else [f"the guest has {word!r}, not {wanted!r}"]}
+
+
+def _clean(pair: Pair, cloud: Cloud, lab: Lab) -> list[str]:
+    """Delete all that was made; return what is left of it then."""
+    for row in cloud.call("GET", "/v1/instances?limit=100"):
+        if row["name"].startswith(NAME):
+            for backup in reversed(cloud.call("GET", f"/v1/instances/{row['name']}/backups")):
+                cloud.run("backup", "delete", row["name"], backup["name"], "--yes")
+            cloud.run("instance", "delete", row["name"], "--yes")
+    if pair.verb in MADE:
+        cloud.run("image", "delete", MADE[pair.verb], "--yes")
+    until(lambda: all(host["state"] == "ready" for host in cloud.call("GET", "/v1/hosts")), 120)
+    reconcile(cloud)
+    return [f"{kind}: {one}" for kind, found in wrong(cloud, lab).items() for one in found]
+
+
+def shard(pairs: list[Pair], first: int, of: int) -> Iterator[Pair]:
+    """Yield every of-th pair, beginning with the first-th."""
+    yield from pairs[first - 1 :: of]
