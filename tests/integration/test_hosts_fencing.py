@@ -178,7 +178,7 @@ async def test_a_host_that_comes_back_while_it_is_fenced_starts_nothing(line: Li
             line.store.write_now(lambda c, d=decide: d(c, line.admin, host))  # type: ignore[misc]
     with pytest.raises(Conflict, match="is fenced"):
         line.submit(Verb.EVACUATE, {"hosts": [host]})
-    await look(line)
+    await pump.until(line.submit(Verb.RECONCILE, {"hosts": []}))
     assert running(shared["id"]) == []
     world.release("*", "hypervisor.define")
     await pump.rest()
