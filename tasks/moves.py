@@ -7,7 +7,7 @@ from typing import Any
 from control import drift, moving
 from control.operations import steps_of
 from core.errors import Conflict, Unreachable
-from core.states import PowerState
+from core.states import HostState, PowerState
 from drivers.carrier import carry as carry_files
 from drivers.hypervisor.powers import MigratesLive, Move
 from tasks import specs
@@ -119,9 +119,10 @@ async def is_there(w: Work) -> bool:
     """Say whether it runs on the target and not on the source any more. Raise Unreachable when that cannot be known."""
     if w.view.other is None:
         return False
-    seen = await (await w.host()).hypervisor.observe(w.name)
-    if seen.power in (PowerState.RUNNING, PowerState.PAUSED):
-        return False
+    if w.view.host is None or w.view.host.state is not HostState.FENCED:  # what is fenced runs nothing
+        seen = await (await w.host()).hypervisor.observe(w.name)
+        if seen.power in (PowerState.RUNNING, PowerState.PAUSED):
+            return False
     return (await (await w.other()).hypervisor.observe(w.name)).power is PowerState.RUNNING
 
 

@@ -13,7 +13,7 @@ from control import hosts, instances, operations
 from control.lifecycle import VERBS
 from control.operations import Operation, Stale, Step
 from core.errors import NeedsOperator, Permanent, RackflowError, Unreachable, from_dict
-from core.states import InstanceState, OperationState, StepState, Verb
+from core.states import HostState, InstanceState, OperationState, StepState, Verb
 from tasks import adoption
 from tasks.ledger import finish
 from tasks.power import state_now
@@ -237,7 +237,9 @@ async def _seen(rt: Runtime, op: Operation) -> InstanceState | None:
     """
     if op.verb not in POWER:
         return None
-    views = await rt.store.read(lambda c: instances.deployables(c, [op.subject_id]))
-    seen = await state_now(Work(rt, op, views[op.subject_id]))
+    view = (await rt.store.read(lambda c: instances.deployables(c, [op.subject_id])))[op.subject_id]
+    if view.host is not None and view.host.state is HostState.FENCED:
+        return None
+    seen = await state_now(Work(rt, op, view))
     lost = seen is InstanceState.OFF and op.verb not in (Verb.SHUTDOWN, Verb.POWEROFF)
     return None if lost else seen  # it lost its power, and is to run as before: the reconcile sees to that

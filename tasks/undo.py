@@ -11,7 +11,7 @@ from control.instances import Deployable
 from control.lifecycle import NoReturn, rule, step_rule
 from control.operations import Operation, Step
 from core.errors import Unreachable
-from core.states import StepState
+from core.states import HostState, StepState
 from tasks.actions import ACTIONS, DEADLINES_S, ONE_WAY, OWED, PROBES
 from tasks.ledger import Seen
 from tasks.runtime import Runtime
@@ -65,6 +65,8 @@ async def _undo_one(rt: Runtime, op: Operation, step: Step, view: Deployable, si
         return await _in_time(step.compensation, host, Work(rt, op, view))
     except Unreachable as error:
         if step.compensation not in OWED:
+            if record is not None and record.state is HostState.FENCED:
+                return Seen(False)  # it has lost its power: its instances are failed over, or held, as the record says
             raise
         silent.add(host)
         seen = error.to_dict()

@@ -375,3 +375,30 @@ async def test_a_re_enrolled_host_stays_fenced(line: Line, pump: Pump) -> None:
     assert host_of(line, host).state is HostState.FENCED
     assert SAN in world.shared
     assert world.hosts[host].instances[on_host(line.instance("local")["id"])].power is PowerState.STOPPED
+
+
+@pytest.mark.parametrize("live", [True, False])
+async def test_a_host_that_dies_while_an_instance_leaves_it_keeps_nobody_waiting(
+    line: Line, pump: Pump, live: bool
+) -> None:
+    """What cannot be undone there any more is not waited for: the instance starts where its disks are seen."""
+    host, shared, _ = await guests(line)
+    world.write(shared["id"], "root", "precious")
+    verb = "hypervisor.migrate" if live else "hypervisor.stop"
+    world.hang(host, verb)
+    (op_id,) = line.submit(Verb.MIGRATE, {"instances": ["shared"], "live": live})
+    while not any(state == "running" for name, state in line.steps(op_id) if name in ("transfer", "stop")):
+        await pump.round()
+    world.crash(host)
+    world.release(host, verb)
+    await look(line)
+    await look(line)
+    for _ in range(60):
+        await pump.round()
+        if line.instance("shared")["state"] == "running" and line.instance("shared")["host"] != host:
+            break
+        await look(line)
+    found = line.instance("shared")
+    assert (found["state"], found["host"] != host) == ("running", True), (found, line.steps(op_id))
+    assert world.read_disk(shared["id"], "root") == "precious"
+    assert world.harm == []
