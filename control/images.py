@@ -16,7 +16,7 @@ from control.ledger import Operation, guard
 from control.waiting import wake
 from core.clock import now, rfc3339
 from core.errors import NotFound, RackflowError
-from core.states import CopyState, ImageState, InstanceKind
+from core.states import UNFINISHED, CopyState, ImageState, InstanceKind, Verb
 
 _T = tables.image
 _COPY = tables.image_copy
@@ -159,6 +159,20 @@ def forget_copy(c: sa.Connection, sha256: str, host_id: str, datastore_id: str |
     """Write that a host has no copy any more, on one datastore or on all."""
     statement = sa.delete(_COPY).where(_COPY.c.sha256 == sha256, _COPY.c.host_id == host_id)
     c.execute(statement if datastore_id is None else statement.where(_COPY.c.datastore_id == datastore_id))
+
+
+def unnamed(c: sa.Connection, sha256s: Collection[str]) -> set[str]:
+    """Return which content no live image names; nothing while images are being made, for they may be about to."""
+    op = tables.operation
+    making = sa.select(op.c.id).where(
+        op.c.verb.in_((Verb.IMPORT, Verb.SAVE_IMAGE)), op.c.state.in_(UNFINISHED)
+    ).limit(1)  # fmt: skip
+    if not sha256s or c.execute(making).first() is not None:
+        return set()
+    rows = sql.fetch_in(
+        c, set(sha256s), lambda part: sa.select(_T.c.sha256).where(_T.c.sha256.in_(part), _T.c.live_name.is_not(None))
+    )
+    return set(sha256s) - {row["sha256"] for row in rows}
 
 
 def others_with(c: sa.Connection, image: ImageRecord) -> list[str]:

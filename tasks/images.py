@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,11 @@ from drivers.storage.sources import fetch
 from tasks.backups import as_source
 from tasks.copies import ensure_on_host, keeper_of, reporter
 from tasks.ledger import Seen, finish, load, run_step
-from tasks.runtime import runtime
+from tasks.runtime import Runtime, runtime
 from tasks.settle import each
 
 IMAGE_DEADLINE_S = 3600.0
+LEFT_FOR_S = 3600.0  # content that no image names; younger, it may be about to get one
 
 
 @task(name="import", task_run_name="import images", persist_result=False)
@@ -134,6 +136,21 @@ async def remove_images(ids: Sequence[str]) -> list[str]:
         return await run_step(op, len(copies) + 1, "remove", "", unlink, also=gone)
 
     return await each("", [o for o in await load(ids) if o.verb is Verb.REMOVE], work)
+
+
+async def sweep_store(rt: Runtime) -> int:
+    """Take content away that no image names, left by what was cut off long ago; return of how many."""
+    folder = rt.settings.paths.images_dir
+    old = await asyncio.to_thread(_old_content, folder)
+    going = await rt.store.read(lambda c: image_rows.unnamed(c, old))
+    for sha256 in going:
+        await asyncio.to_thread(_unlink, folder, sha256)
+    return len(going)
+
+
+def _old_content(folder: Path) -> set[str]:
+    before = time.time() - LEFT_FOR_S
+    return {f.stem for f in folder.glob("*.*") if len(f.stem) == 64 and f.stat().st_mtime < before}
 
 
 def _unlink(folder: Path, sha256: str) -> None:

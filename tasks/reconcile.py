@@ -22,6 +22,7 @@ from core.ids import on_host
 from core.states import HostState, OperationState, PowerState
 from drivers.hosts import Host
 from drivers.hypervisor.base import Capacity, ObservedInstance
+from tasks.images import sweep_store
 from tasks.ledger import Seen, finish, load, run_step
 from tasks.runtime import Runtime, runtime
 from tasks.watch import RECONCILER, watch
@@ -50,6 +51,7 @@ async def _sweep(rt: Runtime, op: Operation) -> None:
     enrolled = [r for r in records if r.driver and r.state is not HostState.ENROLLING]
     went = await asyncio.gather(*(one(sequence, record) for sequence, record in enumerate(enrolled, 1)))
     await watch(rt)
+    await sweep_store(rt)
     if all(went):
         await rt.store.write(lambda c: finish(c, op, OperationState.DONE))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Any
 
 import pytest
@@ -181,6 +183,18 @@ async def test_an_image_of_an_instance(line: Line, web: dict[str, Any]) -> None:
     (op,) = await line.run(Verb.DEPLOY, {"instances": [vm("copy", image="golden")]})
     assert op.state is DONE, op.error
     assert world.read_disk(line.instance("copy")["id"], "root") == "precious"
+
+
+async def test_content_that_no_image_names_goes_after_a_while(line: Line, web: dict[str, Any]) -> None:
+    await go(line, Verb.SAVE_IMAGE, image="golden")
+    folder = line.settings.paths.images_dir
+    for number, age_s in enumerate((0, 7200)):
+        file = folder / f"{number:064x}.qcow2"
+        file.write_bytes(b"left")
+        os.utime(file, (time.time() - age_s, time.time() - age_s))
+    before = {file.name for file in folder.iterdir()}
+    await line.run(Verb.RECONCILE, {"hosts": []})
+    assert before - {file.name for file in folder.iterdir()} == {f"{1:064x}.qcow2"}
 
 
 async def test_backups(line: Line, web: dict[str, Any]) -> None:
