@@ -159,13 +159,13 @@ class Look:
         files = {path.name.split(".")[0] for path in self.line.settings.paths.images_dir.iterdir()}
         if files != contents:
             yield f"image files {sorted(files)}, the record has {sorted(contents)}"
-        ready = self._rows(tables.image_copy, tables.image_copy.c.state == "ready")
-        copies = {(self.hosts[row["host_id"]], row["sha256"]) for row in ready}
+        known = self._rows(tables.image_copy)
+        copies = {(self.hosts[row["host_id"]], row["sha256"]) for row in known if row["state"] == "ready"}
         there = {(host.name, sha) for host in world.hosts.values() for sha in host.images}
         there |= {(host.name, sha) for host in world.hosts.values() for s in host.stores.values() for sha in s.images}
         if missing := copies - there:
             yield f"copies of images that are not there: {sorted(missing)}"
-        recorded = {sha for _, sha in copies}
+        recorded = {row["sha256"] for row in known}
         if strange := {one for one in there if one[1] not in recorded}:
             yield f"copies of images that nobody knows: {sorted(strange)}"
 
