@@ -130,10 +130,14 @@ def test_a_vm_made_by_hand_becomes_ours(front_end: Cloud, lab: Lab) -> None:
 def test_a_container_made_by_hand_becomes_ours(front_end: Cloud, lab: Lab) -> None:
     with box_on(front_end, "evac-there", "h4"):  # so that the image is there
         image = lab.run("h4", "lxc image list -f csv -c f").split()[0]
-    lab.run("h4", f"lxc launch {image} by-hand --network lxcbr0 < /dev/null")
+    pool = lab.run("h4", "lxc storage list -f csv").split(",")[0]
+    lab.run("h4", f"lxc launch {image} by-hand --storage {pool} --network lxcbr0 < /dev/null")
     began = "lxc exec by-hand -- cat /proc/1/stat"
     try:
         boot = lab.run("h4", began).split()[21]
+        refused = front_end.run("host", "adopt", "h4", "by-hand=adopted-box")
+        assert "lxc config set by-hand limits.cpu 1" in refused.stderr
+        lab.run("h4", "lxc config set by-hand limits.cpu 1; lxc config set by-hand limits.memory 64MiB")
         front_end.rackflow("host", "adopt", "h4", "by-hand=adopted-box")
         adopted = Guest(front_end, "adopted-box")
         assert (adopted.show()["state"], adopted.show()["host"]) == ("running", "h4")
