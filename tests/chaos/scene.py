@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.pool import StaticPool
 
+import tasks.images
 from blueprints.datastore import DatastoreSpec
 from control import access, datastores, operations, tables
 from control.operations import Operation
@@ -231,7 +232,8 @@ async def retry_delay(line: Line) -> None:
 
 
 async def reconcile(line: Line) -> None:
-    """Compare record and world, and let the repairs run."""
+    """Compare record and world, and let the repairs run; an hour has passed for what lies in the image store."""
+    tasks.images.LEFT_FOR_S = -1.0
     line.submit(Verb.RECONCILE, {"hosts": []})
     for _ in range(2):
         await round_(line)

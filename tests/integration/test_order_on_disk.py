@@ -85,7 +85,7 @@ def test_a_new_volume(tmp_path: Path) -> None:
     image = tmp_path / "image.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(image), "1M"], check=True)
     folder = tmp_path / "instance"
-    words = [str(folder), f"{folder}/root.qcow2", "qcow2", "2", str(image), "qcow2"]
+    words = [str(folder), f"{folder}/root.qcow2", "qcow2", "2", str(image), "qcow2", "0"]
     check(trace(["sh", "-c", scripts.VOLUME, "sh", *words], tmp_path), "root.qcow2")
 
 

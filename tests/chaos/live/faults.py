@@ -10,8 +10,10 @@ from pathlib import Path
 
 from bench.cloud import Cloud
 from tests.labs import Lab
+from tests.live.guests import until
 
 DAEMONS = {"kvm": "libvirtd", "lxd": "lxd"}
+ASK = {"kvm": "virsh uri", "lxd": "lxc list"}
 
 
 class LiveFault(StrEnum):
@@ -22,22 +24,19 @@ class LiveFault(StrEnum):
 
 
 def strike(fault: LiveFault, cloud: Cloud, lab: Lab, host: str) -> Callable[[], None]:
-    """Let it happen, on a host; return what heals it. All but power comes back by itself."""
+    """Let it happen, on a host; return what waits until all is well. All but power comes back by itself."""
+    kind = next(str(row["kind"]) for row in lab.status() if row["name"] == host)
     if fault is LiveFault.WORKER:
         os.kill(int(Path(cloud.env["RACKFLOW_RUN_DIR"], "worker.pid").read_text()), signal.SIGKILL)
     elif fault is LiveFault.DAEMON:
-        lab.run(host, f"pkill -9 -x {DAEMONS[_kind(lab, host)]}", check=False)
+        lab.run(host, f"kill -9 $(pgrep -xo {DAEMONS[kind]})")  # not what it has started
     elif fault is LiveFault.SSH:
         lab.run(host, "pkill -9 -x sshd", check=False)  # this session too
     else:
         lab.call("crash", host)
-        return lambda: _power_on(lab, host)
-    return lambda: None
+        lab.call("start", host)
+    return lambda: _answers(lab, host, kind)
 
 
-def _kind(lab: Lab, host: str) -> str:
-    return next(str(row["kind"]) for row in lab.status() if row["name"] == host)
-
-
-def _power_on(lab: Lab, host: str) -> None:
-    lab.call("start", host)
+def _answers(lab: Lab, host: str, kind: str) -> None:
+    until(lambda: lab.run(host, f"{ASK[kind]} >/dev/null 2>&1 && echo yes", check=False) == "yes\n", 60)

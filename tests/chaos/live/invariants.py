@@ -22,7 +22,7 @@ BOX_POWER = {S.RUNNING: "RUNNING", S.SUSPENDED: "FROZEN", S.OFF: "STOPPED"}
 
 def wrong(cloud: Cloud, lab: Lab) -> dict[str, list[str]]:
     """Return what is wrong, by kind."""
-    rows = cloud.call("GET", "/v1/instances?limit=1000")
+    rows = [cloud.call("GET", f"/v1/instances/{row['id']}") for row in cloud.call("GET", "/v1/instances?limit=100")]
     held = cloud.call("GET", f"/v1/operations?state={OperationState.HELD}&limit=100")
     found = {
         "unfinished": [f"{op['verb']} is {op['state']}: {op['reason']}" for op in unfinished(cloud)],
@@ -60,7 +60,7 @@ def _kvm(host: str, here: list[dict[str, Any]], lab: Lab) -> Iterator[str]:
     if strange := lab.run(host, f"find {STORE}/instances -mindepth 2 {known}"):
         yield f"files {strange.split()}"
     taps = len(lab.run(host, "ip -o link show type tun").splitlines())
-    nics = sum(len(row["addresses"]) or 1 for row in here if row["state"] in (S.RUNNING, S.SUSPENDED))
+    nics = _nics(here)
     if taps != nics:
         yield f"{taps} taps for {nics} NICs"
 
@@ -73,13 +73,16 @@ def _lxd(host: str, here: list[dict[str, Any]], lab: Lab) -> Iterator[str]:
         yield f"containers {there}, the record has {wanted}"
     volumes = lab.run(host, "for p in $(lxc storage list -f csv | cut -d, -f1); do "
                       "lxc storage volume list $p type=custom -f csv; done").strip()  # fmt: skip
-    extra = sum(len(row.get("disks") or ()) for row in here)
-    if len(volumes.splitlines()) > extra:
+    if len(volumes.splitlines()) != sum(len(row["spec"]["disks"]) for row in here):
         yield f"volumes {volumes.splitlines()}"
-    veths = len(lab.run(host, "ip -o link show type veth master lxcbr0 2>/dev/null", check=False).splitlines())
-    nics = sum(len(row["addresses"]) or 1 for row in here if row["state"] in (S.RUNNING, S.SUSPENDED))
+    veths = lab.run(host, "ip -o link show type veth").count(": veth")
+    nics = _nics(here)
     if veths != nics:
         yield f"{veths} veths for {nics} NICs"
+
+
+def _nics(here: list[dict[str, Any]]) -> int:
+    return sum(len(row["spec"]["nics"]) for row in here if row["state"] in (S.RUNNING, S.SUSPENDED))
 
 
 def _at_the_front_end(cloud: Cloud, rows: list[dict[str, Any]]) -> Iterator[str]:
