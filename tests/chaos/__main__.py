@@ -28,9 +28,7 @@ def main() -> int:
     """Run what the arguments ask for; return the exit code."""
     given = _arguments()
     if given.live:
-        os.environ.setdefault("RACKFLOW_TEST_KEEP_LAB", "1")
-        os.environ["RACKFLOW_CHAOS_SEED"] = str(given.seed)
-        return subprocess.call([sys.executable, "-m", "pytest", "tests/chaos/live"], cwd=ROOT)
+        return _live(given)
     results = report.Results(given.results, given.code or _code())
     with Matrix() as found:
         cases = _chosen(found, given)
@@ -46,6 +44,23 @@ def main() -> int:
     report.write(given.report, known, {"delays": matrix.DELAYS, "reconciles": matrix.RECONCILES}, more)
     print(json.dumps(matrix.worst(known)))
     return int(any(one.failed for one in known) or any(one.get("broken") for one in more.values()))
+
+
+def _live(given: argparse.Namespace) -> int:
+    """Run each pair of verb and fault on the lab's hosts, and write its part of the report."""
+    from tests.chaos.live import section
+
+    code = given.code or _code()
+    os.environ.setdefault("RACKFLOW_TEST_KEEP_LAB", "1")
+    os.environ |= {
+        "RACKFLOW_CHAOS_ALL": "1", "RACKFLOW_CHAOS_SEED": str(given.seed), "RACKFLOW_CHAOS_SHARD": given.shard,
+        "RACKFLOW_CHAOS_ONLY": given.only, "RACKFLOW_CHAOS_CODE": code, "RACKFLOW_CHAOS_MINUTES": str(given.minutes),
+    }  # fmt: skip
+    subprocess.call([sys.executable, "-m", "pytest", "-q", "tests/chaos/live"], cwd=ROOT)
+    known = list(report.Results(section.RESULTS, code).read().values())
+    section.write(given.report, known, given.seed)
+    print(json.dumps(matrix.worst(known)))
+    return int(not known or any(one.failed for one in known))
 
 
 def _arguments() -> argparse.Namespace:

@@ -15,6 +15,7 @@ from tests.chaos.matrix import CALM, Outcome
 
 COLUMNS = (CALM, *Fault)
 
+LIVE = "## On real hosts\n"
 HEAD = """\
 # Chaos
 
@@ -70,7 +71,8 @@ def _field(ran: int, failed: int) -> str:
 
 
 def write(path: Path, outcomes: list[Outcome], limits: dict[str, int], more: dict[str, Any]) -> None:
-    """Write the report."""
+    """Write the report; what stands there of real hosts stays."""
+    _, live, rest = (path.read_text() if path.exists() else "").partition(LIVE)
     lines = [HEAD.format(**limits), *(line + "\n" for line in table(outcomes))]
     if bad := [one for one in outcomes if one.failed]:
         lines.append("\nCases that failed, at most three for each verb and fault:\n\n")
@@ -81,4 +83,4 @@ def write(path: Path, outcomes: list[Outcome], limits: dict[str, int], more: dic
                 what = "; ".join(f"{kind}: {found[0][:160]}" for kind, found in one.wrong.items())
                 lines.append(f"- `{one.case}`: {what}\n")
     lines += [f"\n{title}: `{json.dumps(figures)}`\n" for title, figures in more.items()]
-    path.write_text("".join(lines))
+    path.write_text("".join([*lines, *(["\n", live, rest] if live else [])]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 import urllib.error
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench.cloud import Cloud
@@ -133,7 +132,3 @@ def _clean(pair: Pair, cloud: Cloud, lab: Lab) -> list[str]:
     reconcile(cloud)
     return [f"{kind}: {one}" for kind, found in wrong(cloud, lab).items() for one in found]
 
-
-def shard(pairs: list[Pair], first: int, of: int) -> Iterator[Pair]:
-    """Yield every of-th pair, beginning with the first-th."""
-    yield from pairs[first - 1 :: of]
