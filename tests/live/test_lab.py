@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -147,6 +148,42 @@ def test_delay_outlives_a_reboot(small: Lab) -> None:
     assert 80 <= round_trip_ms() < 120
     small.call("delay", "h1", "0")
     assert round_trip_ms() < 40
+
+
+def answers(address: str) -> bool:
+    return subprocess.run(["ping", "-c", "1", "-W", "1", address], capture_output=True, check=False).returncode == 0
+
+
+def test_a_host_that_is_cut_off_runs_on(small: Lab) -> None:
+    pid = small.status()[0]["pid"]
+    assert "is cut off" in small.call("cut", "h1").stderr
+    assert "already" in small.call("cut", "h1").stderr
+    assert not answers("198.18.16.11")
+    assert answers("198.18.17.11")  # the data network is another one
+    assert answers("198.18.16.12")
+    assert "is reached again" in small.call("join", "h1").stderr
+    assert small.run("h1", "hostname").strip() == "h1"
+    assert small.status()[0]["pid"] == pid
+    small.call("cut", "h1")
+    small.call("crash", "h1")
+    assert small.call("join", "h1", check=False).returncode == 1  # it has no power
+    small.call("start", "h1")
+    assert small.run("h1", "hostname").strip() == "h1"
+
+
+def test_a_host_that_hangs_takes_connections_and_can_be_crashed(small: Lab) -> None:
+    small.call("freeze", "h2")
+    with socket.create_connection(("198.18.16.12", 22), timeout=5) as line:
+        line.settimeout(1)
+        with pytest.raises(TimeoutError):
+            line.recv(1)  # sshd would say its version at once
+    assert "goes on" in small.call("thaw", "h2").stderr
+    assert small.run("h2", "hostname").strip() == "h2"
+    small.call("freeze", "h2")
+    small.call("crash", "h2")
+    assert small.status()[1]["state"] == "down"
+    small.call("start", "h2")
+    assert small.run("h2", "hostname").strip() == "h2"
 
 
 def test_up_again(small: Lab, tmp_path: Path) -> None:
