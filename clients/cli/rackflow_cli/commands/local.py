@@ -36,7 +36,8 @@ _passed_on("daemon", "up", "Start rackflow's processes (--detach: in the backgro
 _passed_on("daemon", "down", "Stop rackflow's processes.")
 _passed_on("daemon", "status", "Show rackflow's processes and addresses.")
 _passed_on("daemon", "logs", "Show the logs of rackflow's processes ([PROCESS] [-f]).")
-_passed_on("lab", None, "A small data centre on this machine: up kvm:2 lxd:2, down, status, crash, start, cut, join, freeze, thaw, delay, ssh.")
+_passed_on("lab", None, "A small data centre on this machine: up kvm:2 lxd:2, down, status, crash, start, cut, join, "
+           "freeze, thaw, delay, ssh.")  # fmt: skip
 
 
 @app.command()
