@@ -17,6 +17,7 @@ from tasks.ledger import Seen
 from tasks.work import Work
 
 TRANSFER_S = 3600.0
+ON = (PowerState.RUNNING, PowerState.PAUSED)
 
 
 async def reserve(w: Work) -> Seen:
@@ -74,13 +75,13 @@ async def carry(w: Work) -> Seen:
 
 async def drop_target(w: Work) -> Seen:
     """Take what was copied away from the target again."""
-    if w.is_shared or w.view.other is None:
+    if w.view.other is None:
         return Seen(False)
     host = await w.other()
-    if (await host.hypervisor.observe(w.name)).power not in (PowerState.ABSENT, PowerState.STOPPED):
+    if (await host.hypervisor.observe(w.name)).power in ON:
         raise Conflict(f"{w.view.name} runs on {host.name}: its disks are not taken away", w.op.subject)
-    await host.hypervisor.undefine(w.name)
-    return Seen(await w.carrier(host, other=True).drop(w.view.id))
+    changed = await host.hypervisor.undefine(w.name)
+    return Seen((not w.is_shared and await w.carrier(host, other=True).drop(w.view.id)) or changed)
 
 
 async def target_define(w: Work) -> Seen:
@@ -95,9 +96,12 @@ async def target_undefine(w: Work) -> Seen:
 
 async def transfer(w: Work) -> Seen:
     """Move it while it runs. Afterwards it runs on the target only."""
+    there = await is_there(w)
+    if there and await _has_left(w):
+        return Seen(False)
     source, target = await w.host(), await w.other()
     driver: MigratesLive = w.power(source, MigratesLive, "migrate live")
-    if not await is_there(w):
+    if not there:
         reasons = await driver.preflight(w.name)
         if reasons:
             raise Conflict(
@@ -116,14 +120,24 @@ async def transfer(w: Work) -> Seen:
 
 
 async def is_there(w: Work) -> bool:
-    """Say whether it runs on the target and not on the source any more. Raise Unreachable when that cannot be known."""
+    """Say whether it has come to the target. Raise Unreachable when that cannot be known.
+
+    It runs there and not on the source; or the source has let it go, and the target may have lost its power since.
+    """
     if w.view.other is None:
         return False
-    if w.view.host is None or w.view.host.state is not HostState.FENCED:  # what is fenced runs nothing
-        seen = await (await w.host()).hypervisor.observe(w.name)
-        if seen.power in (PowerState.RUNNING, PowerState.PAUSED):
-            return False
-    return (await (await w.other()).hypervisor.observe(w.name)).power is PowerState.RUNNING
+    left = await _has_left(w)
+    if not left and (await (await w.host()).hypervisor.observe(w.name)).power in ON:
+        return False
+    power = (await (await w.other()).hypervisor.observe(w.name)).power
+    return power is PowerState.RUNNING or (left and power in (PowerState.STOPPED, PowerState.CRASHED))
+
+
+async def _has_left(w: Work) -> bool:
+    """Say whether the source knows it no more, or is fenced, so that it runs nothing."""
+    if w.view.host is not None and w.view.host.state is HostState.FENCED:
+        return True
+    return (await (await w.host()).hypervisor.observe(w.name)).power is PowerState.ABSENT
 
 
 async def switch(w: Work) -> Seen:
