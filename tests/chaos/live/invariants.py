@@ -17,6 +17,7 @@ S = InstanceState
 STORE = "/var/lib/rackflow/datastore"
 POWER = {S.RUNNING: "running", S.SUSPENDED: "paused", S.OFF: "shut off"}
 TOLD = ("memory-lost",)  # after a power loss a person is to know of it
+FILES = ("qcow2", "base", "iso", "taken", "restored")  # disks, and notes of where their content came from
 BOX_POWER = {S.RUNNING: "RUNNING", S.SUSPENDED: "FROZEN", S.OFF: "STOPPED"}
 
 
@@ -56,7 +57,7 @@ def _kvm(host: str, here: list[dict[str, Any]], lab: Lab) -> Iterator[str]:
     folders = set(lab.run(host, f"ls {STORE}/instances").split())
     if folders != {row["id"] for row in here}:
         yield f"folders {sorted(folders)}, the record has {sorted(row['id'] for row in here)}"
-    known = " ".join(f"! -name '*.{end}'" for end in ("qcow2", "base", "iso"))
+    known = " ".join(f"! -name '*.{end}'" for end in FILES)
     if strange := lab.run(host, f"find {STORE}/instances -mindepth 2 {known}"):
         yield f"files {strange.split()}"
     taps = len(lab.run(host, "ip -o link show type tun").splitlines())
