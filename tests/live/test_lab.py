@@ -207,7 +207,7 @@ def test_bmcs_that_died_are_started_again(small: Lab) -> None:
 
     (before,) = serving()
     os.kill(before, signal.SIGKILL)
-    assert "is up: " in small.call("up", "kvm:1", "lxd:1").stderr
+    assert "] up: " in small.call("up", "kvm:1", "lxd:1").stderr
     (after,) = serving()
     assert after != before
     assert "is up already" in small.call("up", "kvm:1", "lxd:1").stderr
