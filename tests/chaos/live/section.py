@@ -15,7 +15,7 @@ Made by `scripts/chaos --live`, seed {seed}: each verb with each fault once on t
 the fault in the middle of a step that the seed chose. Afterwards the operation must have ended, and after two looks
 nothing may be in a passing state, hosts and front-end must hold exactly what the record says (domains, containers,
 folders, files, volumes, taps, veths, parked files, backups, images), and the guest must have the word that it wrote;
-after a delete nothing is left.
+after a delete nothing is left. Run so far: {ran} of {of}.
 
 """
 
@@ -23,8 +23,12 @@ after a delete nothing is left.
 def write(report: Path, outcomes: list[Outcome], seed: int) -> None:
     """Write it at the end of the report, in place of what stood there."""
     before, _, _ = (report.read_text() if report.exists() else "").partition(LIVE)
-    lines = [before.rstrip("\n"), "\n\n", LIVE, HEAD.format(seed=seed), *_table(outcomes), *_bad(outcomes)]
+    lines = [before.rstrip("\n"), "\n\n", LIVE, _head(outcomes, seed), *_table(outcomes), *_bad(outcomes)]
     report.write_text("".join(lines))
+
+
+def _head(outcomes: list[Outcome], seed: int) -> str:
+    return HEAD.format(seed=seed, ran=len(outcomes), of=len(verbs()) * len(LiveFault))
 
 
 def _table(outcomes: list[Outcome]) -> list[str]:
