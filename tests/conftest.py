@@ -24,9 +24,13 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also what takes minutes and shows little that others do not")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    stages.mark(items)
+    stages.mark(items, slow=config.getoption("--slow"))
     items.sort(key=stages.order)
     config.stash[_SUITES] = stages.staged(items)
 

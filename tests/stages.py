@@ -24,8 +24,14 @@ def stage(item: pytest.Item) -> int:
     return max((n for n, name in enumerate(STAGES, 1) if item.get_closest_marker(name)), default=0)
 
 
-def mark(items: Sequence[pytest.Item]) -> None:
-    """Mark tests by their folders, and skip all live ones, with the reason, where the lab cannot run."""
+def mark(items: Sequence[pytest.Item], *, slow: bool = False) -> None:
+    """Mark tests by their folders, and skip all live ones, with the reason, where the lab cannot run.
+
+    slow: run also what takes minutes and shows little that others do not; else it is skipped, by name.
+    """
+    for item in items:
+        if not slow and item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: scripts/test --slow runs it"))
     for item in items:
         for folder, marker in FOLDERS.items():
             if item.nodeid.startswith(folder):

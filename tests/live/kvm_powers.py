@@ -97,7 +97,7 @@ class Pair:
 def rig_of(pair: Pair) -> HypervisorRig:
     """Return what the contract suites need."""
     return HypervisorRig(
-        pair.source, pair.new, pair.here.broken, pair.take_name, pair.here.ready, at_once=4, delays_s=(0.0, 0.01, 0.3),
+        pair.source, pair.new, pair.here.broken, pair.take_name, pair.here.ready, at_once=4, delays_s=(0.01, 0.3),
         folder=pair.folder, file_bytes=pair.file_bytes, with_disk=pair.with_disk, with_nic=pair.with_nic,
         larger=pair.larger, move=pair.move, other=pair.target,
     )  # fmt: skip

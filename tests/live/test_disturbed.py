@@ -63,6 +63,7 @@ def test_a_partition_in_the_middle_of_a_live_migration(vm: Guest, front_end: Clo
     assert [seen.split(":")[0] for seen in traces(lab, shown["id"])] == [shown["host"]]
 
 
+@pytest.mark.slow
 def test_a_host_far_away(front_end: Cloud, lab: Lab) -> None:
     lab.call("delay", "h2", "75")
     try:
@@ -109,6 +110,7 @@ def test_a_host_that_takes_connections_and_never_answers(box: Guest, front_end: 
     assert box.do("start")["state"] == "running"
 
 
+@pytest.mark.slow
 def test_a_qemu_that_hangs_keeps_no_other_waiting(vm: Guest, front_end: Cloud, lab: Lab) -> None:
     host = vm.show()["host"]
     with vm_on(front_end, "dist-well", host) as well:
@@ -160,6 +162,7 @@ def fill(lab: Lab, leave_mib: int) -> None:
     lab.run("h1", f"rm -f {SMALL}/filler; fallocate -l {left}M {SMALL}/filler")
 
 
+@pytest.mark.slow
 def test_a_full_datastore(small: str, front_end: Cloud, lab: Lab) -> None:
     fill(lab, 20)
     body = {

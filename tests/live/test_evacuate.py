@@ -52,6 +52,7 @@ def test_a_kvm_host_is_emptied_without_stopping_anything(vms: list[Guest], front
     assert is_off.read() == WORD
 
 
+@pytest.mark.slow
 def test_an_lxd_host_is_emptied(front_end: Cloud, lab: Lab) -> None:
     with box_on(front_end, "evac-a", "h3") as one, box_on(front_end, "evac-b", "h3") as two:
         front_end.rackflow("host", "evacuate", "h3", "--then", "disabled")
@@ -64,6 +65,7 @@ def test_an_lxd_host_is_emptied(front_end: Cloud, lab: Lab) -> None:
             front_end.rackflow("host", "enable", "h3")
 
 
+@pytest.mark.slow
 def test_a_new_host_key_is_taken_while_it_holds_instances(front_end: Cloud, lab: Lab) -> None:
     """As after a change of /etc/ssh; what runs there runs on."""
     keys = "/etc/ssh/lab"
@@ -127,6 +129,7 @@ def test_a_vm_made_by_hand_becomes_ours(front_end: Cloud, lab: Lab) -> None:
         lab.run("h2", "virsh destroy by-hand; virsh undefine by-hand; rm -rf /var/lib/by-hand", check=False)
 
 
+@pytest.mark.slow
 def test_a_container_made_by_hand_becomes_ours(front_end: Cloud, lab: Lab) -> None:
     with box_on(front_end, "evac-there", "h4"):  # so that the image is there
         image = lab.run("h4", "lxc image list -f csv -c f").split()[0]

@@ -62,6 +62,7 @@ def back(cloud: Cloud, lab: Lab, host: str, vm: Guest) -> None:
     assert vm.read() == WORD
 
 
+@pytest.mark.slow
 def test_a_live_migration_on_a_shared_datastore_and_back(vm: Guest) -> None:
     boot = vm.boot_id()
     for host in ("h2", "h1"):
@@ -85,6 +86,7 @@ def test_a_host_that_loses_its_power(vm: Guest, cloud: Cloud, lab: Lab) -> None:
         assert (local.read(), runs_on(local)) == (WORD, ["h1"])
 
 
+@pytest.mark.slow
 def test_a_host_that_is_cut_off_loses_its_power_first(vm: Guest, cloud: Cloud, lab: Lab) -> None:
     vm.do("migrate", live=True)
     assert runs_on(vm) == ["h1"]
@@ -97,6 +99,7 @@ def test_a_host_that_is_cut_off_loses_its_power_first(vm: Guest, cloud: Cloud, l
     back(cloud, lab, "h1", vm)
 
 
+@pytest.mark.slow
 def test_without_a_bmc_a_person_has_to_look(vm: Guest, cloud: Cloud, lab: Lab) -> None:
     vm.do("migrate", live=True)
     there = ("host", "enroll", f"root@{lab.endpoint('h1').address}", "--name", "h1", "--key", str(lab.key), "--yes")

@@ -85,6 +85,7 @@ async def test_what_is_off_is_backed_up_whole(pair: Pair) -> None:
     assert file.since == "", "what is off gets no checkpoint"
 
 
+@pytest.mark.slow
 async def test_a_checkpoint_survives_a_stop_but_not_a_kill(pair: Pair) -> None:
     spec, kvm = await pair.running(), pair.source
     await kvm.backup(spec.name, pair.folder, checkpoint="c1")
@@ -103,6 +104,7 @@ async def test_a_checkpoint_survives_a_stop_but_not_a_kill(pair: Pair) -> None:
     assert file.since == "c3"
 
 
+@pytest.mark.slow
 async def test_a_new_disk_is_whole_in_an_increment(pair: Pair) -> None:
     spec, kvm = await pair.running(), pair.source
     await kvm.backup(spec.name, pair.folder, checkpoint="c1")
@@ -140,6 +142,7 @@ async def test_checkpoints_go_along_when_it_moves(pair: Pair, copied: bool) -> N
     assert await restored(pair, base, [first, f"{pair.folder}/2.qcow2"]) == "two"
 
 
+@pytest.mark.slow
 async def test_a_bitmap_that_nobody_knows(pair: Pair) -> None:
     spec, kvm = await pair.running(), pair.source
     await kvm.backup(spec.name, pair.folder, checkpoint="c1")
@@ -166,6 +169,7 @@ async def test_snapshots_and_checkpoints(pair: Pair) -> None:
     assert await restored(pair, spec, [path]) == "one"
 
 
+@pytest.mark.slow
 async def test_snapshots_of_what_was_changed_since(pair: Pair) -> None:
     spec, kvm = await pair.running(), pair.source
     with pytest.raises(Unsupported, match="with memory, or shut it down"):
@@ -204,6 +208,7 @@ async def test_a_running_one_reverts_to_a_snapshot_without_memory(pair: Pair) ->
     assert (await pair.source.exec(spec.name, ["cat", "/kept"])).stdout == "one"
 
 
+@pytest.mark.slow
 async def test_a_snapshot_takes_little_longer_than_libvirts_own_call(pair: Pair) -> None:
     spec, ours, bare = await pair.running(), [], []
     for number in range(3):

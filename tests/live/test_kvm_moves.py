@@ -72,6 +72,7 @@ async def test_disks_in_a_shared_folder_stay_where_they_are(pair: Pair) -> None:
     assert await pair.source.start(spec.name) is True
 
 
+@pytest.mark.slow
 async def test_a_folder_that_is_not_shared(pair: Pair) -> None:
     spec = await remembering(pair)
     move, _ = await pair.move(spec)
@@ -114,6 +115,7 @@ async def test_a_cancelled_one_runs_on_where_it_was(pair: Pair, delay_s: float) 
     assert await powers(pair, spec) == (PowerState.ABSENT, PowerState.RUNNING)
 
 
+@pytest.mark.slow
 async def test_one_that_is_late_runs_on_where_it_was(pair: Pair) -> None:
     spec = await remembering(pair)
     with pytest.raises(Busy, match="did not end within 3 s"):
@@ -141,6 +143,7 @@ async def test_libvirtd_is_killed_in_the_middle(pair: Pair, host: str) -> None:
     assert await moved is True
 
 
+@pytest.mark.slow
 async def test_libvirtd_on_the_target_hangs(pair: Pair) -> None:
     spec = await remembering(pair)
     task = asyncio.ensure_future(pair.source.migrate(await busy(pair, spec), pair.target, timeout_s=4))
@@ -158,6 +161,7 @@ async def test_libvirtd_on_the_target_hangs(pair: Pair) -> None:
     await settle(lambda: still_runs(pair, spec))
 
 
+@pytest.mark.slow
 async def test_a_caller_that_died_leaves_it_running(pair: Pair) -> None:
     spec = await remembering(pair)
     task = asyncio.ensure_future(pair.source.migrate(await busy(pair, spec), pair.target, timeout_s=LIMIT_S))
@@ -202,6 +206,7 @@ async def test_what_runs_on_both_hosts_is_left_to_the_operator(pair: Pair) -> No
     assert await powers(pair, spec) == (PowerState.RUNNING, PowerState.RUNNING)
 
 
+@pytest.mark.slow
 async def test_it_takes_little_longer_than_libvirts_own_call(pair: Pair) -> None:
     ours, bare = [], []
     for _ in range(2):

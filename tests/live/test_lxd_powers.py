@@ -76,7 +76,7 @@ class TestLxdPowers(PowersContract):
 
         return HypervisorRig(
             rig.lxd, new, lambda spec: spec, take_name, folder=folder, file_bytes=file_bytes, with_disk=with_disk,
-            with_nic=with_nic, other=other.lxd, ready=ready, delays_s=(0.0, 0.05, 0.2, 0.5),
+            with_nic=with_nic, other=other.lxd, ready=ready, delays_s=(0.05, 0.3),
         )  # fmt: skip
 
 
@@ -118,6 +118,7 @@ async def test_a_container_moves_to_a_host_with_another_subnet(rig: LxdRig, othe
     assert (await spool_of(rig, spec.id), await spool_of(other, spec.id)) == ("", "")
 
 
+@pytest.mark.slow
 async def test_snapshots_move_unless_they_hold_a_fixed_address(rig: LxdRig, other: LxdRig) -> None:
     spec = portable(rig)
     await rig.lxd.define(spec)
@@ -133,6 +134,7 @@ async def test_snapshots_move_unless_they_hold_a_fixed_address(rig: LxdRig, othe
         await rig.lxd.carrier().parcels(bound.id)
 
 
+@pytest.mark.slow
 async def test_a_name_that_is_taken_on_the_target(rig: LxdRig, other: LxdRig) -> None:
     spec = portable(rig)
     await rig.lxd.define(spec)
@@ -153,6 +155,7 @@ async def no_content() -> AsyncIterator[bytes]:
     yield b""
 
 
+@pytest.mark.slow
 async def test_a_moved_container_is_not_packed_again_before_it_changes(rig: LxdRig) -> None:
     spec, carrier = portable(rig), rig.lxd.carrier()
     await rig.lxd.define(spec)
@@ -301,6 +304,7 @@ async def test_a_console_is_for_one(rig: LxdRig) -> None:
                 pass
 
 
+@pytest.mark.slow
 async def test_lxd_killed_while_it_imports(rig: LxdRig, other: LxdRig) -> None:
     spec = portable(rig)
     await rig.lxd.define(spec)
