@@ -11,7 +11,6 @@ from blueprints.instance import DiskSpec, NicSpec
 from core.states import Verb
 
 
-
 def _number(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("must be a number of seconds from 0 to 3600")
