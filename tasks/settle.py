@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,7 +124,8 @@ async def _guarded(rt: Runtime, case: Case) -> None:
         return  # another worker has it now
     except RackflowError as error:
         text = f"settling failed: {error}"
-        await rt.store.write(lambda c: operations.postpone(c, case.op, text, later(case.op.attempts)))
+        with suppress(Stale):
+            await rt.store.write(lambda c: operations.postpone(c, case.op, text, later(case.op.attempts)))
 
 
 async def _settle(rt: Runtime, case: Case) -> None:

@@ -233,10 +233,10 @@ async def retry_delay(line: Line) -> None:
 
 async def reconcile(line: Line) -> None:
     """Compare record and world, and let the repairs run; an hour has passed for what lies in the image store."""
-    tasks.images.LEFT_FOR_S = -1.0
     line.submit(Verb.RECONCILE, {"hosts": []})
-    for _ in range(2):
-        await round_(line)
+    with patch.object(tasks.images, "LEFT_FOR_S", -1.0):
+        for _ in range(2):
+            await round_(line)
 
 
 def row_of(line: Line, instance_id: str) -> dict[str, Any]:
