@@ -176,12 +176,23 @@ def record_findings(
         kept = None if one.subject in busy else _still(one, rows.get(one.instance_id), host_id, since)
         if kept is not None and not (kept.kind == MISPLACED and (kept.subject, drift.RESIDUE) in before):
             holding.append(kept)  # what is owed to this host already is no news
+    _at_home(c, host_id, [row for row in before.values() if row.kind == drift.RESIDUE and row.subject not in busy])
     closing = {key: row for key, row in before.items() if row.kind != drift.RESIDUE}
     known = {key: row for key, row in before.items() if key in closing or key in _keys(holding)}
     policies = drift.sync(c, host, known, [_row(one) for one in holding], busy)
     holding = [replace(one, policy=policies[one.subject, one.kind]) for one in holding]
     _take_over(c, host, holding)
     return holding
+
+
+def _at_home(c: sa.Connection, host_id: str, owed: Sequence[drift.Row]) -> None:
+    """Close what was owed to a host on account of an instance that the record has there by now."""
+    ids = {row.subject.removeprefix("instance/"): row.id for row in owed}
+    here = sql.fetch_in(
+        c, list(ids), lambda part: sa.select(_T.c.id).where(_T.c.id.in_(part), _T.c.host_id == host_id)
+    )
+    for row in here:
+        drift.close(c, ids[row["id"]], drift.GONE)
 
 
 def _keys(findings: Sequence[Finding]) -> set[drift.Key]:
