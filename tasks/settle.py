@@ -20,7 +20,7 @@ from tasks.ledger import finish
 from tasks.power import state_now
 from tasks.retry import GIVE_UP_AFTER, PLACES, is_hosts_fault, later
 from tasks.runtime import Runtime, runtime
-from tasks.undo import no_way_back, undo
+from tasks.undo import no_way_back, undo, was_done
 from tasks.work import Work
 
 OPEN = (OperationState.RUNNING, OperationState.COMPENSATING)
@@ -207,7 +207,9 @@ async def _give_up(rt: Runtime, case: Case, error: RackflowError | None) -> None
     if op.cancel_requested:
         await rt.store.write(lambda c: operations.too_late(c, op))
         rt.cancelled.discard(op.id)
-    if isinstance(error, Permanent | NeedsOperator) and error.code != "cancelled":
+    if case.failed is not None and await was_done(rt, op, case.failed):
+        await _wait(rt, op, f"{case.failed.name} was done all the same: it goes on")
+    elif isinstance(error, Permanent | NeedsOperator) and error.code != "cancelled":
         await _hold(rt, op, error)
     else:
         await _wait(rt, op, "there is no way back any more: it goes on")

@@ -38,6 +38,11 @@ async def no_way_back(rt: Runtime, op: Operation, steps: Sequence[Step]) -> bool
     return False
 
 
+async def was_done(rt: Runtime, op: Operation, step: Step) -> bool:
+    """Say whether a step that seemed to fail was done all the same, as the world shows. Raise Unreachable."""
+    return step.name in PROBES and await PROBES[step.name](Work(rt, op, await _view(rt, op)))
+
+
 async def undo(rt: Runtime, op: Operation, steps: Sequence[Step]) -> None:
     """Compensate steps in reverse order; what a host that does not answer keeps is written down as owed to it."""
     silent: set[str] = set()
