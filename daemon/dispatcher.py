@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -40,7 +40,8 @@ class Claim(Protocol):
     @property
     def worker_id(self) -> str: ...
     @property
-    def active(self) -> set[str]: ...
+    def active(self) -> dict[str, int]: ...
+    def leave(self, epochs: Mapping[str, int]) -> None: ...
 
 
 def round_gap_s(runs: int) -> float:
@@ -101,29 +102,33 @@ class Dispatcher:
         return len(claimed)
 
     async def _start(self, flow: str, batch: list[Operation]) -> None:
-        ids = [operation.id for operation in batch]
-        self._claim.active.update(ids)
+        epochs = {operation.id: operation.epoch for operation in batch}
+        ids = list(epochs)
+        self._claim.active.update(epochs)
         try:
             run = await self._worker.create_run(
                 self._deployments[flow], name=run_name(batch), parameters={"operations": ids},
                 idempotency_key=f"batch-{new_id()}",
             )  # fmt: skip
         except BaseException:
-            self._claim.active.difference_update(ids)
+            self._claim.leave(epochs)
             await self._store.write(lambda c: operations.release(c, ids))
             raise
-        self._worker.begin(run, ended=lambda: self._later(self._give_back(ids)))
+        self._worker.begin(run, ended=lambda: self._later(self._give_back(epochs)))
         self._later(self._note_run(ids, run))
 
     async def _note_run(self, ids: Sequence[str], run: FlowRun) -> None:
         await self._store.write(lambda c: operations.set_flow_run(c, ids, str(run.id)))
 
-    async def _give_back(self, ids: Sequence[str]) -> None:
-        """A flow run is over: what it left unfinished, and we still hold, is to be claimed again."""
-        self._claim.active.difference_update(ids)
+    async def _give_back(self, epochs: Mapping[str, int]) -> None:
+        """A flow run is over: what it left unfinished, and still holds, is to be claimed again.
+
+        What it gave back earlier may be another run's of ours by now, under a newer epoch.
+        """
+        self._claim.leave(epochs)
         held = await self._store.read(lambda c: operations.active_of(c, self._claim.worker_id))
         for operation in held:
-            if operation.id in ids:
+            if epochs.get(operation.id) == operation.epoch:
                 await self._let_go(operation)
         self.wake()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,9 @@ from control.operations import Operation, Stale, Step
 from core.errors import Cancelled, HostFault, RackflowError, Unreachable
 from core.states import InstanceState, OperationState, StepState, Verb
 from tasks.retry import retrying
-from tasks.runtime import StepCancelled, runtime
+from tasks.runtime import Runtime, StepCancelled, runtime
 
+_run: ContextVar[dict[str, int] | None] = ContextVar("operations of this flow run, and their epochs", default=None)
 PREFECT_IDENTITY = "prefect"  # who a run acts for when it was started from Prefect's UI, a schedule or its API
 
 
@@ -44,8 +46,7 @@ async def enter(verb: Verb, body: dict[str, Any], given: Sequence[str]) -> list[
     """Return the operations to run: the given ones, or those of the form's request, entered under the run's own id."""
     rt = runtime()
     if given:
-        rt.active.update(given)
-        return list(given)
+        return await _entered(rt, given)
     run_id = flow_run.get_id()
 
     def submit(c: Any) -> list[str]:
@@ -55,18 +56,34 @@ async def enter(verb: Verb, body: dict[str, Any], given: Sequence[str]) -> list[
         operations.set_flow_run(c, [o.id for o in claimed], str(run_id))
         return [o.id for o in claimed]
 
-    ids = await rt.store.write(submit)
-    rt.active.update(ids)
-    return ids
+    return await _entered(rt, await rt.store.write(submit))
+
+
+async def _entered(rt: Runtime, ids: Sequence[str]) -> list[str]:
+    rows = await rt.store.read(lambda c: operations.get(c, ids))
+    epochs = {o.id: o.epoch for o in rows if o.claimed_by == rt.worker_id}
+    _run.set(epochs)
+    rt.active.update(epochs)
+    return list(ids)
+
+
+def is_mine(rt: Runtime, op: Operation) -> bool:
+    """Say whether this flow run holds an operation. One that it had to give back may be another run's of the worker."""
+    epochs = _run.get()
+    return op.claimed_by == rt.worker_id and (epochs is None or epochs.get(op.id) == op.epoch)
+
+
+def leave(rt: Runtime, ids: Sequence[str]) -> None:
+    """End this flow run's part in operations."""
+    epochs = _run.get() or {}
+    rt.leave({one: epochs.get(one, rt.active.get(one, 0)) for one in ids})
 
 
 async def load(ids: Sequence[str]) -> list[Operation]:
-    """Return the operations of this batch that this worker still holds and that are to go on."""
+    """Return the operations of this batch that this flow run still holds and that are to go on."""
     rt = runtime()
     rows = await rt.store.read(lambda c: operations.get(c, ids))
-    return [
-        o for o in rows if o.claimed_by == rt.worker_id and o.state is OperationState.RUNNING and not o.cancel_requested
-    ]
+    return [o for o in rows if is_mine(rt, o) and o.state is OperationState.RUNNING and not o.cancel_requested]
 
 
 async def by_host(ids: Sequence[str]) -> dict[str, list[str]]:

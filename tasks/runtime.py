@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -33,14 +33,14 @@ class StepCancelled(Exception):
 
 @dataclass
 class Runtime:
-    """One per worker process. active: ids of the operations that flows of this process are running."""
+    """One per worker process. active: what the flow runs of this process have in hand."""
 
     store: Store
     settings: Settings
     pool: HostPool
     worker_id: str
     analytics: AnalyticsClient | None = None
-    active: set[str] = field(default_factory=set)
+    active: dict[str, int] = field(default_factory=dict)  # operation id -> epoch of the flow run that has it
     claim_until: float = field(default_factory=lambda: time.monotonic() + 15.0)
     wake: Callable[[], None] = lambda: None
     cancelled: set[str] = field(default_factory=set)  # of active: those that somebody does not want any more
@@ -59,6 +59,13 @@ class Runtime:
         """Raise Busy when the claim is about to end: somebody else may hold these operations soon."""
         if self.claim_until - time.monotonic() < CLAIM_MARGIN_S:
             raise Busy("this worker's claim could not be renewed in time", subject=f"worker/{self.worker_id}")
+
+    def leave(self, epochs: Mapping[str, int]) -> None:
+        """End a flow run's part in operations; one that a later run has taken up is that one's."""
+        for one, epoch in epochs.items():
+            if self.active.get(one) == epoch:
+                del self.active[one]
+                self.cancelled.discard(one)
 
     async def cancellable(self, operation_id: str, action: Coroutine[Any, Any, T]) -> T:
         """Run a step's action so that `look_for_cancels` can end it, and what it runs. Raise StepCancelled."""
@@ -79,8 +86,8 @@ class Runtime:
 
     async def look_for_cancels(self) -> None:
         """End the steps of those active operations that are not wanted any more."""
-        self.cancelled &= self.active
-        asked = list(self.active - self.cancelled)
+        self.cancelled &= self.active.keys()
+        asked = list(self.active.keys() - self.cancelled)
         if not asked:
             return
         for one in await self.store.read(lambda c: operations.cancel_wanted(c, asked)):

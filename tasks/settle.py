@@ -16,7 +16,7 @@ from control.operations import Operation, Stale, Step
 from core.errors import NeedsOperator, Permanent, RackflowError, Unreachable, from_dict
 from core.states import HostState, InstanceState, OperationState, StepState, Verb
 from tasks import adoption
-from tasks.ledger import finish
+from tasks.ledger import finish, is_mine, leave
 from tasks.power import state_now
 from tasks.retry import GIVE_UP_AFTER, PLACES, is_hosts_fault, later
 from tasks.runtime import Runtime, runtime
@@ -83,8 +83,7 @@ async def settle(ids: Sequence[str]) -> None:
         await settle_now(ids)
         rows = await rt.store.read(lambda c: operations.get(c, ids))
     finally:
-        rt.active.difference_update(ids)
-        rt.cancelled.difference_update(ids)
+        leave(rt, ids)
     bad = [f"{o.subject_name}: {o.error['message'] if o.error else o.state}" for o in rows if o.state in BAD]
     if bad:
         raise BatchFailed(f"{len(bad)} of {len(ids)} operations failed: " + "; ".join(bad[:5]))
@@ -94,7 +93,7 @@ async def settle_now(ids: Sequence[str]) -> None:
     """Bring those of some operations that this worker still holds to their end."""
     rt = runtime()
     rows = await rt.store.read(lambda c: operations.get(c, ids))
-    mine = [o for o in rows if o.claimed_by == rt.worker_id and o.state in OPEN]
+    mine = [o for o in rows if is_mine(rt, o) and o.state in OPEN]
     steps = await rt.store.read(lambda c: operations.steps_of(c, [o.id for o in mine]))
     await asyncio.gather(*(_guarded(rt, Case(o, steps.get(o.id, []))) for o in mine))
 
