@@ -91,6 +91,7 @@ def life_of_a_container_s(front_end: Cloud) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.slow
 def test_a_host_that_takes_connections_and_never_answers(box: Guest, front_end: Cloud, lab: Lab) -> None:
     life_of_a_container_s(front_end)  # the first one brings the image there
     usual_s = life_of_a_container_s(front_end)

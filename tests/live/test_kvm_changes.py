@@ -110,6 +110,7 @@ class TestReconfigure:
         finally:
             pair.here.lab.run("h1", "ip link del rftest7")
 
+    @pytest.mark.slow
     async def test_a_guest_that_does_not_listen(self, pair: Pair) -> None:
         spec = await pair.running()
         with_disk = await pair.with_disk(spec)

@@ -117,6 +117,7 @@ async def test_a_new_disk_is_whole_in_an_increment(pair: Pair) -> None:
         await kvm.backup(spec.name, pair.folder, checkpoint="c4", disks=["none"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copied", [False, True])
 async def test_checkpoints_go_along_when_it_moves(pair: Pair, copied: bool) -> None:
     spec, move = await pair.shared()
@@ -194,6 +195,7 @@ async def test_snapshots_of_what_was_changed_since(pair: Pair) -> None:
     assert await kvm.define(grown) is False
 
 
+@pytest.mark.slow
 async def test_a_running_one_reverts_to_a_snapshot_without_memory(pair: Pair) -> None:
     spec, kvm = await pair.running(), pair.source
     await write(pair, spec, "one")

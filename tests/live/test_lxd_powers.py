@@ -333,6 +333,7 @@ async def test_lxd_killed_while_it_imports(rig: LxdRig, other: LxdRig) -> None:
     assert size == "300000000\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["snapshot", "backup", "save_image", "parcels"])
 async def test_lxd_killed_in_the_middle(rig: LxdRig, folder: str, verb: str) -> None:
     spec = portable(rig)

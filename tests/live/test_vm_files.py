@@ -48,6 +48,7 @@ async def booted(pair: Pair, spec: InstanceSpec) -> str:
     return found
 
 
+@pytest.mark.slow
 async def test_a_vm_is_restored_from_an_increment_and_taken_back(pair: Pair, tmp_path: Path) -> None:
     spec, vault = await pair.running(), Vault(tmp_path)
     storage: Storage = pair.here.host.storage(DATASTORE)

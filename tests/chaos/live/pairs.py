@@ -11,7 +11,7 @@ from bench.cloud import Cloud
 from control.lifecycle import VERBS
 from core.states import UNFINISHED, InstanceKind, InstanceState, OperationState, StepState, Verb
 from tests.chaos.live.faults import LiveFault, strike
-from tests.chaos.live.invariants import wrong
+from tests.chaos.live.invariants import left, wrong
 from tests.chaos.live.verbs import SPOILED, ask, kinds, prepare, verbs
 from tests.chaos.matrix import Outcome
 from tests.labs import Lab
@@ -50,19 +50,20 @@ def all_pairs(seed: int) -> list[Pair]:
 def run(pair: Pair, cloud: Cloud, lab: Lab) -> Outcome:
     """Run one pair to its end, and take away what it made."""
     outcome = Outcome(pair.name, pair.verb, pair.fault)
+    before = left(cloud)
     guest = Guest(cloud, NAME)
     try:
-        _run(pair, guest, lab, outcome)
+        _run(pair, guest, lab, outcome, before)
     except (AssertionError, RuntimeError, urllib.error.HTTPError) as error:
         outcome.wrong["broke"] = [f"{type(error).__name__}: {error}"[:500]]
     finally:
-        left = _clean(pair, cloud, lab)
-        if left:
-            outcome.wrong.setdefault("leaked", []).extend(f"after a delete: {one}" for one in left)
+        remains = _clean(pair, cloud, lab, before)
+        if remains:
+            outcome.wrong.setdefault("leaked", []).extend(f"after a delete: {one}" for one in remains)
     return outcome
 
 
-def _run(pair: Pair, guest: Guest, lab: Lab, outcome: Outcome) -> None:
+def _run(pair: Pair, guest: Guest, lab: Lab, outcome: Outcome, before: set[str]) -> None:
     cloud = guest.cloud
     if pair.verb is not Verb.DEPLOY:
         prepare(guest, pair.kind, pair.verb)
@@ -75,7 +76,7 @@ def _run(pair: Pair, guest: Guest, lab: Lab, outcome: Outcome) -> None:
     for _ in range(2):
         reconcile(cloud)
     outcome.ended = op["state"]
-    outcome.wrong = wrong(cloud, lab)
+    outcome.wrong = wrong(cloud, lab, before)
     if pair.verb is not Verb.DELETE or op["state"] != OperationState.DONE:
         outcome.wrong |= {kind: found for kind, found in _instance(pair, state, op["state"], cloud).items() if found}
 
@@ -119,7 +120,7 @@ def _instance(pair: Pair, before: InstanceState, ended_as: str, cloud: Cloud) ->
     return {**found, "lost": [] if word == wanted else [f"the guest has {word!r}, not {wanted!r}"]}
 
 
-def _clean(pair: Pair, cloud: Cloud, lab: Lab) -> list[str]:
+def _clean(pair: Pair, cloud: Cloud, lab: Lab, before: set[str]) -> list[str]:
     """Delete all that was made; return what is left of it then."""
     for row in cloud.call("GET", "/v1/instances?limit=100"):
         if row["name"].startswith(NAME):
@@ -130,5 +131,5 @@ def _clean(pair: Pair, cloud: Cloud, lab: Lab) -> list[str]:
         cloud.run("image", "delete", MADE[pair.verb], "--yes")
     until(lambda: all(host["state"] == "ready" for host in cloud.call("GET", "/v1/hosts")), 120)
     reconcile(cloud)
-    return [f"{kind}: {one}" for kind, found in wrong(cloud, lab).items() for one in found]
+    return [f"{kind}: {one}" for kind, found in wrong(cloud, lab, before).items() for one in found]
 
