@@ -32,7 +32,6 @@ def mark(items: Sequence[pytest.Item], *, slow: bool = False) -> None:
     for item in items:
         if not slow and item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.skip(reason="slow: scripts/test --slow runs it"))
-    for item in items:
         for folder, marker in FOLDERS.items():
             if item.nodeid.startswith(folder):
                 item.add_marker(marker)

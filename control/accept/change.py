@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from blueprints.change import PARAMETERS
 from blueprints.common import read_spec
-from control import operations, sql, tables
-from control.accept.draft import Draft, busy, names, unfinished
+from control import sql, tables
+from control.accept.draft import Draft, busy, instead, names, unfinished
 from control.accept.prepare import PREPARE
 from control.access import Principal, require, sees_all
 from control.ledger import Operation
@@ -132,12 +132,7 @@ def _delete(
     parameters: Mapping[str, Any],
 ) -> list[Draft]:  # fmt: skip
     """Cancel what is under way; a delete that is under way already is the answer."""
-    deletes = {s: op for s, ops in running.items() for op in ops if op.verb is Verb.DELETE}
-    others = {s: ops for s, ops in running.items() if s not in deletes}
-    operations.cancel_all(
-        c, [op for ops in others.values() for op in ops], f"cancelled: {principal.name} deletes the instance"
-    )
-    still = unfinished(c, list(others)) if others else {}
+    deletes, still = instead(c, running, Verb.DELETE, f"cancelled: {principal.name} deletes the instance")
     drafts: list[Draft] = []
     for row in rows:
         subject = f"instance/{row['id']}"

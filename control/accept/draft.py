@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from blueprints.common import Spec, read_spec
-from control import sql, tables
+from control import operations, sql, tables
 from control.access import Principal
 from control.ledger import Operation, operation_of
 from core.errors import Conflict, Invalid
@@ -96,6 +96,16 @@ def unfinished(c: sa.Connection, subjects: Collection[str]) -> dict[str, list[Op
     for row in sorted(rows, key=lambda row: row["id"]):
         found.setdefault(row["subject"], []).append(operation_of(row))
     return found
+
+
+def instead(
+    c: sa.Connection, running: Mapping[str, list[Operation]], verb: Verb, reason: str
+) -> tuple[dict[str, Operation], dict[str, list[Operation]]]:
+    """Cancel what is under way, but where the same verb is; return those, and what of the others has not ended yet."""
+    same = {subject: op for subject, ops in running.items() for op in ops if op.verb is verb}
+    others = {subject: ops for subject, ops in running.items() if subject not in same}
+    operations.cancel_all(c, [op for ops in others.values() for op in ops], reason)
+    return same, unfinished(c, list(others)) if others else {}
 
 
 def busy(op: Operation) -> Conflict:

@@ -9,9 +9,9 @@ import sqlalchemy as sa
 
 from blueprints.common import Spec, read_spec
 from blueprints.host_change import Adopt, Evacuate, Fence
-from control import hosts, operations
+from control import hosts
 from control.accept.deploy import check_names_free
-from control.accept.draft import Draft, busy, names, unfinished
+from control.accept.draft import Draft, busy, instead, names, unfinished
 from control.access import Principal, require
 from control.hosts import HostRecord
 from core.errors import Conflict, Invalid, Unsupported
@@ -44,12 +44,7 @@ def fence(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> li
     for host in found:
         require(principal, Verb.FENCE, None, f"host/{host.name}")
     running = unfinished(c, [f"host/{host.id}" for host in found])
-    fences = {subject: op for subject, ops in running.items() for op in ops if op.verb is Verb.FENCE}
-    others = {subject: ops for subject, ops in running.items() if subject not in fences}
-    operations.cancel_all(
-        c, [op for ops in others.values() for op in ops], f"cancelled: {principal.name} fences the host"
-    )
-    still = unfinished(c, list(others)) if others else {}
+    fences, still = instead(c, running, Verb.FENCE, f"cancelled: {principal.name} fences the host")
     drafts: list[Draft] = []
     for host in found:
         _require_enrolled(host)
