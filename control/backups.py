@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -75,11 +75,19 @@ def by_id(c: sa.Connection, backup_id: str) -> BackupRecord:
     return _record(row)
 
 
+def by_ids(c: sa.Connection, backup_ids: Collection[str]) -> dict[str, BackupRecord]:
+    """Return id -> backup."""
+    rows = sql.fetch_in(c, backup_ids, lambda part: sa.select(_T).where(_T.c.id.in_(part)))
+    return {row["id"]: _record(row) for row in rows}
+
+
 def chain(c: sa.Connection, backup_id: str) -> list[BackupRecord]:
     """Return what a backup is made of: the whole one first, then each that goes on from the one before."""
-    found = [by_id(c, backup_id)]
+    last = by_id(c, backup_id)
+    known = {one.id: one for one in of_instance(c, last.instance_id)}
+    found = [last]
     while found[0].parent_id is not None:
-        found.insert(0, by_id(c, found[0].parent_id))
+        found.insert(0, known[found[0].parent_id])
     return found
 
 

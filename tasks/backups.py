@@ -61,9 +61,12 @@ async def test_backups(ids: Sequence[str]) -> list[str]:
 async def drop_backups(ids: Sequence[str]) -> list[str]:
     """Take backups away, and the checkpoints that they left on their instances."""
     rt = runtime()
+    # one after the other, newest first: what goes on from another goes before it
+    ops = sorted((o for o in await load(ids) if o.verb is Verb.DROP_BACKUP), key=lambda o: o.subject_id, reverse=True)
+    backups = await rt.store.read(lambda c: rows.by_ids(c, {o.subject_id for o in ops}))
 
     async def work(op: Operation) -> bool:
-        one = await rt.store.read(lambda c: rows.by_id(c, op.subject_id))
+        one = backups[op.subject_id]
 
         async def forget_checkpoint(_: Operation) -> Seen:
             view = (await rt.store.read(lambda c: instances.deployables(c, [one.instance_id])))[one.instance_id]
@@ -85,8 +88,6 @@ async def drop_backups(ids: Sequence[str]) -> list[str]:
             op, 2, "drop", "", drop, also=gone
         )
 
-    # one after the other, newest first: what goes on from another goes before it
-    ops = sorted((o for o in await load(ids) if o.verb is Verb.DROP_BACKUP), key=lambda o: o.subject_id, reverse=True)
     return await each("", ops, work)
 
 

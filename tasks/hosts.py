@@ -168,9 +168,10 @@ class Enrollment:
 async def enroll_hosts(ids: Sequence[str]) -> list[str]:
     """Enroll the hosts of a batch, side by side."""
     rt = runtime()
+    ops, records = await _load(rt, ids, Verb.ENROLL)
 
     async def work(op: Operation) -> bool:
-        record = await rt.store.read(lambda c: hosts.get(c, op.subject_id))
+        record = records[op.subject_id]
         job = Enrollment(rt, op, record)
         name = record.name
         went = (
@@ -183,16 +184,17 @@ async def enroll_hosts(ids: Sequence[str]) -> list[str]:
             went = await run_step(op, 5, "observe", name, lambda _: look_at(rt, job.record), also=done(op))
         return went
 
-    return await each("", [o for o in await load(ids) if o.verb is Verb.ENROLL], work)
+    return await each("", ops, work)
 
 
 @task(name="retire", task_run_name="retire hosts", persist_result=False)
 async def retire_hosts(ids: Sequence[str]) -> list[str]:
     """Take hosts out of the record; they must hold no instance."""
     rt = runtime()
+    ops, records = await _load(rt, ids, Verb.RETIRE)
 
     async def work(op: Operation) -> bool:
-        record = await rt.store.read(lambda c: hosts.get(c, op.subject_id))
+        record = records[op.subject_id]
 
         async def forget(_: Operation) -> Seen:
             await rt.locks.drop(record.name)
@@ -205,4 +207,10 @@ async def retire_hosts(ids: Sequence[str]) -> list[str]:
 
         return await run_step(op, 1, "retire", record.name, forget, also=gone)
 
-    return await each("", [o for o in await load(ids) if o.verb is Verb.RETIRE], work)
+    return await each("", ops, work)
+
+
+async def _load(rt: Runtime, ids: Sequence[str], verb: Verb) -> tuple[list[Operation], dict[str, HostRecord]]:
+    """Return the operations of a batch that have a verb, and their hosts by id."""
+    ops = [op for op in await load(ids) if op.verb is verb]
+    return ops, await rt.store.read(lambda c: hosts.by_id(c, {op.subject_id for op in ops}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from core.errors import Invalid
 from core.states import OperationState, Verb
 from drivers.hosts import Host
 from drivers.storage.base import ImageFile
-from drivers.storage.sources import fetch
+from drivers.storage.sources import WORK_FILES, fetch
 from tasks.backups import as_source
 from tasks.copies import ensure_on_host, keeper_of, reporter
 from tasks.ledger import Seen, finish, load, run_step
@@ -29,6 +30,7 @@ from tasks.settle import each
 
 IMAGE_DEADLINE_S = 3600.0
 LEFT_FOR_S = 3600.0  # content that no image names; younger, it may be about to get one
+CUT_OFF_FOR_S = 24 * 3600.0  # what an import was writing; younger, it may be gone on with
 
 
 @task(name="import", task_run_name="import images", persist_result=False)
@@ -139,9 +141,10 @@ async def remove_images(ids: Sequence[str]) -> list[str]:
 
 
 async def sweep_store(rt: Runtime) -> int:
-    """Take content away that no image names, left by what was cut off long ago; return of how many."""
+    """Take away content that no image names, and what imports left half-way long ago; return of how many images."""
     folder = rt.settings.paths.images_dir
     old = await asyncio.to_thread(_old_content, folder)
+    await asyncio.to_thread(_unlink_old_parts, folder)
     going = await rt.store.read(lambda c: image_rows.unnamed(c, old))
     for sha256 in going:
         await asyncio.to_thread(_unlink, folder, sha256)
@@ -151,6 +154,14 @@ async def sweep_store(rt: Runtime) -> int:
 def _old_content(folder: Path) -> set[str]:
     before = time.time() - LEFT_FOR_S
     return {f.stem for f in folder.glob("*.*") if len(f.stem) == 64 and f.stat().st_mtime < before}
+
+
+def _unlink_old_parts(folder: Path) -> None:
+    before = time.time() - CUT_OFF_FOR_S
+    for file in (file for pattern in WORK_FILES for file in folder.glob(pattern)):
+        with suppress(FileNotFoundError):  # it was just named, or another worker was here
+            if file.stat().st_mtime < before:
+                file.unlink()
 
 
 def _unlink(folder: Path, sha256: str) -> None:

@@ -142,12 +142,19 @@ async def _settle(rt: Runtime, case: Case) -> None:
         await _wait(rt, op, "cut off; it goes on where it stopped")
     elif op.verb in VERBS and failed.name not in CHOOSING and case.chose and is_hosts_fault(error):
         await _elsewhere(rt, case, failed, error)
-    elif isinstance(error, Permanent) or op.attempts >= GIVE_UP_AFTER.get(op.verb, op.attempts + 1):
+    elif isinstance(error, Permanent) or _tried_enough(op, error):
         await _give_up(rt, case, error)
     elif isinstance(error, NeedsOperator):
         await _hold(rt, op, error)
     else:
         await _wait(rt, op, str(error))
+
+
+def _tried_enough(op: Operation, error: RackflowError) -> bool:
+    """Say whether it ends here. A look asks no operator: the next round looks again."""
+    if op.verb is Verb.RECONCILE and isinstance(error, NeedsOperator):
+        return True
+    return op.attempts >= GIVE_UP_AFTER.get(op.verb, op.attempts + 1)
 
 
 def _blames_host(error: RackflowError) -> bool:

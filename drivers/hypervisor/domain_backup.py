@@ -73,7 +73,7 @@ def begin(c: Any, name: str, made: Plan, files: Mapping[str, str], checkpoint: s
 def ended(c: Any, name: str) -> bool:
     """Say whether the copy has ended. Raise HostFault when it ended badly."""
     domain = calls.require_active(c, name)
-    if domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE:
+    if calls.is_working(domain):
         return False
     stats = domain.jobStats(_COMPLETED)
     if stats.get("type", libvirt.VIR_DOMAIN_JOB_NONE) not in _ENDED_WELL or stats.get("success") == 0:
@@ -87,7 +87,7 @@ def ended(c: Any, name: str) -> bool:
 def abort_backup(c: Any, name: str) -> None:
     """End a backup that a killed call left behind. Raise Busy for another job."""
     domain = calls.require(c, name)
-    if not domain.isActive() or domain.jobInfo()[0] == libvirt.VIR_DOMAIN_JOB_NONE:
+    if not domain.isActive() or not calls.is_working(domain):
         return
     if domain.jobStats().get("operation") == libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP:
         domain.abortJob()

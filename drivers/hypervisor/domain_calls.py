@@ -89,13 +89,23 @@ def require_active(c: Any, name: str) -> Any:
     return _active(require(c, name), name)
 
 
+def is_working(domain: Any) -> bool:
+    """Say whether a job (a save, a move, a backup) of a running domain is under way."""
+    try:
+        return bool(domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE)
+    except libvirt.libvirtError as error:
+        if "job data missing" not in str(error):
+            raise
+        return True  # a backup that is just beginning or ending (libvirt 9.0): libvirt has the job, and not its figures
+
+
 def require_idle(c: Any, name: str) -> None:
     """Raise Busy while a job of the domain is under way, Conflict if it is absent."""
     domain = require(c, name)
-    if domain.isActive() and domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE:
+    if domain.isActive() and is_working(domain):
         raise Busy(
-            f"{name} is being saved, moved or backed up", subject(name), {"job": domain.jobInfo()[:3]},
-            "wait until that has ended, or abort it: virsh domjobabort",
+            f"{name} is being saved, moved or backed up", subject(name),
+            fix="wait until that has ended, or abort it: virsh domjobabort",
         )
 
 

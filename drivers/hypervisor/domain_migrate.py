@@ -51,7 +51,7 @@ def _obstacles(domain: Any) -> Iterator[str]:
         yield "it is paused"
     if count := domain.snapshotNum():
         yield f"it has {count} snapshots, which lie inside its disks and are known to this host only"
-    if domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE:
+    if calls.is_working(domain):
         yield "it is being saved, moved or backed up"
     for disk in writable(seen):
         if job := domain.blockJobInfo(disk.target):

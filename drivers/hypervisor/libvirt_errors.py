@@ -50,6 +50,7 @@ _BY_TEXT: tuple[tuple[str, type[RackflowError], str], ...] = (
     (r"already exists with uuid|is already (running|active)", Conflict, "see who else works on this host"),
     (r"guest agent is not (connected|available)|QEMU guest agent is not", Busy,
      "wait until the guest has booted; its image needs qemu-guest-agent"),
+    (r"job data missing", Busy, "a backup is just beginning or ending"),
     (r"Cannot access storage file.*No such file|Could not open .*No such file", HostFault,
      "the file is gone: stage the image again and recreate the instance"),
     (r"Cannot get interface MTU on|Cannot find device|does not exist.*bridge", HostFault,

@@ -22,6 +22,7 @@ from drivers.transport.base import Progress
 
 _CHUNK_BYTES = 2**20
 _TIMEOUTS = httpx.Timeout(30.0, connect=10.0)
+WORK_FILES = (".*.part", ".*.qcow2")  # in the store, while it is brought and converted
 _FETCHING: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # one at a time writes a .part
 _STATUS: dict[int, type[RackflowError]] = {401: Denied, 403: Denied, 404: NotFound, 410: NotFound}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import libvirt
 import pytest
@@ -12,6 +13,7 @@ from core.states import InstanceKind, PowerState
 from drivers.hypervisor.accelerator import KERNEL, judge, probe_argv, rom
 from drivers.hypervisor.base import ExecResult
 from drivers.hypervisor.domain import domain_uuid
+from drivers.hypervisor.domain_calls import is_working
 from drivers.hypervisor.domain_stats import observed
 from drivers.hypervisor.guest_agent import result, start_request
 from drivers.hypervisor.libvirt_errors import translate
@@ -53,6 +55,7 @@ def seen(code: int, text: str) -> libvirt.libvirtError:
         (libvirt.VIR_ERR_SYSTEM_ERROR, "Cannot get interface MTU on 'br9': No such device", errors.HostFault),
         (libvirt.VIR_ERR_XML_ERROR, "XML error: no OS type", errors.Invalid),
         (libvirt.VIR_ERR_CONFIG_UNSUPPORTED, "unsupported configuration: spice graphics", errors.Unsupported),
+        (libvirt.VIR_ERR_INTERNAL_ERROR, "internal error: backup job data missing", errors.Busy),
         (libvirt.VIR_ERR_INTERNAL_ERROR, "internal error: something new", errors.HostFault),
     ],
 )  # fmt: skip
@@ -61,6 +64,35 @@ def test_errors(code: int, text: str, kind: type[errors.RackflowError]) -> None:
     assert type(found) is kind
     assert found.message == f"starting x: {text}"
     assert (found.subject, found.evidence["libvirt_code"]) == ("instance/x", code)
+
+
+class Jobs:
+    """A domain whose job is asked for."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def jobInfo(self) -> list[int]:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return [self.answer]
+
+
+@pytest.mark.parametrize(
+    ("answer", "working"),
+    [
+        (libvirt.VIR_DOMAIN_JOB_NONE, False),
+        (libvirt.VIR_DOMAIN_JOB_UNBOUNDED, True),
+        (seen(libvirt.VIR_ERR_INTERNAL_ERROR, "internal error: backup job data missing"), True),
+    ],
+)
+def test_a_job_without_figures_is_one(answer: Any, working: bool) -> None:
+    assert is_working(Jobs(answer)) is working
+
+
+def test_what_cannot_be_asked_for_its_job_says_so() -> None:
+    with pytest.raises(libvirt.libvirtError):
+        is_working(Jobs(seen(libvirt.VIR_ERR_NO_DOMAIN, "Domain not found")))
 
 
 @pytest.mark.parametrize(
