@@ -166,8 +166,13 @@ def restarted(cloud: Cloud, **settings: str) -> Iterator[None]:
 def _restart(cloud: Cloud, env: dict[str, str]) -> None:
     cloud.rackflow("down")
     cloud.env = env
+    bring_up(cloud)
+
+
+def bring_up(cloud: Cloud) -> None:
+    """Start the front-end; it may listen elsewhere than before."""
     cloud.rackflow("up", "--detach")
-    cloud.url = json.loads(Path(env["RACKFLOW_RUN_DIR"], "endpoint.json").read_text())["api"]
+    cloud.url = json.loads(Path(cloud.env["RACKFLOW_RUN_DIR"], "endpoint.json").read_text())["api"]
 
 
 def host_is(cloud: Cloud, host: str, state: str, timeout_s: float = 120) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.cloud import Cloud
 from tests.labs import Lab
-from tests.live.guests import until
+from tests.live.guests import bring_up, until
 
 DAEMONS = {"kvm": "libvirtd", "lxd": "lxd"}
 ASK = {"kvm": "virsh uri", "lxd": "lxc list"}
@@ -18,16 +18,20 @@ ASK = {"kvm": "virsh uri", "lxd": "lxc list"}
 
 class LiveFault(StrEnum):
     WORKER = "worker killed"
+    FRONT_END = "front-end killed"
     DAEMON = "hypervisor daemon killed"
     SSH = "sshd killed"
     POWER = "power loss"
 
 
 def strike(fault: LiveFault, cloud: Cloud, lab: Lab, host: str) -> Callable[[], None]:
-    """Let it happen, on a host; return what waits until all is well. All but power comes back by itself."""
+    """Let it happen, on a host; return what waits until all is well."""
     kind = next(str(row["kind"]) for row in lab.status() if row["name"] == host)
     if fault is LiveFault.WORKER:
-        os.kill(int(Path(cloud.env["RACKFLOW_RUN_DIR"], "worker.pid").read_text()), signal.SIGKILL)
+        _kill(cloud, "worker")
+    elif fault is LiveFault.FRONT_END:
+        _kill(cloud, "supervisor")  # all its processes die with it
+        bring_up(cloud)
     elif fault is LiveFault.DAEMON:
         lab.run(host, f"kill -9 $(pgrep -xo {DAEMONS[kind]})")  # not what it has started
     elif fault is LiveFault.SSH:
@@ -36,6 +40,10 @@ def strike(fault: LiveFault, cloud: Cloud, lab: Lab, host: str) -> Callable[[], 
         lab.call("crash", host)
         lab.call("start", host)
     return lambda: _answers(lab, host, kind)
+
+
+def _kill(cloud: Cloud, process: str) -> None:
+    os.kill(int(Path(cloud.env["RACKFLOW_RUN_DIR"], f"{process}.pid").read_text()), signal.SIGKILL)
 
 
 def _answers(lab: Lab, host: str, kind: str) -> None:
