@@ -50,6 +50,8 @@ _BY_TEXT: tuple[tuple[str, type[RackflowError], str], ...] = (
     (r"already exists with uuid|is already (running|active)", Conflict, "see who else works on this host"),
     (r"guest agent is not (connected|available)|QEMU guest agent is not", Busy,
      "wait until the guest has booted; its image needs qemu-guest-agent"),
+    # only what its XML has just shown is asked for
+    (r"invalid path .* not assigned to domain", Busy, "another call has just taken the disk away"),
     (r"job data missing", Busy, "a backup is just beginning or ending"),
     (r"Cannot access storage file.*No such file|Could not open .*No such file", HostFault,
      "the file is gone: stage the image again and recreate the instance"),

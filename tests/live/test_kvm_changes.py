@@ -133,7 +133,10 @@ class TestSavedMemory:
                 await asyncio.sleep(0.01)
         pair.here.lab.run("h1", "kill -9 $(pgrep -xo libvirtd)")
         await asyncio.gather(saving, return_exceptions=True)
-        seen = await settle(lambda: pair.source.observe(spec.name))
+        async with asyncio.timeout(20):  # the new libvirtd shows it as paused until it has let it go on
+            while (await settle(lambda: pair.source.observe(spec.name))).power is PowerState.PAUSED:
+                await asyncio.sleep(0.05)
+        seen = await pair.source.observe(spec.name)
         assert seen.power is PowerState.RUNNING or await pair.source.has_state(path)
         await settle(lambda: pair.source.save(spec.name, path))
         assert await pair.source.has_state(path)

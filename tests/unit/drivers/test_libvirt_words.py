@@ -55,6 +55,7 @@ def seen(code: int, text: str) -> libvirt.libvirtError:
         (libvirt.VIR_ERR_SYSTEM_ERROR, "Cannot get interface MTU on 'br9': No such device", errors.HostFault),
         (libvirt.VIR_ERR_XML_ERROR, "XML error: no OS type", errors.Invalid),
         (libvirt.VIR_ERR_CONFIG_UNSUPPORTED, "unsupported configuration: spice graphics", errors.Unsupported),
+        (libvirt.VIR_ERR_INVALID_ARG, "invalid argument: invalid path vdb not assigned to domain", errors.Busy),
         (libvirt.VIR_ERR_INTERNAL_ERROR, "internal error: backup job data missing", errors.Busy),
         (libvirt.VIR_ERR_INTERNAL_ERROR, "internal error: something new", errors.HostFault),
     ],
