@@ -14,7 +14,7 @@ from drivers.transport.ssh import connect as connect_ssh
 
 
 async def connect(endpoint: Endpoint, settings: DriverSettings) -> Host:
-    """Build the drivers of an LXD host. Raise Unreachable, CredentialRejected, HostFault (no LXD)."""
+    """Build the drivers of an LXD host. Raise Unreachable (also: LXD does not run), CredentialRejected."""
     transport = await connect_ssh(endpoint, settings)
     try:
         hypervisor = await connect_lxd(transport, settings)

@@ -104,10 +104,10 @@ class LibvirtLink:
             return found
         there = await self._transport.run(["test", "-S", SOCKET], check=False)
         if there.exit_code != 0:
-            return HostFault(
+            return Unreachable(  # maybe not yet: the host has just been booted
                 f"{doing} on {self._host}: libvirtd does not run there", subject,
                 {"socket": SOCKET, "seen": str(error)},
-                "install libvirt-daemon-system, or start it: systemctl enable --now libvirtd",
+                "start it: systemctl enable --now libvirtd; or install libvirt-daemon-system",
             )
         usable = await self._transport.run(["test", "-w", SOCKET], check=False)
         if usable.exit_code != 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from core.errors import Busy, Conflict, HostFault, Unsupported
+from core.errors import Busy, Conflict, HostFault, Unreachable, Unsupported
 from core.ids import from_host
 from core.settings import DriverSettings
 from core.states import InstanceKind, PowerState
@@ -213,7 +213,7 @@ class LxdHypervisor(
 
 
 async def connect(transport: Transport, settings: DriverSettings) -> LxdHypervisor:
-    """Find LXD's socket on a host and reach it; nothing is asked of LXD yet. Raise HostFault (there is none).
+    """Find LXD's socket on a host and reach it; nothing is asked of LXD yet. Raise Unreachable (it does not run).
 
     A user who may not use the socket is told so by the first call: enrollment lets him join the group in between.
     """
@@ -223,9 +223,9 @@ async def connect(transport: Transport, settings: DriverSettings) -> LxdHypervis
     found = dict(line.split(" ") for line in look.stdout.splitlines())
     socket = next((path for path in SOCKETS if path in found), "")
     if not socket:
-        raise HostFault(
-            f"{name} has no LXD: none of its sockets is there", f"host/{name}", {"sockets": list(SOCKETS)},
-            "apt-get install lxd, or snap install lxd; then enroll it again",
+        raise Unreachable(  # a host that has just been booted answers before its daemon does
+            f"LXD does not run on {name}: none of its sockets is there", f"host/{name}", {"sockets": list(SOCKETS)},
+            "start it (systemctl start lxd, snap start lxd), or install it",
         )  # fmt: skip
     api = LxdApi(await transport.forward(socket), name, settings, lambda: transport.cut(socket))
     if found[socket] == "no":

@@ -215,7 +215,7 @@ class TestNotRoot:
 class TestLibvirtd:
     async def test_a_host_without_it(self, lab: Lab) -> None:
         async with kvm_host(lab, "h3", replace(QUICK, domain_type="qemu")) as other:
-            with pytest.raises(HostFault, match="libvirtd does not run there"):
+            with pytest.raises(Unreachable, match="libvirtd does not run there"):
                 await other.hypervisor.prepare()
 
     async def test_a_missing_bridge(self, kvm: KvmHost) -> None:
