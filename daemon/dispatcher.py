@@ -83,7 +83,7 @@ class Dispatcher:
             try:
                 await self.round()
                 failures = 0
-            except (httpx.HTTPError, PrefectException, RackflowError) as error:
+            except (httpx.HTTPError, PrefectException, RackflowError, ValueError, RuntimeError, OSError) as error:
                 failures += 1
                 log.warning("dispatching failed: %s; again in %.0f s", error, backoff_s(failures))
                 await asyncio.sleep(backoff_s(failures))

@@ -54,7 +54,8 @@ class Supervisor:
         """Rotate logs until cancelled."""
         while True:
             await asyncio.sleep(_ROTATE_EVERY_S)
-            logs.rotate(logs.folder(self._paths).glob("*.log"))
+            with contextlib.suppress(OSError):  # a full disk, say: it may have room the next time
+                logs.rotate(logs.folder(self._paths).glob("*.log"))
 
     async def stop(self) -> None:
         """End all processes, stage by stage, those of one stage together."""
@@ -78,7 +79,10 @@ class Supervisor:
         failures = Failures()
         while True:
             begun = time.monotonic()
-            code = await self._run_once(spec)
+            try:
+                code = await self._run_once(spec)
+            except OSError:  # a full disk, say: nothing could be written about it
+                code = 127
             if spec.once and code == 0:
                 self._move(spec.name, ProcessState.DONE, pid=None)
                 return

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from control import datastores
 from control import images as image_rows
 from control.hosts import HostRecord
 from control.images import ImageRecord
@@ -52,7 +53,8 @@ async def ensure_on_host(
 
         if changed:  # written before, so that a copy that is cut off is known, and goes when its image goes
             await rt.store.write(lambda c: copying(c, 0, 0))
-            await storage.ensure_image(local_file(rt, image), progress=reporter(rt, copying))
+            async with rt.copying(await _place(rt, record, datastore_id), image.sha256):
+                await storage.ensure_image(local_file(rt, image), progress=reporter(rt, copying))
         if changed and keeper:  # the hypervisor keeps its own copy, so the datastore's would be a second one
             await keeper.import_image(storage.image_path(image.sha256, image.format), image.sha256, name=image.name)
             await storage.delete_image(image.sha256)
@@ -63,6 +65,12 @@ async def ensure_on_host(
         )
         rt.copied.add((record.name, image.sha256))
         return changed
+
+
+async def _place(rt: Runtime, record: HostRecord, datastore_id: str) -> str:
+    """Return what a copy goes to: a datastore that hosts share is one place for all of them."""
+    store = (await rt.store.read(lambda c: datastores.by_id(c, [datastore_id])))[datastore_id]
+    return f"datastore/{store.id}" if store.shared else f"{record.name}/{store.id}"
 
 
 def reporter(rt: Runtime, change: Callable[[Any, int, int], None]) -> Progress:

@@ -12,7 +12,7 @@ from control import evacuation, hosts, operations
 from control.evacuation import Guest, Plan, Progress
 from control.hosts import HostRecord
 from control.operations import Operation, Stale
-from core.errors import Conflict, NeedsOperator, RackflowError
+from core.errors import Conflict, NeedsOperator, RackflowError, Unreachable
 from core.states import HostState, InstanceState, OperationState, Verb
 from drivers.hypervisor.powers import MigratesLive
 from tasks.ledger import Seen, finish, load, run_step
@@ -23,6 +23,16 @@ PARALLEL = 2
 LOOK_S = 1.0
 LONGEST_S = 7 * 24 * 3600.0
 EMPTYING = (HostState.DRAINING, HostState.MAINTENANCE)
+
+
+async def _obstacles(hypervisor: MigratesLive, guest: Guest) -> list[str]:
+    """Return why an instance cannot be moved while it runs. Raise Unreachable; what is wrong with one binds only it."""
+    try:
+        return await hypervisor.preflight(guest.on_host)
+    except Unreachable:
+        raise
+    except RackflowError as error:
+        return [str(error)]
 
 
 class Evacuation:
@@ -80,7 +90,7 @@ class Evacuation:
             if isinstance(host.hypervisor, MigratesLive):
                 for guest in guests:
                     if guest.state is InstanceState.RUNNING:
-                        bound[guest.id] = await host.hypervisor.preflight(guest.on_host)
+                        bound[guest.id] = await _obstacles(host.hypervisor, guest)
         return await self.rt.store.read(lambda c: evacuation.plan(c, self.op, self.record, guests, bound))
 
     async def _start(self, look: Progress) -> int:

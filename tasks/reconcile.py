@@ -22,6 +22,7 @@ from core.ids import on_host
 from core.states import HostState, OperationState, PowerState
 from drivers.hosts import Host
 from drivers.hypervisor.base import Capacity, ObservedInstance
+from drivers.hypervisor.powers import Sweeps
 from tasks.images import sweep_store
 from tasks.ledger import Seen, finish, load, run_step
 from tasks.runtime import Runtime, runtime
@@ -123,6 +124,8 @@ async def _look(rt: Runtime, record: HostRecord, host: Host, before: Before, cle
     if any(f.kind == drift.RESIDUE for f in findings):
         owed = await rt.store.read(lambda c: drift.residues(c, record.name))
         cleared += (await _clear(rt, host, owed, before.stores))[0]
+    if repairs and isinstance(host.hypervisor, Sweeps):
+        cleared += await host.hypervisor.sweep()
     told = [f.kind for f in findings if f.policy != drift.IGNORE]
     return Seen(bool(repaired + cleared), {"instances": len(seen), "findings": told, "repaired": repaired + cleared})
 

@@ -99,9 +99,9 @@ class Runtime:
         """Return the semaphore that bounds concurrent steps on a host."""
         return self._slots.setdefault(host, asyncio.Semaphore(self.settings.worker.instances_per_host))
 
-    def copying(self, host: str, sha256: str) -> asyncio.Lock:
-        """Return the lock that lets one copy of an image to a host run at a time."""
-        return self._copying[(host, sha256)]
+    def copying(self, place: str, sha256: str) -> asyncio.Lock:
+        """Return the lock that lets one copy of an image to a host, or to a datastore, run at a time."""
+        return self._copying[(place, sha256)]
 
     def endpoint(self, host: HostRecord) -> Endpoint:
         """Return how to reach a host of the record."""

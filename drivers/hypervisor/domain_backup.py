@@ -84,11 +84,19 @@ def ended(c: Any, name: str) -> bool:
     return True
 
 
+def _abort(domain: Any) -> None:
+    try:
+        domain.abortJob()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:  # it has just ended
+            raise
+
+
 def abort_backup(c: Any, name: str) -> None:
     """End a backup that a killed call left behind. Raise Busy for another job."""
     domain = calls.require(c, name)
     if not domain.isActive() or not calls.is_working(domain):
         return
     if domain.jobStats().get("operation") == libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP:
-        domain.abortJob()
+        _abort(domain)
     calls.require_idle(c, name)

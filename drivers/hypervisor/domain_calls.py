@@ -135,7 +135,10 @@ def stats(c: Any, name: str, marks: Marks, groups: int = domain_stats.GROUPS) ->
     domain = lookup(c, name)
     if domain is None:
         return ObservedInstance(name, PowerState.ABSENT, InstanceKind.VM, None)
-    ((found, values),) = c.domainListGetStats([domain], groups, _STATS)
+    rows = c.domainListGetStats([domain], groups, _STATS)
+    if not rows:  # it went in between
+        return ObservedInstance(name, PowerState.ABSENT, InstanceKind.VM, None)
+    ((found, values),) = rows
     return _observed(found, values, marks)
 
 

@@ -34,9 +34,10 @@ def seen(c: Any, name: str) -> list[SnapshotSeen]:
 
 
 def plan(c: Any, name: str, snapshot: str, *, memory: bool) -> DomainSeen | None:
-    """Return the domain if the snapshot is to be made, None if it is there. Raise Unsupported, Conflict."""
+    """Return the domain if the snapshot is to be made, None if it is there. Raise Unsupported, Conflict, Busy."""
     domain = calls.require(c, name)
     if _snapshot(domain, snapshot) is not None:
+        calls.require_idle(c, name)  # libvirt lists one that is still being made, and may fail yet
         return None
     about, running = calls.subject(name), bool(domain.isActive())
     found = read(domain.XMLDesc(0))

@@ -21,6 +21,8 @@ from core.errors import (
 
 _BY_CODE: dict[int, type[RackflowError]] = {
     libvirt.VIR_ERR_NO_DOMAIN: NotFound,
+    libvirt.VIR_ERR_NO_DOMAIN_SNAPSHOT: NotFound,
+    libvirt.VIR_ERR_NO_DOMAIN_CHECKPOINT: NotFound,
     libvirt.VIR_ERR_OPERATION_INVALID: Conflict,
     libvirt.VIR_ERR_DOM_EXIST: Conflict,
     libvirt.VIR_ERR_OPERATION_TIMEOUT: Busy,  # "cannot acquire state change lock"
@@ -51,7 +53,12 @@ _BY_TEXT: tuple[tuple[str, type[RackflowError], str], ...] = (
     (r"guest agent is not (connected|available)|QEMU guest agent is not", Busy,
      "wait until the guest has booted; its image needs qemu-guest-agent"),
     # only what its XML has just shown is asked for
-    (r"invalid path .* not assigned to domain", Busy, "another call has just taken the disk away"),
+    (r"invalid path .* not assigned to domain|disk '.*' not found in domain", Busy,
+     "another call has just taken the disk away"),
+    (r"End of file from qemu monitor|guest unexpectedly quit|domain is no longer running", Busy,
+     "it has just gone off"),
+    (r"Failed to terminate process .* resource busy", Busy, "its QEMU waits for a disk: see to its datastore"),
+    (r"migration out job: unexpectedly failed", Busy, "see whether the hosts reach each other"),
     (r"job data missing", Busy, "a backup is just beginning or ending"),
     (r"Cannot access storage file.*No such file|Could not open .*No such file", HostFault,
      "the file is gone: stage the image again and recreate the instance"),

@@ -21,12 +21,13 @@ from drivers.hypervisor.lxd_core import OFF, SOCKETS, subject_of
 from drivers.hypervisor.lxd_images import LxdImages
 from drivers.hypervisor.lxd_running import ON, LxdRunning
 from drivers.hypervisor.lxd_snapshots import LxdSnapshots
+from drivers.hypervisor.lxd_sweep import LxdSweeps
 from drivers.hypervisor.powers import Carries, Reconfigures
 from drivers.transport.base import Transport
 
 
 class LxdHypervisor(
-    LxdRunning, LxdSnapshots, LxdCopies, LxdAdopts, LxdImages, Reconfigures, Carries, Hypervisor
+    LxdRunning, LxdSnapshots, LxdCopies, LxdAdopts, LxdImages, LxdSweeps, Reconfigures, Carries, Hypervisor
 ):
     """Containers on one host. The pool "default" gives no quota where its driver is dir."""
 

@@ -22,6 +22,7 @@ from core.errors import (
 _WORDS: tuple[tuple[str, type[RackflowError], str], ...] = (
     (r"no space left|disk quota exceeded", HostFault, "make room in the storage pool"),
     (r"failed shutting down", HostFault, "stop it without grace"),
+    (r"(dataset|resource) (is )?busy|is shutting down|context canceled", Busy, ""),
     (r"busy running|matching .*operation|database is locked|context deadline exceeded", Busy, ""),
     (r"image not provided|image.*not found|no such image", NotFound, "import the image into the host first"),
     (r"already exists|already defined on another", Conflict, ""),

@@ -38,6 +38,13 @@ class ConsoleLogs(Protocol):
 
 
 @runtime_checkable
+class Sweeps(Protocol):
+    async def sweep(self) -> int:
+        """Take away what a killed daemon left on the host and nobody else takes away; return of how many."""
+        ...
+
+
+@runtime_checkable
 class KeepsImages(Protocol):
     """A hypervisor with an image store of its own (LXD): the datastore has put the file on the host, it imports it."""
 

@@ -18,7 +18,7 @@ from core.ids import new_id, on_host
 from core.settings import DriverSettings
 from core.states import InstanceKind, PowerState
 from drivers.hosts import Host, connect
-from drivers.hypervisor import lxd_api
+from drivers.hypervisor import lxd_api, lxd_sweep
 from drivers.hypervisor.base import DiskAttachment, InstanceSpec
 from drivers.hypervisor.lxd import LxdHypervisor
 from drivers.network.base import NetworkSpec
@@ -329,3 +329,22 @@ async def test_the_last_thing_is_that_nothing_is_left(rig: LxdRig) -> None:
         await rig.lxd.start(on_host(new_id()))
     assert sorted({one.name for one in await rig.lxd.instances()} & set(all_made)) == []
     assert [volume for volume in await rig.volumes() if volume.startswith(tuple(all_made))] == []
+
+
+async def test_pairs_of_veths_that_no_container_got_go_away(rig: LxdRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = rig.spec()
+    await rig.lxd.define(spec)
+    await rig.lxd.start(spec.name)
+    run = rig.host.transport.run
+    for pair in (("vethdeadbeef", "veth01234567"), ("rftest0", "rftest1")):
+        await run(["ip", "link", "add", pair[0], "type", "veth", "peer", "name", pair[1]])
+    try:
+        before = (await run(["ls", "/sys/class/net"])).stdout.split()
+        assert await rig.lxd.sweep() == 0, "LXD may be about to use it"
+        monkeypatch.setattr(lxd_sweep, "LEFT_FOR_S", 0.0)
+        assert [await rig.lxd.sweep(), await rig.lxd.sweep()] == [1, 0]
+        after = (await run(["ls", "/sys/class/net"])).stdout.split()
+        assert set(before) - set(after) == {"vethdeadbeef", "veth01234567"}
+        assert (await rig.lxd.observe(spec.name)).power is PowerState.RUNNING
+    finally:
+        await run(["ip", "link", "delete", "rftest0"])

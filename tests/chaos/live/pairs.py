@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from bench.cloud import Cloud
 from control.lifecycle import VERBS
 from core.states import UNFINISHED, InstanceKind, InstanceState, OperationState, StepState, Verb
+from drivers.hypervisor.lxd_sweep import LEFT_FOR_S
 from tests.chaos.live.faults import LiveFault, strike
 from tests.chaos.live.invariants import left, wrong
 from tests.chaos.live.verbs import SPOILED, ask, kinds, prepare, verbs
@@ -73,12 +74,19 @@ def _run(pair: Pair, guest: Guest, lab: Lab, outcome: Outcome, before: set[str])
     heal = strike(pair.fault, cloud, lab, host or _any(cloud, pair.kind))
     heal()
     op = ended(cloud, op_id, SETTLED_S)
-    for _ in range(2):
-        reconcile(cloud)
     outcome.ended = op["state"]
-    outcome.wrong = wrong(cloud, lab, before)
+    outcome.wrong = _after_two_looks(cloud, lab, before)
     if pair.verb is not Verb.DELETE or op["state"] != OperationState.DONE:
         outcome.wrong |= {kind: found for kind, found in _instance(pair, state, op["state"], cloud).items() if found}
+
+
+def _after_two_looks(cloud: Cloud, lab: Lab, before: set[str]) -> dict[str, list[str]]:
+    """Look, and if something is left then, once more after the time for which a leftover must have been seen."""
+    reconcile(cloud)
+    if wrong(cloud, lab, before):
+        time.sleep(LEFT_FOR_S)
+    reconcile(cloud)
+    return wrong(cloud, lab, before)
 
 
 def _in_step(cloud: Cloud, op_id: str, name: str) -> str:
