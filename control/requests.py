@@ -18,8 +18,9 @@ from control.accept.draft import Acceptor, Draft
 from control.access import Principal, sees_all
 from control.ledger import Operation, operation_of
 from control.operation_views import list_ as list_operations
+from control.sql import LostRace
 from core.clock import now, rfc3339
-from core.errors import Conflict, NotFound
+from core.errors import Conflict, NotFound, RackflowError
 from core.ids import new_id
 from core.states import OperationState, Verb
 
@@ -62,7 +63,12 @@ def submit(
     digest = _digest(verb, body)
     if key is not None and (before := _earlier(c, key, digest)) is not None:
         return before
-    drafts = ACCEPTORS[verb](c, principal, body)
+    try:
+        drafts = ACCEPTORS[verb](c, principal, body)
+    except RackflowError as error:
+        if key is not None and _earlier(c, key, None) is not None:  # entered meanwhile: it clashes with itself
+            raise LostRace from error
+        raise
     known = [draft.existing for draft in drafts if draft.existing is not None]
     if len(known) == len(drafts):
         return Accepted(known[0].request_id, known, True)

@@ -38,6 +38,10 @@ def chunks(items: Collection[T], size: int = CHUNK) -> Iterator[list[T]]:
         yield listed[start : start + size]
 
 
+class LostRace(Exception):
+    """Somebody else was faster: the store rolls back and tries again."""
+
+
 def fetch_in(
     c: sa.Connection, values: Collection[Any], build: Callable[[list[Any]], sa.Select[Any]]
 ) -> list[sa.RowMapping]:

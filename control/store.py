@@ -20,6 +20,7 @@ from alembic.config import Config
 from sqlalchemy import event
 
 from control.group_commit import GroupWriter
+from control.sql import LostRace
 from control.turns import Turns
 from core.errors import Busy, Conflict, HostFault, Invalid, RackflowError, Unreachable
 
@@ -38,7 +39,7 @@ def _code(error: BaseException) -> object:
 
 
 def _lost_race(error: BaseException) -> bool:
-    return isinstance(error, sa.exc.IntegrityError) or (
+    return isinstance(error, sa.exc.IntegrityError | LostRace) or (
         isinstance(error, sa.exc.DBAPIError) and _code(error) in _RACES
     )
 

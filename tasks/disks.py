@@ -7,7 +7,7 @@ from dataclasses import replace
 from control import growing
 from control.instances import Deployable
 from core.errors import Drift
-from core.states import PowerState
+from core.states import PowerState, Verb
 from drivers.carrier import carry
 from drivers.hosts import Host
 from drivers.hypervisor.base import DiskAttachment
@@ -17,6 +17,7 @@ from tasks.copies import ensure_on_host, keeper_of
 from tasks.ledger import Seen
 from tasks.work import Work
 
+_UNPARKING = (Verb.RESTORE, Verb.REDEPLOY)
 
 async def image(w: Work) -> Seen:
     """Bring its image to its host."""
@@ -120,9 +121,12 @@ async def _let_go(w: Work, host: Host) -> Seen:
 
 
 async def delete_volumes(w: Work) -> Seen:
-    """Take its disks away."""
-    if w.view.host is None or w.view.datastore is None or w.in_pool(host := await w.host()):
+    """Take its disks away; of a hypervisor that holds them itself, what was unparked: that is the whole instance."""
+    if w.view.host is None or w.view.datastore is None:
         return Seen(False)
+    host = await w.host()
+    if w.in_pool(host):
+        return Seen(w.op.verb in _UNPARKING and await w.carrier(host).drop(w.view.id))
     return Seen(await w.storage(host).delete_volumes(w.view.id))
 
 

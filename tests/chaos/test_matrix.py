@@ -69,3 +69,13 @@ def test_a_container_is_not_made_anew_elsewhere_when_its_host_is_dead(matrix: Ma
     """Its disks are gone with the host, whatever its datastore: a new one would pass for it."""
     with pytest.raises(Unsupported, match="its disks are on f0 only"):
         matrix.try_(Scenario(Verb.FAILOVER, InstanceState.RUNNING, InstanceKind.CONTAINER, shared=True))
+
+
+@pytest.mark.parametrize("name", [
+    # what was unparked into LXD's pool on the first host stayed there when it went to another one
+    "redeploy/undeployed/container/shared unpark:hypervisor.carrier.write after#1 DAEMON",
+])  # fmt: skip
+def test_what_went_wrong_once(matrix: Matrix, name: str) -> None:
+    (scenario,) = (one for one in all_scenarios() if one.name == name.split(" ")[0])
+    (case,) = (case for case in matrix.cases(scenario) if case.name == name)
+    assert matrix.run(case).wrong == {}

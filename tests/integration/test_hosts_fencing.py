@@ -176,7 +176,7 @@ async def test_a_host_that_comes_back_while_it_is_fenced_starts_nothing(line: Li
     for decide in (hosts.disable, hosts.maintain):
         with pytest.raises(Conflict, match="is fenced"):
             line.store.write_now(lambda c, d=decide: d(c, line.admin, host))  # type: ignore[misc]
-    with pytest.raises(Conflict, match="is fenced"):
+    with pytest.raises(Conflict, match=r"is fenced|is busy"):  # the fencing may not have written its own end yet
         line.submit(Verb.EVACUATE, {"hosts": [host]})
     await pump.until(line.submit(Verb.RECONCILE, {"hosts": []}))
     assert running(shared["id"]) == []
