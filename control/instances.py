@@ -16,6 +16,8 @@ from control.hosts import HostRecord
 from control.images import ImageRecord
 from control.instance_views import id_of, list_, show
 from control.ledger import Operation, guard
+from control.lifecycle import no_return
+from control.steps import steps_of
 from control.waiting import wake
 from core.clock import now
 from core.errors import Unsupported
@@ -23,8 +25,8 @@ from core.ids import on_host
 from core.states import InstanceKind, InstanceState
 
 __all__ = [
-    "Deployable", "LeaseRecord", "deployables", "free", "id_of", "list_", "mark_deleted", "release", "set_state",
-    "set_states", "show",
+    "Deployable", "LeaseRecord", "deployables", "free", "id_of", "list_", "mark_deleted", "not_deleted", "release",
+    "set_state", "set_states", "show",
 ]  # fmt: skip
 
 _T, _LEASE = tables.instance, tables.lease
@@ -184,6 +186,16 @@ def mark_deleted(c: sa.Connection, op: Operation, instance_id: str) -> None:
             c, instance_id, state=InstanceState.DELETED, live_name=None, deleted_at=now(), reason="",
             epoch=max(rows[0]["epoch"], op.epoch),
         )  # fmt: skip
+
+
+def not_deleted(c: sa.Connection, op: Operation, instance_id: str, reason: str) -> None:
+    """Leave an instance as it is when its delete ended before it began; what was begun there has failed. Raise Stale.
+
+    What it was when the delete was asked for may be over: that may have been in the middle of another verb.
+    """
+    guard(c, [op])
+    if no_return(op.verb, {step.name: step.state for step in steps_of(c, [op.id])[op.id]}):
+        set_state(c, instance_id, InstanceState.FAILED, epoch=op.epoch, reason=reason)
 
 
 def deployables(c: sa.Connection, instance_ids: Sequence[str]) -> dict[str, Deployable]:

@@ -196,7 +196,7 @@ VERBS: dict[Verb, VerbRule] = {
             StepRule("stop", no_return=NoReturn.BEGUN), StepRule("undefine"), StepRule("delete-volumes"),
             StepRule("drop-parked"), StepRule("release"),
         ),
-        S.DELETING, S.DELETED, S.FAILED, moves=True,
+        S.DELETING, S.DELETED, moves=True,
     ),
 }  # fmt: skip
 # An operation that waits for the operator leaves its instance HELD, whatever the verb.

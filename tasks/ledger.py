@@ -105,6 +105,8 @@ def finish(
     """End an operation and give its instance the state that the lifecycle table says, or that it was seen in."""
     if op.verb is Verb.DELETE and state is OperationState.DONE:
         instances.mark_deleted(c, op, op.subject_id)
+    elif op.verb is Verb.DELETE and state is not OperationState.HELD:
+        instances.not_deleted(c, op, op.subject_id, str(error or ""))
     elif op.verb in VERBS:
         before = InstanceState(op.parameters.get("was") or InstanceState.PENDING)
         target = state_after(op.verb, before, well=state is OperationState.DONE)

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from control import backups, images, snapshots
+from control import backups, images, instances, operations, recovery, snapshots
 from control.lifecycle import LASTING
 from core.errors import Conflict, HostFault, Unsupported
 from core.states import InstanceState, OperationState, PowerState, Verb
 from drivers.fake_world import FOREVER, world
-from tests.integration.line import Line, left_on_hosts
+from tasks.settle import BatchFailed
+from tests.integration.line import FLOWS, Line, left_on_hosts
 
 S = InstanceState
 DONE = OperationState.DONE
@@ -259,3 +260,52 @@ async def test_a_full_host_is_named(line: Line, web: dict[str, Any]) -> None:
     assert op.state in (OperationState.HELD, OperationState.COMPENSATED)
     assert op.error is not None
     assert "no room" in op.error["message"]
+
+
+async def cancelled_before_it_begins(line: Line, op_id: str) -> None:
+    """Let a worker take an operation up that is cancelled before its first step."""
+    rt = line.runtime
+    (op,) = await line.store.write(lambda c: operations.claim_pending(c, rt.worker_id, only=[op_id]))
+    line.store.write_now(lambda c: operations.cancel(c, line.admin, op_id))
+    with pytest.raises(BatchFailed):
+        await FLOWS[op.verb].fn(operations=[op_id])
+    assert line.operations([op_id])[0].state is OperationState.CANCELLED
+    assert line.steps(op_id) == []
+
+
+async def test_a_delete_cancelled_before_it_begins_leaves_what_runs_running(line: Line, web: dict[str, Any]) -> None:
+    (op_id,) = line.submit(Verb.DELETE, {"instances": ["web"]})
+    await cancelled_before_it_begins(line, op_id)
+    assert line.instance("web")["state"] == S.RUNNING
+    assert (await go(line, Verb.SHUTDOWN))["state"] == S.OFF
+    await line.run(Verb.DELETE, {"instances": ["web"]})
+    assert left_on_hosts() == []
+
+
+async def test_a_cancelled_delete_leaves_what_the_verb_before_it_came_to(line: Line, web: dict[str, Any]) -> None:
+    """It was asked for in the middle of another verb: what the instance was then, it is no more."""
+    (shutdown,) = line.submit(Verb.SHUTDOWN, {"instances": ["web"], "grace_s": 0})
+    await line.store.write(lambda c: operations.claim_pending(c, line.runtime.worker_id))
+    (op,) = line.operations([shutdown])
+    line.store.write_now(lambda c: instances.set_state(c, web["id"], S.SHUTTING_DOWN, epoch=op.epoch))
+    (delete,) = line.submit(Verb.DELETE, {"instances": ["web"]})
+    with pytest.raises(BatchFailed):
+        await FLOWS[op.verb].fn(operations=[shutdown])
+    await cancelled_before_it_begins(line, delete)
+    assert line.instance("web")["state"] == S.RUNNING
+
+
+async def test_a_delete_given_up_half_way_has_failed_and_may_be_asked_for_again(
+    line: Line, web: dict[str, Any]
+) -> None:
+    world.fail("*", "storage.delete_volumes", HostFault("the disk is read-only", f"host/{web['host']}"), FOREVER)
+    (op,) = await line.run(Verb.DELETE, {"instances": ["web"]})
+    assert (op.state, line.instance("web")["state"]) == (OperationState.HELD, S.HELD)
+    line.store.write_now(lambda c: recovery.abandon(c, line.admin, op.id))
+    await line.work()
+    assert line.operations([op.id])[0].state is OperationState.FAILED
+    assert line.instance("web")["state"] == S.FAILED, "it was undefined: it is not what it was before"
+    world.faults.clear()
+    (again,) = await line.run(Verb.DELETE, {"instances": ["web"]})
+    assert again.state is DONE
+    assert left_on_hosts() == []
