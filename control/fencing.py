@@ -8,10 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from control import access, drift, instances, operations, requests, sql, tables
+from blueprints.instance import InstanceSpec
+from control import access, drift, instances, moving, operations, requests, sql, tables
 from control.access import ADMIN
 from control.hosts import HostRecord
-from control.ledger import Operation, operation_of
+from control.ledger import Operation, Step, operation_of
 from core.errors import Conflict, RackflowError
 from core.states import UNFINISHED, HostState, InstanceState, Verb
 
@@ -34,22 +35,18 @@ def was_tried(c: sa.Connection, host: HostRecord) -> bool:
 def pursue(c: sa.Connection, host: HostRecord, identity: str) -> dict[str, list[str]]:
     """Let the instances of a fenced host start elsewhere where their disks are seen, hold the others; return both.
 
-    busy: those that an operation is changing; it is asked to end, and the next look goes on with them. Each is sent
-    elsewhere once; one that could not is held. Raise Conflict (the host is not fenced any more).
+    busy: those that an operation is changing; it is asked to end, or ends by itself, and the next look goes on with
+    them. Each is sent elsewhere once; one that could not is held. Raise Conflict (the host is not fenced any more).
     """
     state = c.scalar(sa.select(tables.host.c.state).where(tables.host.c.id == host.id).with_for_update())
     if state != HostState.FENCED:
         raise Conflict(f"host {host.name} is {state}, not fenced", f"host/{host.name}", {"state": state})
     rows = c.execute(
-        sa.select(_T.c.id, _T.c.name, _T.c.state, _T.c.epoch, tables.datastore.c.shared)
+        sa.select(_T.c.id, _T.c.name, _T.c.state, _T.c.epoch, _T.c.spec, tables.datastore.c.shared)
         .select_from(_T.outerjoin(tables.datastore, tables.datastore.c.id == _T.c.datastore_id))
         .where(_T.c.host_id == host.id, _T.c.live_name.is_not(None)).order_by(_T.c.memory_mib, _T.c.id)
     ).mappings().all()  # fmt: skip
-    running = _running(c, [f"instance/{row['id']}" for row in rows])
-    operations.cancel_all(
-        c, [op for op in running if op.verb is not Verb.FAILOVER and not op.cancel_requested],
-        f"cancelled: its host {host.name} is fenced",
-    )  # fmt: skip
+    _cancel(c, host, {f"instance/{row['id']}": row["spec"] for row in rows})
     busy = {op.subject_id for op in _running(c, [f"instance/{row['id']}" for row in rows])}
     done: dict[str, list[str]] = {"elsewhere": [], "held": [], "busy": []}
     for row in rows:
@@ -61,6 +58,25 @@ def pursue(c: sa.Connection, host: HostRecord, identity: str) -> dict[str, list[
                 _strand(c, host, row)
             done["elsewhere" if sent else "held"].append(row["name"])
     return done
+
+
+def _cancel(c: sa.Connection, host: HostRecord, specs: Mapping[str, Any]) -> None:
+    """Cancel what is under way with instances and cannot do without their dead host. specs: by subject."""
+    running = [op for op in _running(c, list(specs)) if not op.cancel_requested]
+    steps = operations.steps_of(c, [op.id for op in running])
+    stuck = [op for op in running if _is_stuck(op, steps[op.id], specs[op.subject], host.name)]
+    operations.cancel_all(c, stuck, f"cancelled: its host {host.name} is fenced")
+
+
+def _is_stuck(op: Operation, steps: Sequence[Step], spec: Mapping[str, Any], host: str) -> bool:
+    """Say whether an operation on an instance of a host that is off cannot do without it. Pure.
+
+    What has come there because we chose it goes elsewhere when its next step fails. A fail-over leaves it; a delete
+    waits for it, for nobody wants back what it takes away.
+    """
+    if moving.came_to(steps) == host:
+        return moving.asked_host(op.verb, op.parameters, InstanceSpec.model_validate(spec)) is not None
+    return op.verb not in (Verb.FAILOVER, Verb.DELETE)
 
 
 def _running(c: sa.Connection, subjects: Sequence[str]) -> list[Operation]:

@@ -6,7 +6,7 @@ switches and the source afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,14 +14,14 @@ import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec
 from control import datastores, decisions, drift, hosts, images, leases, placing, sql, tables
-from control.ledger import Operation, guard
+from control.ledger import Operation, Step, guard
 from control.placement import engine
 from control.placement.model import Request, Shape
 from control.placing_view import Cloud, shape_of
 from control.waiting import wake
 from core.clock import now
 from core.errors import Busy, HostFault
-from core.states import InstanceKind, Verb
+from core.states import InstanceKind, StepState, Verb
 
 _T = tables.instance
 
@@ -68,8 +68,19 @@ def shape_for(
     avoid = {*(parameters.get("avoid") or ()), *drift.owing(c, [subject]).get(subject, ())}
     shape = shape_of(spec, row["kind"], 0 if shared else row["disk_mib"], image, avoid, kept)
     store = datastores.by_id(c, [row["datastore_id"]])[row["datastore_id"]].name if shared else shape.datastore
-    wanted = parameters.get("host") or (None if verb is Verb.FAILOVER else shape.host)
+    wanted = asked_host(verb, parameters, spec)
     return replace(shape, leaves=source.name, driver=source.driver, host=wanted, datastore=store)
+
+
+def asked_host(verb: Verb, parameters: Mapping[str, Any], spec: InstanceSpec) -> str | None:
+    """Return the host that an operation is to bring an instance to, by name; None: we choose it. Pure."""
+    return parameters.get("host") or (None if verb is Verb.FAILOVER else spec.requirements.host)
+
+
+def came_to(steps: Sequence[Step]) -> str | None:
+    """Return the host that an operation has brought its instance to, by its steps; None: to none. Pure."""
+    done = {step.name: step.evidence or {} for step in steps if step.state is StepState.DONE}
+    return done.get("switch", {}).get("to") or done.get("place", {}).get("host")
 
 
 def _shared(c: sa.Connection, row: Mapping[Any, Any]) -> bool:

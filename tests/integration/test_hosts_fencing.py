@@ -406,3 +406,38 @@ async def test_a_host_that_dies_while_an_instance_leaves_it_keeps_nobody_waiting
     assert (found["state"], found["host"] != host) == ("running", True), (found, line.steps(op_id))
     assert world.read_disk(shared["id"], "root") == "precious"
     assert world.harm == []
+
+
+@pytest.mark.parametrize("store", ["local", "san"])
+async def test_a_deploy_under_way_on_a_host_that_is_fenced_goes_elsewhere(
+    line: Line, pump: Pump, store: str
+) -> None:
+    """The host is off: what was made there runs nowhere, and is taken away when it is back."""
+    world.hang("*", "hypervisor.define")
+    spec = {"name": "new", "image": "vm", "kind": "vm", "cpu": 1, "memory": 512, "requirements": {"datastore": store}}
+    (op_id,) = line.submit(Verb.DEPLOY, {"instances": [spec]})
+    while ("define", "running") not in line.steps(op_id):
+        await pump.round()
+    host = line.instance("new")["host"]
+    world.crash(host)
+    await look(line, 2)
+    while host_of(line, host).state is not HostState.FENCED or fences(line)[0].finished_at is None:
+        await pump.round()
+    assert line.instance("new")["host"] == host, "it was still there when the host was fenced"
+    world.release("*", "hypervisor.define")
+    await pump.rest()
+    (op,) = line.operations([op_id])
+    found = line.instance("new")
+    assert (op.state, found["state"], found["host"] != host) == (DONE, InstanceState.RUNNING, True), op.error
+    assert running(found["id"]) == [found["host"]]
+    (owed,) = line.store.read_now(lambda c: drift.list_(c, line.admin))
+    assert (owed["kind"], owed["host"], owed["policy"]) == (drift.RESIDUE, host, drift.REPAIR)
+    world.write(found["id"], "root", "mine")
+    world.revive(host)
+    line.store.write_now(lambda c: hosts.enable(c, line.admin, host))
+    await look(line, 2)
+    assert line.store.read_now(lambda c: drift.list_(c, line.admin)) == []
+    assert on_host(found["id"]) not in world.hosts[host].instances
+    assert world.read_disk(found["id"], "root") == "mine"
+    assert running(found["id"]) == [found["host"]]
+    assert world.harm == []
