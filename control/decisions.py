@@ -41,6 +41,12 @@ def record(
     return ids
 
 
+def host_for(c: sa.Connection, operation_id: str) -> str:
+    """Return the host that was decided on last for an operation; "": none was."""
+    found = sa.select(_T.c.host).where(_T.c.operation_id == operation_id, _T.c.host != "")
+    return str(c.scalar(found.order_by(_T.c.created_at.desc(), _T.c.id.desc()).limit(1)) or "")
+
+
 def newest(c: sa.Connection, instance_id: str) -> dict[str, Any]:
     """Return the newest decision on an instance, whole. Raise NotFound when none was made yet."""
     row = c.execute(

@@ -145,6 +145,12 @@ def owing(c: sa.Connection, subjects: Collection[str]) -> dict[str, set[str]]:
     return found
 
 
+def ask_nobody(c: sa.Connection, subject: str) -> None:
+    """Let what is left of an instance be taken away that a person was to judge: it is deleted, with all its copies."""
+    left = sa.and_(_T.c.subject == subject, _T.c.kind == RESIDUE, _T.c.state == OPEN, _T.c.policy == ALERT)
+    c.execute(sa.update(_T).where(left).values(policy=REPAIR))
+
+
 def set_policy(c: sa.Connection, principal: Principal, drift_id: str, policy: str) -> bool:
     """Choose what is done about a row that is open; return whether that changed anything.
 

@@ -73,9 +73,15 @@ _WITHOUT_SUCCESS: dict[Verb, Ending] = {
 
 def apply(c: sa.Connection, op: Operation, state: OperationState, error: Mapping[str, Any] | None) -> None:
     """Bring the subject of an operation that ended into a state that may last."""
-    ending = _WITHOUT_SUCCESS.get(op.verb)
     goes_on = state is OperationState.HELD and op.verb in VERBS  # when the operator says so
-    if ending is not None and state is not OperationState.DONE and not goes_on:
+    if state is not OperationState.DONE and not goes_on:
+        given_up(c, op, error)
+
+
+def given_up(c: sa.Connection, op: Operation, error: Mapping[str, Any] | None) -> None:
+    """Let nothing wait any more for what an operation was to bring about."""
+    ending = _WITHOUT_SUCCESS.get(op.verb)
+    if ending is not None:
         ending(c, op, error)
 
 

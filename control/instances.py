@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec
-from control import datastores, hosts, images, leases, outbox, sql, tables
+from control import datastores, drift, hosts, images, leases, outbox, sql, tables
 from control.datastores import DatastoreRecord
 from control.hosts import HostRecord
 from control.images import ImageRecord
@@ -180,6 +180,7 @@ def mark_deleted(c: sa.Connection, op: Operation, instance_id: str) -> None:
     guard(c, [op])
     rows = _for_events(c, [instance_id])
     c.execute(sa.delete(tables.snapshot).where(tables.snapshot.c.instance_id == instance_id))
+    drift.ask_nobody(c, f"instance/{instance_id}")
     if rows:
         outbox.emit_all(c, [lifecycle_event(rows[0], rows[0]["state"], InstanceState.DELETED)])
         _free(

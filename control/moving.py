@@ -15,9 +15,11 @@ import sqlalchemy as sa
 from blueprints.instance import InstanceSpec
 from control import datastores, decisions, drift, hosts, images, leases, placing, sql, tables
 from control.ledger import Operation, Step, guard
+from control.lifecycle import BEGUN, no_return, rule
 from control.placement import engine
 from control.placement.model import Request, Shape
 from control.placing_view import Cloud, shape_of
+from control.steps import steps_of
 from control.waiting import wake
 from core.clock import now
 from core.errors import Busy, HostFault
@@ -31,7 +33,10 @@ def reserve(c: sa.Connection, op: Operation, features: Mapping[str, Any] | None 
     guard(c, [op])
     row = _locked(c, op.subject_id)
     if row["other_host_id"] is not None:
-        return hosts.by_id(c, [row["other_host_id"]])[row["other_host_id"]].name
+        reserved = _name(c, row["other_host_id"])
+        if reserved == decisions.host_for(c, op.id):  # by this step, which was cut off before it could end
+            return reserved
+        _let_go(c, row, drift.ALERT, "what has reserved it is not known")
     spec = InstanceSpec.model_validate(row["spec"])
     kept = leases.kept(c, [row["id"]]).get(row["id"], set())
     shape = shape_for(c, op.verb, op.parameters, row, spec, kept)
@@ -94,7 +99,47 @@ def _shared(c: sa.Connection, row: Mapping[Any, Any]) -> bool:
 def unreserve(c: sa.Connection, op: Operation) -> None:
     """Give back what is reserved on the other host. Raise Stale."""
     guard(c, [op])
-    _set(c, op.subject_id, other_host_id=None, other_datastore_id=None)
+    _free(c, op.subject_id)
+
+
+def give_up(c: sa.Connection, op: Operation, row: Mapping[Any, Any]) -> None:
+    """Give back what a move that never goes on has reserved; what may be left on its other host is owed to it."""
+    states = {step.name: step.state for step in steps_of(c, [op.id])[op.id]}
+    same_disks = _shared(c, row) and row["datastore_id"] == row["other_datastore_id"]
+    if row["other_host_id"] is not None:
+        _let_go(c, row, left_behind(op.verb, states, same_disks=same_disks), f"its {op.verb} was given up")
+
+
+def left_behind(verb: Verb, states: Mapping[str, StepState], *, same_disks: bool) -> str | None:
+    """Return the policy for what a move that was given up leaves on its other host; None: there is nothing. Pure.
+
+    What may be the newest copy of something is a person's to judge: a guest that may have come to the target, or the
+    copy on the source while the one on the target was never seen to start.
+    """
+    if states.get("switch") is StepState.DONE:  # the record has it on the target: the other host is the source
+        return drift.REPAIR if same_disks or no_return(verb, states) else drift.ALERT
+    begun = {name for name, state in states.items() if state in BEGUN}
+    if "transfer" in begun:
+        return drift.ALERT
+    made = any(step.on_target and step.compensation for step in rule(verb).steps if step.name in begun)
+    return drift.REPAIR if made else None
+
+
+def _let_go(c: sa.Connection, row: Mapping[Any, Any], policy: str | None, why: str) -> None:
+    if policy is not None:
+        drift.open_(
+            c, subject=f"instance/{row['id']}", host=_name(c, row["other_host_id"]), kind=drift.RESIDUE,
+            recorded={"on": _name(c, row["host_id"])}, seen={"reason": why}, policy=policy,
+        )  # fmt: skip
+    _free(c, row["id"])
+
+
+def _name(c: sa.Connection, host_id: str) -> str:
+    return hosts.by_id(c, [host_id])[host_id].name
+
+
+def _free(c: sa.Connection, instance_id: str) -> None:
+    _set(c, instance_id, other_host_id=None, other_datastore_id=None)
     wake(c)
 
 

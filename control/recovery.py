@@ -13,6 +13,7 @@ from control.access import Principal, require, require_admin
 from control.ledger import Operation, get, operation_of
 from control.lifecycle import VERBS, no_return
 from control.steps import steps_of
+from control.superseding import supersede
 from core.errors import Conflict, NotFound, Permanent, from_dict
 from core.states import ImageState, InstanceState, OperationState, Verb
 
@@ -72,6 +73,7 @@ def mark(c: sa.Connection, principal: Principal, name: str, state: InstanceState
         )  # fmt: skip
     if state is not InstanceState.FAILED and row["host_id"] is None:
         raise Conflict(f"instance {row['name']} is on no host, so it is not {state}", subject, {}, "mark it as failed")
+    supersede(c, [row])
     said = f"marked by {principal.name}" + (f": {reason}" if reason else "")
     return instances.set_state(c, wanted, state, epoch=row["epoch"] + 1, reason=said)
 

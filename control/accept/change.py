@@ -15,6 +15,7 @@ from control.accept.prepare import PREPARE
 from control.access import Principal, require, sees_all
 from control.ledger import Operation
 from control.lifecycle import VERBS, WORDS, check_allowed, meant
+from control.superseding import supersede
 from core.errors import Invalid, NotFound, Unsupported
 from core.states import InstanceState, Verb
 
@@ -33,8 +34,11 @@ def acceptor(verb: Verb) -> Accept:
             require(principal, verb, row["owner"], f"instance/{row['name']}")
         running = unfinished(c, [f"instance/{row['id']}" for row in rows])
         if verb is Verb.DELETE:
-            return _delete(c, principal, rows, running, parameters)
-        return [_draft(c, principal, verb, row, running, parameters) for row in rows]
+            drafts = _delete(c, principal, rows, running, parameters)
+        else:
+            drafts = [_draft(c, principal, verb, row, running, parameters) for row in rows]
+        supersede(c, rows)
+        return drafts
 
     return accept
 
