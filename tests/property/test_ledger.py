@@ -99,6 +99,8 @@ class Ledger(RuleBasedStateMachine):
         found = VERBS[op.verb]
         if how is OperationState.DONE and op.verb is Verb.DELETE:
             instances.mark_deleted(c, op, op.subject_id)
+        elif how is not OperationState.HELD and op.verb is Verb.DELETE:
+            instances.not_deleted(c, op, op.subject_id, "")
         else:
             state = {OperationState.DONE: found.done, OperationState.HELD: InstanceState.HELD}.get(how, found.failed)
             assert instances.set_state(c, op.subject_id, state, epoch=op.epoch)
