@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from core.errors import HostFault, Invalid, NotFound, RackflowError
-from drivers.hypervisor import lxd_config
+from drivers.hypervisor import lxd_config, lxd_errors
 from drivers.hypervisor.base import ImageOnHost
 from drivers.hypervisor.lxd_core import LxdCore
 from drivers.hypervisor.powers import KeepsImages
@@ -32,7 +32,8 @@ class LxdImages(LxdCore, KeepsImages):
         if other:
             await self.delete_image(other[1])
         seen = f"its content is {other[1]}" if other else (done.stderr or done.stdout).strip()
-        kind, fix = _IMPORT_FAULTS.get(done.exit_code, (Invalid, "it must be a unified LXD tarball"))
+        known = _IMPORT_FAULTS.get(done.exit_code) or lxd_errors.by_words(seen)
+        kind, fix = known or (Invalid, "it must be a unified LXD tarball")
         evidence = {"path": path, "fingerprint": fingerprint, "exit_code": done.exit_code, "seen": seen}
         raise kind(f"LXD on {self._host} cannot import image {name}: {seen}", f"image/{name}", evidence, fix)
 
