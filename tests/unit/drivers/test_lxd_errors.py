@@ -79,6 +79,7 @@ CLIENT_SAID = [
     ("Error: write /var/lib/lxd/images/x: no space left on device", HostFault),
     ("Error: LXD is shutting down", Busy),
     ("Error: Metadata tarball is missing metadata.yaml", Invalid),
+    ("Error: Could not extract image metadata: metadata.yaml: Not found in archive", Invalid),
     ("sh: 1: lxc: not found", HostFault),
 ]  # fmt: skip
 
