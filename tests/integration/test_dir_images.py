@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -76,3 +77,15 @@ async def test_wrong_content_is_thrown_away(storage: DirStorage, images: Path, i
     with pytest.raises(Invalid, match="other content"):
         await storage.ensure_image(image)
     assert names(images) == []
+
+
+async def test_hosts_that_share_the_folder_verify_the_same_copy(tmp_path: Path, images: Path, image: ImageFile) -> None:
+    async with sshd(tmp_path) as endpoint:
+        hosts = [await connect(endpoint, DriverSettings()) for _ in range(6)]
+        for _ in range(5):
+            (images / f".{SHA256}.qcow2.copied").write_bytes(CONTENT)
+            await asyncio.gather(*(DirStorage(one, str(images.parent)).ensure_image(image) for one in hosts))
+            assert names(images) == [f"{SHA256}.qcow2"]
+            (images / f"{SHA256}.qcow2").unlink()
+        for one in hosts:
+            await one.close()
