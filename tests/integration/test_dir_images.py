@@ -81,11 +81,14 @@ async def test_wrong_content_is_thrown_away(storage: DirStorage, images: Path, i
 
 async def test_hosts_that_share_the_folder_verify_the_same_copy(tmp_path: Path, images: Path, image: ImageFile) -> None:
     async with sshd(tmp_path) as endpoint:
-        hosts = [await connect(endpoint, DriverSettings()) for _ in range(6)]
+        transports = [await connect(endpoint, DriverSettings()) for _ in range(6)]
+        hosts = [DirStorage(one, str(images.parent)) for one in transports]
+        copied = images / f".{SHA256}.qcow2.copied"
         for _ in range(5):
-            (images / f".{SHA256}.qcow2.copied").write_bytes(CONTENT)
-            await asyncio.gather(*(DirStorage(one, str(images.parent)).ensure_image(image) for one in hosts))
+            copied.write_bytes(CONTENT)
+            found = await asyncio.gather(*(one._wrong(image, str(copied)) for one in hosts))
+            assert set(found) == {""}
             assert names(images) == [f"{SHA256}.qcow2"]
             (images / f"{SHA256}.qcow2").unlink()
-        for one in hosts:
-            await one.close()
+        for transport in transports:
+            await transport.close()
