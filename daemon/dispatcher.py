@@ -14,9 +14,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
-import httpx
 from prefect.client.schemas.objects import FlowRun
-from prefect.exceptions import PrefectException
 
 from control import operations
 from control.operations import Operation, Stale
@@ -25,7 +23,7 @@ from core.errors import RackflowError
 from core.ids import new_id
 from core.states import OperationState
 from daemon.flow_table import batches, run_name
-from daemon.prefect_worker import InProcessWorker
+from daemon.prefect_worker import PASSING, InProcessWorker
 from tasks.retry import later
 
 log = logging.getLogger("rackflow.dispatcher")
@@ -83,7 +81,7 @@ class Dispatcher:
             try:
                 await self.round()
                 failures = 0
-            except (httpx.HTTPError, PrefectException, RackflowError, ValueError, RuntimeError, OSError) as error:
+            except (*PASSING, RackflowError) as error:
                 failures += 1
                 log.warning("dispatching failed: %s; again in %.0f s", error, backoff_s(failures))
                 await asyncio.sleep(backoff_s(failures))

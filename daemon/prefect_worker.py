@@ -42,6 +42,8 @@ TYPE = "rackflow-in-process"
 _UNDER_WAY = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 _ORPHANS_EVERY = 4  # beats between two looks for runs whose end was missed
 WORKER_LABEL = "prefect.worker.name"
+# What Prefect's client may raise while its server comes and goes, or answers what it cannot make sense of.
+PASSING = (httpx.HTTPError, PrefectException, ValueError, RuntimeError, OSError)
 
 
 class InProcessResult(BaseWorkerResult):
@@ -98,7 +100,7 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, InProcessR
             try:
                 await self.get_and_submit_flow_runs()
                 pause_s = every_s
-            except (httpx.HTTPError, PrefectException) as error:
+            except PASSING as error:
                 pause_s = min(30.0, pause_s * 2)
                 log.warning("Prefect's server does not answer (%s); next look in %.0f s", error, pause_s)
 
@@ -110,7 +112,7 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, InProcessR
                 await self.sync_with_backend()
                 if beat % _ORPHANS_EVERY == 0:
                     await self.end_orphans(older_than_s=120.0)
-            except (httpx.HTTPError, PrefectException) as error:
+            except PASSING as error:
                 log.warning("no heartbeat to Prefect's server: %s", error)
 
     async def create_run(

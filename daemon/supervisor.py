@@ -103,7 +103,8 @@ class Supervisor:
                 self._failure = self._failure or error  # it says what to do; trying again would only hide that
             return 127
         self._running[spec.name] = process
-        self._pid_file(spec.name).write_text(f"{process.pid}\n")
+        with contextlib.suppress(OSError):  # a full disk, say: it runs, and is watched
+            self._pid_file(spec.name).write_text(f"{process.pid}\n")
         self._move(spec.name, ProcessState.STARTING, pid=process.pid, note="")
         if self._said_ready.get(spec.name) == process.pid:
             self._ready(spec.name, process.pid)
@@ -164,11 +165,12 @@ class Supervisor:
 
     def _move(self, name: str, to: ProcessState, **changes: object) -> None:
         self._status[name] = status = self._status[name].moved(to, **changes)
-        if to is not ProcessState.STARTING or status.note:
-            note = f": {status.note}" if status.note else ""
-            self._say(f"{name:<10} {to.value}{note}")
-        self._publish()
         self._changed.set()
+        with contextlib.suppress(OSError):  # on a full disk the processes go on, and nothing is said of them
+            if to is not ProcessState.STARTING or status.note:
+                note = f": {status.note}" if status.note else ""
+                self._say(f"{name:<10} {to.value}{note}")
+            self._publish()
 
     def _publish(self) -> None:
         state.write(self._paths, list(self._status.values()), self._addresses)

@@ -49,12 +49,12 @@ def run(settings: Settings, entries: Sequence[FlowEntry] = FLOWS) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    worker = WorkerProcess(settings, entries)
+    worker = WorkerProcess(settings, entries, stop)
     failed: list[BaseException] = []
 
     def loop() -> None:
         try:
-            asyncio.run(worker.main(stop))
+            asyncio.run(worker.main())
         except BaseException as error:
             log.exception("the worker failed")
             failed.append(error)
@@ -66,18 +66,23 @@ def run(settings: Settings, entries: Sequence[FlowEntry] = FLOWS) -> None:
     stop.wait()
     thread.join(settings.worker.stop_s + 8.0)
     logging.shutdown()
-    os._exit(1 if failed else 0)  # Prefect's own threads may wait for its server for minutes
+    os._exit(1 if failed or worker.broken else 0)  # Prefect's own threads may wait for its server for minutes
 
 
 class WorkerProcess:
-    """What lives in the worker process, and in which order it begins and ends."""
+    """What lives in the worker process, and in which order it begins and ends. stop: set when it is to end.
 
-    def __init__(self, settings: Settings, entries: Sequence[FlowEntry]) -> None:
+    broken: a part of it was over that had to last.
+    """
+
+    def __init__(self, settings: Settings, entries: Sequence[FlowEntry], stop: threading.Event) -> None:
         self.settings = settings
+        self.broken = False
         self._entries = entries
+        self._stop = stop
         self._background: list[asyncio.Task[Any]] = []
 
-    async def main(self, stop: threading.Event) -> None:
+    async def main(self) -> None:
         """Begin, work, end."""
         settings = self.settings
         self._lock = lock.hold(settings.paths.run_dir / "worker.lock", "the claim on this front-end's operations")
@@ -88,14 +93,14 @@ class WorkerProcess:
         )
         set_runtime(self.runtime)
         await self._take_over()
-        self._go_on(self._renew())
+        self.keep("renewing the claim", self._renew())
         try:
             await _until_answered(settings)
             self.worker = InProcessWorker(settings.work_pool, name=f"rackflow-{socket.gethostname()}")
             async with AsyncClientContext(), self.worker:  # one client for all runs: a new one costs 60 ms
                 with SyncClientContext():
                     await self._begin()
-                await asyncio.to_thread(stop.wait)
+                await asyncio.to_thread(self._stop.wait)
                 log.info("stopping: running flows get %.0f s", settings.worker.stop_s)
                 await self._end()
         finally:
@@ -113,13 +118,14 @@ class WorkerProcess:
         self.dispatcher = Dispatcher(self.store, self.runtime, worker, ids, settings.worker.look_s)
         self.runtime.wake = self.dispatcher.wake
         self._listen_for_wakes()
-        self._dispatching = self._go_on(self.dispatcher.run())
-        self._polling = self._go_on(worker.poll(float(os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "5"))))
-        self._go_on(self._end_what_is_not_wanted())
-        self._go_on(timetable.run(self.store, self.dispatcher.wake))
-        self._go_on(worker.keep_registered(worker.heartbeat_interval_seconds))
-        self._go_on(run_events.listen(worker.poke, lambda run_id: self._go_on(self._cancel(run_id))))
-        self._go_on(_ensure_automation(deployments.zombies()))
+        query_s = float(os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "5"))
+        self._dispatching = self.keep("dispatching", self.dispatcher.run())
+        self._polling = self.keep("polling", worker.poll(query_s))
+        self.keep("looking for cancels", self._end_what_is_not_wanted())
+        self.keep("the timetable", timetable.run(self.store, self.dispatcher.wake))
+        self.keep("the heartbeat", worker.keep_registered(worker.heartbeat_interval_seconds))
+        self.keep("listening", run_events.listen(worker.poke, lambda run_id: self.do(self._cancel(run_id))))
+        self.do(_ensure_automation(deployments.zombies()))
         self.dispatcher.wake()
         worker.poke()
         notify.ready()
@@ -190,11 +196,24 @@ class WorkerProcess:
 
         asyncio.get_running_loop().add_reader(receiver, woken)
 
-    def _go_on(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def do(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Do something once beside the rest; that it failed is logged."""
         task = asyncio.create_task(work)
         self._background.append(task)
         task.add_done_callback(_report)
         return task
+
+    def keep(self, part: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Let a part of the worker go on until the worker ends; if it is over before, the worker ends with it."""
+        task = self.do(work)
+        task.add_done_callback(lambda _: self._over(part))
+        return task
+
+    def _over(self, part: str) -> None:
+        if not self._stop.is_set():
+            log.critical("%s is over: the worker ends, to be started anew", part)
+            self.broken = True
+            self._stop.set()
 
 
 def _report(task: asyncio.Task[Any]) -> None:

@@ -148,9 +148,9 @@ class KvmHypervisor(
     async def undefine(self, name: str) -> bool:
         """Take the definition and its logs away. Raise Conflict if it runs or is not ours; absent is fine."""
         changed = await self._call(name, "undefining", lambda c: calls.undefine(c, name, self._marks))
-        if changed:
-            logs = [base + end for base in (console_path(name), f"{LOG_DIR}/{name}.log") for end in _ROTATED]
-            await self._transport.run(["rm", "-f", "--", *logs], sudo=True)
+        # Also when it was absent: a call that was killed, or a live migration, has left them.
+        logs = [base + end for base in (console_path(name), f"{LOG_DIR}/{name}.log") for end in _ROTATED]
+        await self._transport.run(["rm", "-f", "--", *logs], sudo=True)
         return changed
 
     # -- inside

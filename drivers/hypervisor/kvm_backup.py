@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -14,12 +15,14 @@ from drivers.hypervisor.kvm_core import FOREVER_S
 from drivers.hypervisor.kvm_snapshots import SnapshotsVm
 from drivers.hypervisor.powers import BacksUp, BackupFile
 
-# $1 disk, $2 its format, $3 file. All of the chain is read; what is written is named when it is whole.
+# $1 disk, $2 its format, $3 file, $4 mark of the part. All of the chain is read; what is written is named when it is
+# whole. A call that nobody waits for any more may be writing still: without its part it comes to nothing.
 _CONVERT = """set -eu
-rm -f "$3" "$3.part"
-qemu-img convert -f "$2" -O qcow2 "$1" "$3.part"
-sync "$3.part"
-mv "$3.part" "$3"
+rm -f "$3" "$3".*.part
+part=$3.$4.part; trap 'rm -f "$part"' EXIT; trap 'exit 1' HUP INT TERM PIPE
+qemu-img convert -f "$2" -O qcow2 "$1" "$part"
+sync "$part"
+mv "$part" "$3"
 """
 
 
@@ -40,8 +43,8 @@ class BacksUpVm(SnapshotsVm, BacksUp):
         await self._transport.run(["rm", "-f", "--", *files.values()], sudo=True)
         if not made.running:
             for disk in made.disks:
-                argv = ["sh", "-c", _CONVERT, "sh", disk.source, disk.format, files[disk.target]]
-                await self._transport.run(argv, sudo=True, timeout_s=FOREVER_S)
+                words = [disk.source, disk.format, files[disk.target], secrets.token_hex(4)]
+                await self._transport.run(["sh", "-c", _CONVERT, "sh", *words], sudo=True, timeout_s=FOREVER_S)
             return _files(made, files, whole=True)
         whole = await self._copy(name, made, files, checkpoint)
         return _files(made, files, whole=whole)

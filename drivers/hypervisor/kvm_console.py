@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from core.errors import Busy, HostFault
+from core.errors import Busy, HostFault, Unreachable
 from drivers.hypervisor import domain_calls as calls
 from drivers.hypervisor.domain_seen import DomainSeen, read
 from drivers.hypervisor.kvm_core import KvmCore
 from drivers.hypervisor.powers import Consoles, Displays
 from drivers.transport.base import ByteStream, Session
 
+_OPEN_S = 10.0
 _READY = b"ready\n"
 _TAKEN = b"taken\n"
 # $1 pty. Two readers would each get half of what comes, so one at a time. QEMU's log of the console goes on: it is
@@ -45,6 +47,16 @@ class ConsolesVm(KvmCore, Consoles, Displays):
 
     async def _greeting(self, name: str, session: Session) -> bytes:
         """Wait until the pty is open; return what has come from it already."""
+        try:
+            async with asyncio.timeout(_OPEN_S):
+                return await self._ready(name, session)
+        except TimeoutError as error:
+            raise Unreachable(
+                f"the console of {name} did not open within {_OPEN_S:g} s", calls.subject(name), {},
+                "see what the host is busy with",
+            ) from error
+
+    async def _ready(self, name: str, session: Session) -> bytes:
         seen = b""
         while not seen.startswith(_READY):
             more = await session.read()

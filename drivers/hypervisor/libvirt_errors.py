@@ -27,6 +27,7 @@ _BY_CODE: dict[int, type[RackflowError]] = {
     libvirt.VIR_ERR_DOM_EXIST: Conflict,
     libvirt.VIR_ERR_OPERATION_TIMEOUT: Busy,  # "cannot acquire state change lock"
     libvirt.VIR_ERR_RESOURCE_BUSY: Busy,
+    libvirt.VIR_ERR_OPERATION_ABORTED: Busy,  # a job that somebody gave up
     libvirt.VIR_ERR_AGENT_UNRESPONSIVE: Busy,  # also: not connected yet
     libvirt.VIR_ERR_AGENT_UNSYNCED: Busy,
     libvirt.VIR_ERR_RPC: Unreachable,
@@ -46,6 +47,7 @@ _BY_CODE: dict[int, type[RackflowError]] = {
 
 # What a code alone does not tell. Texts of libvirt 9.0 and QEMU 7.2, as seen.
 _BY_TEXT: tuple[tuple[str, type[RackflowError], str], ...] = (
+    (r"Unable to (read from|write to) monitor", Busy, "it has just gone off"),  # its QEMU, and not libvirtd
     (r"client socket is closed|End of file while|Cannot (recv|write) data|Broken pipe|Connection reset", Unreachable,
      "check libvirtd on the host"),
     (r"Cannot allocate memory", NoCapacityNow, "the host's memory is used up: place it elsewhere"),

@@ -56,11 +56,12 @@ class LxdCarrier(LxdCopies, Carrier):
         if parcel.name not in _NAMES:
             raise Invalid(f"LXD takes no {parcel.name!r}", f"instance/{instance_id}", {}, f"one of {', '.join(_NAMES)}")
         if await self._is_there(instance_id, parcel):
+            await self.clear_passing(instance_id)  # who has brought it may have been killed before that
             return False
         if ("in", parcel.sha256) not in [(key, one.sha256) for key, one in await self._files(instance_id)]:
             await self._receive(instance_id, parcel, content)
         await self._import(instance_id, parcel)
-        await self._on_host(lxd_scripts.argv(lxd_scripts.CLEAR, spool(instance_id)))
+        await self.clear_passing(instance_id)
         return True
 
     async def _is_there(self, instance_id: str, parcel: Parcel) -> bool:

@@ -39,19 +39,24 @@ class LxdCopies(LxdCore, BacksUp, SavesImages):
     async def save_image(self, name: str, path: str) -> bool:
         """Publish a copy of a container and write the image (a unified tarball) to path. Raise NotFound."""
         found = await self._get(name)
-        if (await self._transport.run(["test", "-e", path], sudo=True, check=False)).exit_code == 0:
-            return False
-        copy = await self._copied(found, snapshots=False)
+        copy, made = passing_name(self._id(found), "copy"), False
+        if (await self._transport.run(["test", "-e", path], sudo=True, check=False)).exit_code != 0:
+            await self._publish(found, copy, path)
+            made = True
+        await self._unpublish(copy)  # also of a call that was killed just before that
+        await self._settle(copy)
+        await self._delete(copy)
+        return made
+
+    async def _publish(self, found: dict[str, Any], copy: str, path: str) -> None:
+        await self._copied(found, copy, snapshots=False)
         await self._unpublish(copy)
         body = {"source": {"type": "instance", "name": copy}, "aliases": [{"name": copy}], "public": False}
-        subject, doing = subject_of(name), f"publish {name}"
+        subject, doing = subject_of(found["name"]), f"publish {found['name']}"
         made = await self._api.change("post", "images", json=body, subject=subject, doing=doing, timeout_s=COPY_S)
         folder, _, file = path.rpartition("/")
         image = f"{self._folder}/images/{made['metadata']['fingerprint']}"
         await self._on_host(lxd_scripts.argv(lxd_scripts.COPY, folder or "/", file, image))
-        await self._unpublish(copy)
-        await self._delete(copy)
-        return True
 
     async def _unpublish(self, alias: str) -> None:
         """Delete the image that bears an alias, also one that LXD makes still for a worker that has died."""
@@ -62,16 +67,16 @@ class LxdCopies(LxdCore, BacksUp, SavesImages):
 
     async def archive(self, found: dict[str, Any], argv: Sequence[str], *, snapshots: bool) -> str:
         """Let LXD pack a copy of an instance, and hand the file to a command as its last argument; return its words."""
-        copy = await self._copied(found, snapshots=snapshots)
+        copy = passing_name(self._id(found), "copy")
+        await self._copied(found, copy, snapshots=snapshots)
         body = {"name": _BACKUP, "instance_only": not snapshots, "compression_algorithm": "gzip"}
         await self._change(copy, "post", "backups", json=body, doing="pack", timeout_s=COPY_S)
         printed = await self._on_host([*argv, f"{self._folder}/backups/instances/{copy}/{_BACKUP}"])
         await self._delete(copy)
         return printed
 
-    async def _copied(self, found: dict[str, Any], *, snapshots: bool) -> str:
-        """Copy an instance anew; return the copy's name."""
-        copy = passing_name(self._id(found), "copy")
+    async def _copied(self, found: dict[str, Any], copy: str, *, snapshots: bool) -> None:
+        """Copy an instance anew."""
 
         async def attempt() -> None:
             await self._settle(copy)
@@ -82,7 +87,6 @@ class LxdCopies(LxdCore, BacksUp, SavesImages):
             )  # fmt: skip
 
         await self._persist(copy, attempt)
-        return copy
 
     async def _on_host(self, argv: Sequence[str]) -> str:
         return (await self._transport.run(argv, sudo=True, timeout_s=COPY_S)).stdout.strip()

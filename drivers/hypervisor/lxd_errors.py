@@ -18,8 +18,10 @@ from core.errors import (
     Unreachable,
 )
 
-# LXD's words (seen with 5.0.2) -> our error and what to do.
+# LXD's words (seen with 5.0.2), and its client's -> our error and what to do.
 _WORDS: tuple[tuple[str, type[RackflowError], str], ...] = (
+    (r"dial unix .*(connection refused|no such file)|\"http://unix\.socket.*(EOF|reset by peer|broken pipe)$",
+     Unreachable, "see on the host whether it runs: systemctl status lxd, or snap services lxd"),
     (r"no space left|disk quota exceeded", HostFault, "make room in the storage pool"),
     (r"failed shutting down", HostFault, "stop it without grace"),
     (r"(dataset|resource) (is )?busy|is shutting down|context canceled", Busy, ""),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from core.errors import HostFault, Invalid, NotFound, RackflowError
-from drivers.hypervisor import lxd_config
+from core.errors import HostFault, Invalid, NotFound, Permanent, RackflowError
+from drivers.hypervisor import lxd_config, lxd_errors
 from drivers.hypervisor.base import ImageOnHost
 from drivers.hypervisor.lxd_core import LxdCore
 from drivers.hypervisor.powers import KeepsImages
@@ -14,6 +14,8 @@ _IMPORT_S = 600.0
 _IMPORT_FAULTS: dict[int, tuple[type[RackflowError], str]] = {
     127: (HostFault, "install the client: apt-get install lxd-client"),
 }
+
+_NO_IMAGE = (Invalid, "it must be a unified LXD tarball")
 
 
 class LxdImages(LxdCore, KeepsImages):
@@ -32,7 +34,9 @@ class LxdImages(LxdCore, KeepsImages):
         if other:
             await self.delete_image(other[1])
         seen = f"its content is {other[1]}" if other else (done.stderr or done.stdout).strip()
-        kind, fix = _IMPORT_FAULTS.get(done.exit_code, (Invalid, "it must be a unified LXD tarball"))
+        kind, fix = _IMPORT_FAULTS.get(done.exit_code) or lxd_errors.by_words(seen) or _NO_IMAGE
+        if issubclass(kind, Permanent):  # words about the file
+            kind, fix = _NO_IMAGE
         evidence = {"path": path, "fingerprint": fingerprint, "exit_code": done.exit_code, "seen": seen}
         raise kind(f"LXD on {self._host} cannot import image {name}: {seen}", f"image/{name}", evidence, fix)
 

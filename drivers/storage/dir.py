@@ -76,31 +76,31 @@ class DirStorage(Storage):
         async with self._copying[image.sha256]:
             if image.sha256 in await self.images():
                 return False
-            target = self.image_path(image.sha256, image.format)
-            copied = f"{self._path}/images/.{image.sha256}.{image.format}.copied"
-            deadline_s = limit_s(image.size_bytes)
-            await self._require_room(image, copied)
+            folder, name = f"{self._path}/images", f".{image.sha256}.{image.format}.copied"
+            copied, left = f"{folder}/{name}", await self._folder.files(folder)  # by a call that was killed
+            if left.get(name) == image.size_bytes and not await self._wrong(image, copied):
+                return True
+            await self._folder.require_room(image.size_bytes - left.get(f"{name}.part", 0), "an image")
             await self._transport.put(
-                image.path, copied, mode=0o644, resume=True, sudo=True, progress=progress, timeout_s=deadline_s
-            )
-            await self._verify(image, copied, target, deadline_s)
+                image.path, copied, mode=0o644, resume=True, sudo=True, progress=progress,
+                timeout_s=limit_s(image.size_bytes),
+            )  # fmt: skip
+            if found := await self._wrong(image, copied):
+                raise Invalid(
+                    f"the copy of image {image.sha256[:12]} on {self._host} has other content and was thrown away",
+                    f"image/{image.sha256}", {"wanted": image.sha256, "found": found},
+                    "the file in the front-end's store may be damaged: import the image again",
+                )
             return True
 
-    async def _require_room(self, image: ImageFile, copied: str) -> None:
-        part = await self._transport.run(["stat", "-c", "%s", f"{copied}.part"], sudo=True, check=False)
-        missing = image.size_bytes - (int(part.stdout) if part.exit_code == 0 else 0)
-        await self._folder.require_room(missing, "an image")
-
-    async def _verify(self, image: ImageFile, copied: str, target: str, deadline_s: float) -> None:
-        words = (copied, target, image.sha256)
-        found = await self._folder.script(scripts.VERIFY, *words, check=False, timeout_s=deadline_s)
+    async def _wrong(self, image: ImageFile, copied: str) -> str:
+        """Verify a copy and make it visible. If it has other content, throw it away and return its checksum."""
+        words = (copied, self.image_path(image.sha256, image.format), image.sha256)
+        found = await self._folder.script(scripts.VERIFY, *words, check=False, timeout_s=limit_s(image.size_bytes))
         if found.exit_code == scripts.WRONG:
-            raise Invalid(
-                f"the copy of image {image.sha256[:12]} on {self._host} has other content and was thrown away",
-                f"image/{image.sha256}", {"wanted": image.sha256, "found": found.stdout.strip()},
-                "the file in the front-end's store may be damaged: import the image again",
-            )
+            return found.stdout.strip()
         self._folder.require_done(found, f"image/{image.sha256}")
+        return ""
 
     async def delete_image(self, sha256: str) -> bool:
         """Take a copy away, also a partial one. Raise Conflict while a volume is backed by it."""

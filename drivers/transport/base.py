@@ -35,7 +35,7 @@ Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
 
 
 class Transport(Protocol):
-    """One connection to one host. Errors: Unreachable, CredentialRejected, HostFault."""
+    """One connection to one host. Errors: Unreachable, Busy (much is under way), CredentialRejected, HostFault."""
 
     @property
     def endpoint(self) -> Endpoint: ...

@@ -1,7 +1,4 @@
-"""The processes of one SSH connection: few at once, each with a deadline, none left behind.
-
-At most `channels_per_connection` are open at once (OpenSSH's MaxSessions is 10 by default), the rest wait.
-"""
+"""The processes of one SSH connection: few at once, each with a deadline, none left behind."""
 
 from __future__ import annotations
 
@@ -9,13 +6,14 @@ import asyncio
 import contextlib
 import re
 import shlex
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
 import asyncssh
 
 from core.errors import Unreachable
 from core.settings import DriverSettings
 from drivers.transport.base import Endpoint
+from drivers.transport.channels import Channels, Kind
 from drivers.transport.errors import subject_of, translate
 
 GRACE_S = 3.0  # for a process that was asked to end
@@ -69,8 +67,9 @@ class Processes:
         self, endpoint: Endpoint, settings: DriverSettings, connection: asyncssh.SSHClientConnection
     ) -> None:
         self._endpoint = endpoint
+        self._settings = settings
         self._connection = connection
-        self._channels = asyncio.Semaphore(settings.channels_per_connection)
+        self._channels = Channels(endpoint, settings.channels_per_connection)
         self._killing = asyncio.Lock()
         self._stderr: dict[Process, Stderr] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -93,26 +92,27 @@ class Processes:
 
     @contextlib.asynccontextmanager
     async def process(
-        self, argv: Sequence[str], sudo: bool, timeout_s: float | None, *, eof: bool = True
+        self, argv: Sequence[str], sudo: bool, timeout_s: float | None, kind: Kind, *, eof: bool = True
     ) -> AsyncIterator[Process]:
         """Open a process in a free channel; end it if it still runs when the context is left.
 
+        The channel is waited for and opened within timeout_s each; None: as fast as a connection has to stand.
         eof: its stdin may be closed first. Not where it would take that for the end of a content that was cut short.
+        Raise Busy (no channel is free), Unreachable.
         """
-        await self._channels.acquire()
+        limit_s = timeout_s or self._settings.connect_timeout_s
+        free = await self._channels.take(kind, argv, limit_s)
         opening = asyncio.ensure_future(self._open(self._line(argv, sudo, timeout_s)))
         try:
-            process = await asyncio.shield(opening)
-        except asyncio.CancelledError:  # it opens all the same, and would keep its session for ever
-            self._background(self._abandon(opening, sudo, eof))
-            raise
-        except BaseException:
-            self._channels.release()
+            async with self.deadline(argv, limit_s):
+                process = await asyncio.shield(opening)
+        except BaseException:  # late or cancelled, it opens all the same, and would keep its session for ever
+            self._background(self._abandon(opening, sudo, eof, free))
             raise
         try:
             yield process
         finally:
-            await asyncio.shield(self._background(self._end(process, sudo, eof)))
+            await asyncio.shield(self._background(self._end(process, sudo, eof, free)))
 
     def stderr(self, process: Process) -> Stderr:
         """Begin to read a process's stderr, until the process is ended."""
@@ -125,13 +125,14 @@ class Processes:
         task.add_done_callback(self._ending.discard)
         return task
 
-    async def _abandon(self, opening: asyncio.Future[Process], sudo: bool, eof: bool) -> None:
-        try:
-            process = await opening
-        except BaseException:
-            self._channels.release()
-            raise
-        await self._end(process, sudo, eof)
+    async def _abandon(
+        self, opening: asyncio.Future[Process], sudo: bool, eof: bool, free: Callable[[], None]
+    ) -> None:
+        await asyncio.wait([opening])
+        if opening.cancelled() or opening.exception() is not None:
+            free()
+        else:
+            await self._end(opening.result(), sudo, eof, free)
 
     async def _open(self, line: str) -> Process:
         # sshd counts a session for a moment after its channel has closed, so that ours may be one too many.
@@ -152,7 +153,7 @@ class Processes:
                 raise
             raise translate(error, self._endpoint, closed=not self.is_alive()) from error
 
-    async def _end(self, process: Process, sudo: bool, eof: bool) -> None:
+    async def _end(self, process: Process, sudo: bool, eof: bool, free: Callable[[], None]) -> None:
         """End a process that still runs; then its channel is free."""
         try:
             if process.exit_status is None and self.is_alive():
@@ -164,7 +165,7 @@ class Processes:
             if (stderr := self._stderr.pop(process, None)) is not None:
                 stderr.stop()
             process.close()
-            self._channels.release()
+            free()
 
     async def _kill(self, process: Process, sudo: bool) -> None:
         while not (pid := self._pid(process)):

@@ -1,7 +1,8 @@
 """One multiplexed SSH connection to one host, by asyncssh: commands, files, sockets, long-lived sessions.
 
 At most `channels_per_connection` sessions are open at once (OpenSSH's MaxSessions is 10 by default), the rest
-wait. Forwarded sockets are direct-streamlocal channels, which sshd does not count (docs/facts/transport.md).
+wait (channels.py). Forwarded sockets are direct-streamlocal channels, which sshd does not count
+(docs/facts/transport.md).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import asyncssh
 from core.errors import CredentialRejected, NotFound
 from core.settings import DriverSettings
 from drivers.transport.base import Endpoint, Progress, Result
+from drivers.transport.channels import Kind, kind_of
 from drivers.transport.errors import failed, subject_of, translate
 from drivers.transport.forward import Forward, socket_dir
 from drivers.transport.hostkey import HostKey, host_key, scan_host_key
@@ -106,7 +108,7 @@ class SshTransport:
         self, argv: Sequence[str], *, timeout_s: float = 60.0, stdin: bytes | None = None, sudo: bool = False,
         check: bool = True,
     ) -> Result:
-        """Run argv, quoted. Raise Unreachable (also at the deadline), HostFault if check and exit != 0."""
+        """Run argv, quoted. Raise Unreachable (also at the deadline), Busy, HostFault if check and exit != 0."""
         code, out, err = await self._execute(argv, stdin or b"", timeout_s, sudo)
         result = Result(tuple(argv), code, out.decode(errors="replace"), err.decode(errors="replace"))
         if check and code != 0:
@@ -116,7 +118,7 @@ class SshTransport:
     async def _execute(
         self, argv: Sequence[str], stdin: bytes, timeout_s: float, sudo: bool
     ) -> tuple[int, bytes, bytes]:
-        async with self._processes.process(argv, sudo, timeout_s) as process:
+        async with self._processes.process(argv, sudo, timeout_s, kind_of(timeout_s)) as process:
             async with self._processes.deadline(argv, timeout_s):
                 if not stdin:  # asyncssh closes it only after it has written something
                     process.stdin.write_eof()
@@ -139,7 +141,8 @@ class SshTransport:
         part = str(path.with_name(f".{path.name.lstrip('.')}{mark}.part"))
         offset = await self._resume_at(part, size, sudo) if resume else 0
         argv = ["sh", "-c", _PUT, "sh", part, target, f"{mode:o}", str(size), "keep" if resume else "new"]
-        async with self._processes.process(argv, sudo, timeout_s) as process:
+        kind = Kind.SHORT if isinstance(source, bytes) else Kind.WRITE
+        async with self._processes.process(argv, sudo, timeout_s, kind) as process:
             async with self._processes.deadline(["put", target], timeout_s):
                 with contextlib.suppress(BrokenPipeError):  # it ended early, and says why
                     await self._stream(process, source, offset, size, progress)
@@ -250,7 +253,7 @@ class SshTransport:
     @contextlib.asynccontextmanager
     async def session(self, argv: Sequence[str], *, sudo: bool = False) -> AsyncIterator[SshSession]:
         """Open a long-lived command; it is ended when the context is left. It takes one of the channels."""
-        async with self._processes.process(argv, sudo, None) as process:
+        async with self._processes.process(argv, sudo, None, Kind.SESSION) as process:
             yield SshSession(self._processes, self._endpoint, process, argv)
 
     async def close(self) -> None:

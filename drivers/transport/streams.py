@@ -11,6 +11,7 @@ import asyncssh
 
 from core.errors import HostFault
 from drivers.transport.base import Endpoint, Result
+from drivers.transport.channels import Kind
 from drivers.transport.errors import failed, subject_of, translate
 from drivers.transport.processes import Processes
 
@@ -27,8 +28,8 @@ async def read_from(
     The deadline is that of each wait here: one around the whole would strike while the reader waits for other things.
     """
     loop = asyncio.get_running_loop()
-    end = loop.time() + timeout_s
-    async with processes.process(argv, sudo, timeout_s) as process:
+    async with processes.process(argv, sudo, timeout_s, Kind.READ) as process:
+        end = loop.time() + timeout_s
         stderr = processes.stderr(process)
         process.stdin.write_eof()
         while True:
@@ -49,7 +50,7 @@ async def write_to(
     timeout_s: float,
 ) -> Result:  # fmt: skip
     """Give content to a command's stdin, as fast as it takes it."""
-    async with processes.process(argv, sudo, timeout_s, eof=False) as process:
+    async with processes.process(argv, sudo, timeout_s, Kind.WRITE, eof=False) as process:
         stderr = processes.stderr(process)
         stdout = asyncio.ensure_future(process.stdout.read())
         try:

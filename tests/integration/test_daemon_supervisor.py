@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -86,6 +87,30 @@ async def test_a_process_that_dies_is_started_again(rig: Rig) -> None:
     assert rig.status("a")["restarts"] == 1
     assert rig.pid("b") == other
     assert "a          backoff: was ended by signal 9" in rig.said
+
+
+async def test_a_full_disk_does_not_keep_a_process_from_being_started_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.start(child("a"))
+    first = rig.pid("a")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(state, "write", full)
+        patched.setattr(Path, "write_text", full)
+        patched.setattr(rig.supervisor, "_say", full)
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: "a" in rig.supervisor._running and rig.supervisor._running["a"].pid != first)
+        second = rig.supervisor._running["a"].pid
+        await until(lambda: rig.supervisor._ever_ready == {"a"} and rig.supervisor._status["a"].state == "ready")
+        await asyncio.sleep(1)
+        assert rig.supervisor._running["a"].pid == second, "it was started once more"
+        assert not is_gone(second)
+    os.kill(second, signal.SIGKILL)
+    await until(lambda: rig.status("a")["state"] == "ready" and rig.pid("a") not in (first, second))
 
 
 async def test_what_waits_for_another_starts_after_it(rig: Rig) -> None:

@@ -166,6 +166,22 @@ def test_a_worker_that_is_asked_to_end_lets_short_flows_end(bench: Bench) -> Non
     assert {r["state_type"] for r in runs(bench)} == {"COMPLETED"}
 
 
+def test_a_worker_of_which_a_part_broke_ends_and_its_successor_goes_on(bench: Bench) -> None:
+    first = bench.start_worker()
+    hold, told = bench.hold(), bench.settings.paths.run_dir / "break-part"
+    ids = bench.submit(1, "p")
+    wait_until(lambda: bench.trace("step", sequence=1))
+    told.touch()
+    assert first.wait(bench.settings.worker.stop_s + 9) == 1
+    log = (bench.settings.paths.data_dir / "worker.log").read_text()
+    assert "KeyError: 'told to break'" in log
+    assert "the timetable is over: the worker ends, to be started anew" in log
+    hold.unlink()
+    told.unlink()
+    bench.start_worker()
+    assert [op.state for op in bench.wait_finished(ids)] == [DONE]
+
+
 def test_only_one_worker_takes_over_a_front_ends_claim(bench: Bench) -> None:
     bench.start_worker()
     with pytest.raises(AssertionError, match=Conflict.__name__):

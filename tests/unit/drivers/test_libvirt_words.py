@@ -57,6 +57,8 @@ def seen(code: int, text: str) -> libvirt.libvirtError:
         (libvirt.VIR_ERR_CONFIG_UNSUPPORTED, "unsupported configuration: spice graphics", errors.Unsupported),
         (libvirt.VIR_ERR_INVALID_ARG, "invalid argument: invalid path vdb not assigned to domain", errors.Busy),
         (libvirt.VIR_ERR_INTERNAL_ERROR, "internal error: backup job data missing", errors.Busy),
+        (libvirt.VIR_ERR_SYSTEM_ERROR, "Unable to read from monitor: Connection reset by peer", errors.Busy),
+        (libvirt.VIR_ERR_OPERATION_ABORTED, "operation aborted: migration out job: canceled by client", errors.Busy),
         (libvirt.VIR_ERR_INTERNAL_ERROR, "internal error: something new", errors.HostFault),
     ],
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import cast
 
 import pytest
 import requests
@@ -18,7 +19,10 @@ from core.errors import (
     RackflowError,
     Unreachable,
 )
+from drivers.hypervisor.lxd_api import LxdApi
 from drivers.hypervisor.lxd_errors import translate
+from drivers.hypervisor.lxd_images import LxdImages
+from tests.unit.drivers.scripted import Scripted
 
 
 def refused(text: str, status: int = 400) -> LXDAPIException:
@@ -61,6 +65,40 @@ def test_lxds_words(text: str, status: int, kind: type[RackflowError]) -> None:
     assert found.evidence == {"status": status, "seen": text}
     assert "h3" in found.message
     assert text in found.message
+
+
+# Words of its client, of an import that failed.
+CLIENT_SAID = [
+    ('Error: Get "http://unix.socket/1.0": dial unix /var/lib/lxd/unix.socket: connect: connection refused',
+     Unreachable),
+    ('Error: Get "http://unix.socket/1.0": dial unix /var/lib/lxd/unix.socket: connect: no such file or directory',
+     Unreachable),
+    ('Error: Post "http://unix.socket/1.0/images": EOF', Unreachable),
+    ('Error: Post "http://unix.socket/1.0/images": read unix @->/var/lib/lxd/unix.socket: read: connection reset by '
+     'peer', Unreachable),
+    ("Error: write /var/lib/lxd/images/x: no space left on device", HostFault),
+    ("Error: LXD is shutting down", Busy),
+    ("Error: Metadata tarball is missing metadata.yaml", Invalid),
+    ("Error: Could not extract image metadata: metadata.yaml: Not found in archive", Invalid),
+    ("sh: 1: lxc: not found", HostFault),
+]  # fmt: skip
+
+
+class Empty:
+    """An LXD without images."""
+
+    async def find(self, *_: str) -> None:
+        return None
+
+
+@pytest.mark.parametrize(("text", "kind"), CLIENT_SAID)
+async def test_an_image_is_blamed_only_for_what_is_its_fault(text: str, kind: type[RackflowError]) -> None:
+    code = 127 if "lxc: not found" in text else 1
+    host = LxdImages(Scripted(lambda _: (code, "", text)), cast(LxdApi, Empty()), "/var/lib/lxd/unix.socket")
+    with pytest.raises(kind) as caught:
+        await host.import_image("/var/x.tar", "0" * 64, name="busybox")
+    assert type(caught.value) is kind
+    assert caught.value.evidence["seen"] == text
 
 
 @pytest.mark.parametrize("error", [
