@@ -59,13 +59,22 @@ async def runs_now(w: Work) -> bool:
     """Say whether it runs on the host that the record has it on."""
     if not w.runs_before:
         return True
-    seen = await (await w.host()).hypervisor.observe(w.name)
-    return seen.power in (PowerState.RUNNING, PowerState.PAUSED)
+    return await _power(w) in (PowerState.RUNNING, PowerState.PAUSED)
 
 
 async def is_running(w: Work) -> bool:
     """Say whether it runs there, whatever it did before."""
-    return (await (await w.host()).hypervisor.observe(w.name)).power is PowerState.RUNNING
+    return await _power(w) is PowerState.RUNNING
+
+
+async def _power(w: Work) -> PowerState:
+    """Return its power on its host; on a fenced one that is off. Raise Unreachable when it cannot be known."""
+    try:
+        return (await (await w.host()).hypervisor.observe(w.name)).power
+    except Unreachable:
+        if not w.is_fenced:
+            raise
+        return PowerState.STOPPED
 
 
 async def reboot(w: Work) -> Seen:

@@ -14,14 +14,14 @@ from control import hosts, instances, operations
 from control.lifecycle import VERBS
 from control.operations import Operation, Stale, Step
 from core.errors import NeedsOperator, Permanent, RackflowError, Unreachable, from_dict
-from core.states import HostState, InstanceState, OperationState, StepState, Verb
+from core.states import InstanceState, OperationState, StepState, Verb
 from tasks import adoption
 from tasks.ledger import finish, is_mine, leave
 from tasks.power import state_now
 from tasks.retry import GIVE_UP_AFTER, PLACES, is_hosts_fault, later
 from tasks.runtime import Runtime, runtime
 from tasks.undo import no_way_back, undo, was_done
-from tasks.work import Work
+from tasks.work import Work, view_of
 
 OPEN = (OperationState.RUNNING, OperationState.COMPENSATING)
 BAD = (OperationState.FAILED, OperationState.COMPENSATED, OperationState.HELD, OperationState.CANCELLED)
@@ -31,6 +31,7 @@ LAST = {  # the step with which it is whole; a sweep has as many steps as there 
 UNDO: dict[Verb, Callable[[Runtime, Operation], Awaitable[None]]] = {Verb.ADOPT: adoption.undo}  # not of an instance
 POWER = (Verb.START, Verb.SHUTDOWN, Verb.POWEROFF, Verb.REBOOT, Verb.SUSPEND, Verb.RESUME)
 CHOOSING = {"place", "reserve"}  # steps that look for a host: what fails later may go better elsewhere
+MAY_RUN = {"start", "restore", "start-again"}  # after these it may run on its host, whatever was heard of it
 
 
 class BatchFailed(RackflowError):
@@ -178,7 +179,7 @@ async def _elsewhere(rt: Runtime, case: Case, failed: Step, error: RackflowError
     """A host's error sends the instance to another host, where that is possible; an error of its own ends it."""
     op = case.op
     avoid = list(op.parameters.get("avoid", []))
-    if isinstance(error, Unreachable) and failed.name in ("start", "restore", "start-again", "transfer"):
+    if isinstance(error, Unreachable) and failed.name in MAY_RUN and not (await _work(rt, op)).is_fenced:
         await _wait(rt, op, str(error))  # it may be running there: nothing is decided before the host answers again
         return
     if len(avoid) + 1 >= PLACES or await no_way_back(rt, op, case.steps):
@@ -194,6 +195,10 @@ async def _elsewhere(rt: Runtime, case: Case, failed: Step, error: RackflowError
         operations.postpone(c, op, f"{blamed}: {error}; looking for another host", None)
 
     await rt.store.write(try_again)
+
+
+async def _work(rt: Runtime, op: Operation) -> Work:
+    return Work(rt, op, await view_of(rt, op))
 
 
 def _chosen(case: Case) -> str:
@@ -247,9 +252,9 @@ async def _seen(rt: Runtime, op: Operation) -> InstanceState | None:
     """
     if op.verb not in POWER:
         return None
-    view = (await rt.store.read(lambda c: instances.deployables(c, [op.subject_id])))[op.subject_id]
-    if view.host is not None and view.host.state is HostState.FENCED:
+    work = await _work(rt, op)
+    if work.is_fenced:
         return None
-    seen = await state_now(Work(rt, op, view))
+    seen = await state_now(work)
     lost = seen is InstanceState.OFF and op.verb not in (Verb.SHUTDOWN, Verb.POWEROFF)
     return None if lost else seen  # it lost its power, and is to run as before: the reconcile sees to that
