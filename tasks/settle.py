@@ -248,13 +248,11 @@ async def _undo_and_end(rt: Runtime, case: Case, error: RackflowError | None) ->
 
 async def _seen(rt: Runtime, op: Operation) -> InstanceState | None:
     """Return the state in which an instance is after a change of its power was given up half-way; None: as the table
-    says. What was cut off may have been done all the same.
+    says. What was cut off may have been done all the same; where nothing can be seen it is taken to be as it was.
     """
     if op.verb not in POWER:
         return None
     work = await _work(rt, op)
-    if work.is_fenced:
-        return None
-    seen = await state_now(work)
-    lost = seen is InstanceState.OFF and op.verb not in (Verb.SHUTDOWN, Verb.POWEROFF)
-    return None if lost else seen  # it lost its power, and is to run as before: the reconcile sees to that
+    seen = None if work.is_fenced else await state_now(work)
+    lost = seen is InstanceState.OFF and op.verb in (Verb.REBOOT, Verb.SUSPEND, Verb.RESUME)
+    return work.was if seen is None or lost else seen  # what lost its power is to run: the reconcile sees to that
