@@ -10,10 +10,10 @@ from typing import Any
 
 from prefect import task
 
-from control import hosts, instances, operations
+from control import hosts, instances, operations, recovery
 from control.lifecycle import VERBS
 from control.operations import Operation, Stale, Step
-from core.errors import NeedsOperator, Permanent, RackflowError, Unreachable, from_dict
+from core.errors import NeedsOperator, Permanent, RackflowError, Retryable, Unreachable, from_dict
 from core.states import InstanceState, OperationState, StepState, Verb
 from tasks import adoption
 from tasks.ledger import finish, is_mine, leave
@@ -31,6 +31,7 @@ LAST = {  # the step with which it is whole; a sweep has as many steps as there 
 UNDO: dict[Verb, Callable[[Runtime, Operation], Awaitable[None]]] = {Verb.ADOPT: adoption.undo}  # not of an instance
 POWER = (Verb.START, Verb.SHUTDOWN, Verb.POWEROFF, Verb.REBOOT, Verb.SUSPEND, Verb.RESUME)
 CHOOSING = {"place", "reserve"}  # steps that look for a host: what fails later may go better elsewhere
+SETTLE_RUNS = 5  # an undo that fails for what does not pass is tried that often: a disk may be full for a while only
 MAY_RUN = {"start", "restore", "start-again"}  # after these it may run on its host, whatever was heard of it
 
 
@@ -123,9 +124,20 @@ async def _guarded(rt: Runtime, case: Case) -> None:
     except Stale:
         return  # another worker has it now
     except RackflowError as error:
-        text = f"settling failed: {error}"
+        problem = error
         with suppress(Stale):
-            await rt.store.write(lambda c: operations.postpone(c, case.op, text, later(case.op.attempts)))
+            await rt.store.write(lambda c: _not_settled(c, case.op, problem))
+
+
+def _not_settled(c: Any, op: Operation, error: RackflowError) -> None:
+    """Let it wait for its next try; what did not pass by itself in several runs waits for the operator."""
+    (now,) = operations.get(c, [op.id])  # it may be undone since it was read
+    if isinstance(error, Retryable) or now.attempts < SETTLE_RUNS:
+        operations.postpone(c, op, f"settling failed: {error}", later(now.attempts))
+        return
+    if now.state is OperationState.COMPENSATING:
+        error = recovery.while_undoing(now, error)
+    finish(c, op, OperationState.HELD, error)
 
 
 async def _settle(rt: Runtime, case: Case) -> None:

@@ -10,7 +10,7 @@ from control import drift, operations
 from control.instances import Deployable
 from control.lifecycle import NoReturn, rule, step_rule
 from control.operations import Operation, Step
-from core.errors import Unreachable
+from core.errors import HostFault, RackflowError, Unreachable
 from core.states import HostState, StepState
 from tasks.actions import ACTIONS, DEADLINES_S, ONE_WAY, OWED, PROBES
 from tasks.ledger import Seen
@@ -88,3 +88,7 @@ async def _in_time(name: str, host: str, w: Work) -> Seen:
             return await ACTIONS[name](w)
     except TimeoutError as error:
         raise Unreachable(f"undoing by {name} took longer than {limit_s:.0f} s", f"host/{host}") from error
+    except RackflowError:
+        raise
+    except Exception as error:  # a defect of ours must not leave it half undone without a word
+        raise HostFault(f"undoing by {name} broke: {type(error).__name__}: {error}", f"host/{host}") from error
