@@ -12,13 +12,14 @@ from blueprints.instance import InstanceSpec
 from control import access, leases, moving, placing, requests, sql, tables
 from control.accept.change import check_able, check_disks
 from control.accept.prepare import PREPARE
+from control.access import Principal
 from control.hosts import HostRecord
 from control.ledger import Operation, guard, operation_of
 from control.lifecycle import VERBS, check_allowed
 from control.placement import engine
 from control.placement.model import Request
 from control.placing_view import Cloud
-from core.errors import RackflowError
+from core.errors import RackflowError, Retryable
 from core.ids import on_host
 from core.states import UNFINISHED, HostState, InstanceState, OperationState, Verb
 
@@ -40,12 +41,16 @@ class Guest:
 
 @dataclass(frozen=True)
 class Plan:
-    """How an instance could go. reason: why it cannot; target: where to, as of now; live None: as the verb chooses."""
+    """How an instance could go. reason: why it cannot; target: where to, as of now; live None: as the verb chooses.
+
+    passing: the reason may pass while the others go.
+    """
 
     guest: Guest
     reason: str = ""
     target: str = ""
     live: bool | None = None
+    passing: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,10 @@ class Progress:
     @property
     def moving(self) -> list[Operation]:
         return [op for op in self.moves.values() if op.state in UNFINISHED]
+
+    @property
+    def ended(self) -> int:
+        return len(self.moves) - len(self.moving)
 
     def stuck(self, plans: Mapping[str, Plan]) -> dict[str, str]:
         """Return name -> reason of those that cannot go, or did not get away."""
@@ -78,6 +87,27 @@ class Progress:
             plans[g.id] for g in self.guests
             if g.id in plans and g.id not in self.moves and g.busy is None and g.name not in stuck
         ]  # fmt: skip
+
+
+def still_good(
+    plans: Mapping[str, Plan], look: Progress, *, room_came_free: bool = False, last_time: bool = False
+) -> dict[str, Plan]:
+    """Return the plans that need not be made again. Pure.
+
+    Made again: of what somebody changes or has changed since; when room may have come free, of what could not go for a
+    reason that may have passed; before all is given up, of whatever could not go.
+    """
+    now = {guest.id: guest for guest in look.guests}
+
+    def holds(one: Plan) -> bool:
+        guest = now.get(one.guest.id)
+        if guest is None or guest.id in look.moves:
+            return True
+        if guest.busy is not None or guest.state is not one.guest.state:
+            return False
+        return not (one.reason and (last_time or (room_came_free and one.passing)))
+
+    return {one_id: one for one_id, one in plans.items() if holds(one)}
 
 
 def _why(move: Operation) -> str:
@@ -135,17 +165,19 @@ def plan(
         )
     }  # fmt: skip
     addresses = _of_host_only(c, list(rows))
+    kept = leases.kept(c, list(rows))
+    who = access.find(c, op.asked_by)
     plans: list[Plan] = []
     asked: list[tuple[Plan, Request]] = []
     for guest in guests:
         if guest.id not in rows:
             continue
         against = [*addresses.get(guest.id, ()), *bound.get(guest.id, ())]
-        one = _plan(c, op, guest, {**rows[guest.id], "capabilities": host.capabilities}, against)
+        one = _plan(c, who, op, guest, {**rows[guest.id], "capabilities": host.capabilities}, against)
         if one.reason:
             plans.append(one)
         else:
-            asked.append((one, _request(c, guest, rows[guest.id])))
+            asked.append((one, _request(c, guest, rows[guest.id], kept.get(guest.id, set()))))
     return [*plans, *_targets(c, asked)]
 
 
@@ -165,7 +197,7 @@ def _of_host_only(c: sa.Connection, ids: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _plan(
-    c: sa.Connection, op: Operation, guest: Guest, row: Mapping[str, Any], against: Sequence[str]
+    c: sa.Connection, who: Principal, op: Operation, guest: Guest, row: Mapping[str, Any], against: Sequence[str]
 ) -> Plan:
     """Return what is possible for one instance, apart from room. against: what it cannot be moved live for."""
     live: bool | None = op.parameters.get("live")
@@ -177,16 +209,15 @@ def _plan(
     try:
         check_allowed(Verb.MIGRATE, guest.state, guest.name)
         check_disks(Verb.MIGRATE, row)
-        verb, _ = PREPARE[Verb.MIGRATE](c, access.find(c, op.asked_by), Verb.MIGRATE, row, dict(how))  # type: ignore[arg-type]
+        verb, _ = PREPARE[Verb.MIGRATE](c, who, Verb.MIGRATE, row, dict(how))  # type: ignore[arg-type]
         check_able(verb, row)
     except RackflowError as error:
         return Plan(guest, str(error))
     return Plan(guest, live=how.get("live"))
 
 
-def _request(c: sa.Connection, guest: Guest, row: Mapping[Any, Any]) -> Request:
+def _request(c: sa.Connection, guest: Guest, row: Mapping[Any, Any], kept: set[int]) -> Request:
     spec = InstanceSpec.model_validate(row["spec"])
-    kept = leases.kept(c, [guest.id]).get(guest.id, set())
     return Request(guest.id, guest.name, moving.shape_for(c, Verb.MIGRATE, {}, row, spec, kept))
 
 
@@ -201,7 +232,8 @@ def _targets(c: sa.Connection, asked: Sequence[tuple[Plan, Request]]) -> list[Pl
         if choice.host is not None:
             found.append(Plan(one.guest, "", cloud.view.names[choice.host], one.live))
         else:
-            found.append(Plan(one.guest, placing.refusal(cloud, request, choice, {}, {}, None).message))
+            why = placing.refusal(cloud, request, choice, {}, {}, None)
+            found.append(Plan(one.guest, why.message, passing=isinstance(why, Retryable)))
     return found
 
 

@@ -38,7 +38,8 @@ more, and nothing is taken away. `rackflow operation show ID` tells the reason, 
 what to do.
 """
 WAYS_OUT = (
-    ("`rackflow operation retry ID`", "you mended what is named", "it goes on at its first unfinished step"),
+    ("`rackflow operation retry ID`", "you mended what is named",
+     "it goes on at its first unfinished step, or is undone further"),
     ("`rackflow operation abandon ID`", "it is not worth it",
      "its steps are undone; refused beyond the point of no return: there the last copy of something would go"),
     ("`rackflow instance mark NAME STATE`", "you looked at the host, and put it right by hand",

@@ -99,12 +99,12 @@ def postpone(c: sa.Connection, op: Operation, reason: str, not_before: datetime 
 
 
 def compensating(c: sa.Connection, op: Operation, error: RackflowError | None) -> None:
-    """Write that an operation was given up and what it did is being undone. Raise Stale."""
+    """Write that an operation was given up and what it did is being undone, in runs counted anew. Raise Stale."""
     guard(c, [op])
     said = error.to_dict() if error else None
     c.execute(
         sa.update(_T).where(_T.c.id == op.id)
-        .values(state=OperationState.COMPENSATING, error=said, reason=str(error or "cancelled")[:1024])
+        .values(state=OperationState.COMPENSATING, error=said, reason=str(error or "cancelled")[:1024], attempts=0)
     )  # fmt: skip
 
 

@@ -14,17 +14,19 @@ from control.ledger import Operation, get, operation_of
 from control.lifecycle import VERBS, no_return
 from control.steps import steps_of
 from control.superseding import supersede
-from core.errors import Conflict, NotFound, Permanent, from_dict
+from core.errors import Conflict, NotFound, Permanent, RackflowError, from_dict
 from core.states import ImageState, InstanceState, OperationState, Verb
 
 _T, _OP = tables.instance, tables.operation
 _BY_HAND = (InstanceState.RUNNING, InstanceState.OFF, InstanceState.FAILED)
+GIVEN_UP_FOR = "given_up_for"  # in the evidence of an error that came up while an operation was undone
 _STOPPED = (OperationState.HELD, OperationState.FAILED, OperationState.COMPENSATED)
 
 
 def retry(c: sa.Connection, principal: Principal, operation_id: str) -> Operation:
     """Let an operation that is held, or failed for a reason that may pass, go on at its first unfinished step.
 
+    One that was held while it was undone goes on being undone.
     Raise NotFound, Denied, and Conflict: it did not stop, trying again cannot help, or its subject has changed since.
     """
     op = _stopped(c, principal, operation_id, _STOPPED)
@@ -34,6 +36,9 @@ def retry(c: sa.Connection, principal: Principal, operation_id: str) -> Operatio
             f"operation {op.id} failed for good: {error.message}", f"operation/{op.id}", {"code": error.code},
             error.fix or "ask for something else",
         )  # fmt: skip
+    if op.state is OperationState.HELD and error is not None and GIVEN_UP_FOR in error.evidence:
+        _reopen(c, op, OperationState.COMPENSATING, f"tried again by {principal.name}", error=_given_up_for(op))
+        return get(c, [op.id])[0]
     _reopen(c, op, OperationState.PENDING, f"tried again by {principal.name}", error=None)
     also = _REOPENED.get(op.verb)
     if also is not None:
@@ -48,8 +53,23 @@ def abandon(c: sa.Connection, principal: Principal, operation_id: str) -> Operat
     """
     op = _stopped(c, principal, operation_id, (OperationState.HELD,))
     _require_way_back(c, op)
-    _reopen(c, op, OperationState.COMPENSATING, f"given up by {principal.name}", error=op.error)
+    _reopen(c, op, OperationState.COMPENSATING, f"given up by {principal.name}", error=_given_up_for(op))
     return get(c, [op.id])[0]
+
+
+def while_undoing(op: Operation, error: RackflowError) -> RackflowError:
+    """Return the error with which an operation is held that cannot be undone now; it keeps why it was given up."""
+    fix = error.fix or f"mend that, then: rackflow operation retry {op.id}"
+    return type(error)(
+        f"it cannot be undone: {error.message}", error.subject, {**error.evidence, GIVEN_UP_FOR: op.error}, fix
+    )
+
+
+def _given_up_for(op: Operation) -> dict[str, Any] | None:
+    """Return the error for which an operation was, or is, given up."""
+    error = op.error or {}
+    evidence: dict[str, Any] = error.get("evidence") or {}
+    return evidence.get(GIVEN_UP_FOR, op.error)
 
 
 def mark(c: sa.Connection, principal: Principal, name: str, state: InstanceState, reason: str = "") -> bool:

@@ -189,6 +189,11 @@ async def drop_parked(w: Work) -> Seen:
     return Seen(await w.vault.drop(w.view.id))
 
 
+def has_host_address(view: Deployable) -> bool:
+    """Say whether one of its addresses is good on its host only."""
+    return any(lease.addressing == "host" for lease in view.leases)
+
+
 def without_host_addresses(view: Deployable) -> Deployable:
     """Return a view whose NICs have no address where that is good on one host only."""
     leases = [replace(x, address=None) if x.addressing == "host" else x for x in view.leases]

@@ -12,7 +12,7 @@ from control import evacuation, hosts, operations
 from control.evacuation import Guest, Plan, Progress
 from control.hosts import HostRecord
 from control.operations import Operation, Stale
-from core.errors import Conflict, NeedsOperator, RackflowError, Unreachable
+from core.errors import Conflict, NeedsOperator, RackflowError, Retryable, Unreachable
 from core.states import HostState, InstanceState, OperationState, Verb
 from drivers.hypervisor.powers import MigratesLive
 from tasks.ledger import Seen, finish, load, run_step
@@ -41,6 +41,7 @@ class Evacuation:
     def __init__(self, rt: Runtime, op: Operation, record: HostRecord) -> None:
         self.rt, self.op, self.record = rt, op, record
         self.plans: dict[str, Plan] = {}
+        self.ended = 0
         self.told: dict[str, Any] = {}
 
     async def drain(self, _: Operation) -> Seen:
@@ -70,12 +71,22 @@ class Evacuation:
                 )  # fmt: skip
             if not look.guests:
                 return Seen(bool(look.moves), {"moved": evacuation.moved(look)})
-            new = [g for g in look.guests if g.busy is None and g.id not in self.plans and g.id not in look.moves]
-            self.plans.update({one.guest.id: one for one in await self._plan(new)})
-            started = await self._start(look)
+            self.plans = evacuation.still_good(self.plans, look, room_came_free=look.ended > self.ended)
+            self.ended = look.ended
+            started = await self._go(look)
+            if not started and self._all_stuck(look):
+                self.plans = evacuation.still_good(self.plans, look, last_time=True)
+                started = await self._go(look)
             await self._tell(look)
-            self._require_hope(look, started)
+            if not started and self._all_stuck(look):
+                raise self._hopeless(look)
             await asyncio.sleep(LOOK_S)
+
+    async def _go(self, look: Progress) -> int:
+        """Plan for those for whom nobody has yet, and start what may go; return how many were started."""
+        new = [g for g in look.guests if g.busy is None and g.id not in self.plans and g.id not in look.moves]
+        self.plans.update({one.guest.id: one for one in await self._plan(new)})
+        return await self._start(look)
 
     async def _look(self) -> Progress:
         return await self.rt.store.read(lambda c: evacuation.progress(c, self.op))
@@ -105,7 +116,7 @@ class Evacuation:
             except Stale:
                 raise
             except RackflowError as error:  # it has changed since it was planned for
-                self.plans[one.guest.id] = Plan(one.guest, str(error))
+                self.plans[one.guest.id] = Plan(one.guest, str(error), passing=isinstance(error, Retryable))
         if started:
             self.rt.wake()
         return started
@@ -120,13 +131,14 @@ class Evacuation:
             self.told = told
             await self.rt.store.write(lambda c: operations.note_step(c, self.op, 3, told))
 
-    def _require_hope(self, look: Progress, started: int) -> None:
-        """Raise NeedsOperator when all that is left cannot go."""
+    def _all_stuck(self, look: Progress) -> bool:
+        return len(look.stuck(self.plans)) == len(look.guests)
+
+    def _hopeless(self, look: Progress) -> NeedsOperator:
+        """Return the error that says of all that is left why it cannot go."""
         stuck = look.stuck(self.plans)
-        if started or len(stuck) < len(look.guests):
-            return
         listed = "; ".join(f"{name}: {reason}" for name, reason in list(stuck.items())[:5])
-        raise NeedsOperator(
+        return NeedsOperator(
             f"{len(stuck)} instances cannot leave host {self.record.name}: {listed}", self.op.subject,
             {"cannot": stuck, "moved": evacuation.moved(look)},
             f"mend that or shut them down, then: rackflow operation retry {self.op.id}",

@@ -18,7 +18,7 @@ from tasks.ledger import Also, Seen, finish, load, run_step
 from tasks.retry import stage_may_retry
 from tasks.runtime import Runtime, runtime
 from tasks.settle import each
-from tasks.work import Work
+from tasks.work import Work, view_of
 
 BATCHED = "place"  # done for all of a batch together, in tasks/place.py
 STAGE: dict[str, Any] = {
@@ -59,13 +59,8 @@ async def carry_on(rt: Runtime, op: Operation, view: Deployable) -> bool:
             return False
         shown = state or shown
         if step.name in REREAD and sequence < len(steps):
-            view = await reread(rt, op)
+            view = await view_of(rt, op)
     return True
-
-
-async def reread(rt: Runtime, op: Operation) -> Deployable:
-    """Return an operation's instance as the record has it now."""
-    return (await rt.store.read(lambda c: instances.deployables(c, [op.subject_id])))[op.subject_id]
 
 
 async def _one(

@@ -6,8 +6,8 @@ from typing import Any
 
 from control import drift, moving
 from control.operations import steps_of
-from core.errors import Conflict, Unreachable
-from core.states import HostState, PowerState
+from core.errors import Conflict, HostFault, Unreachable
+from core.states import PowerState
 from drivers.carrier import carry as carry_files
 from drivers.hypervisor.powers import MigratesLive, Move
 from tasks import specs
@@ -120,22 +120,46 @@ async def transfer(w: Work) -> Seen:
 
 
 async def is_there(w: Work) -> bool:
-    """Say whether it has come to the target. Raise Unreachable when that cannot be known.
+    """Say whether it has come to the target. Raise Unreachable, or HostFault, when that cannot be known.
 
     It runs there and not on the source; or the source has let it go, and the target may have lost its power since.
+    One that is paused on the source may have been left so by a migration that came through.
     """
     if w.view.other is None:
         return False
     left = await _has_left(w)
-    if not left and (await (await w.host()).hypervisor.observe(w.name)).power in ON:
+    if not left and (await (await w.host()).hypervisor.observe(w.name)).power is PowerState.RUNNING:
         return False
-    power = (await (await w.other()).hypervisor.observe(w.name)).power
+    try:
+        power = (await (await w.other()).hypervisor.observe(w.name)).power
+    except Unreachable:
+        if not w.other_is_fenced:
+            raise
+        return _came_to_fenced(w, left)
     return power is PowerState.RUNNING or (left and power in (PowerState.STOPPED, PowerState.CRASHED))
+
+
+def _came_to_fenced(w: Work, left: bool) -> bool:
+    """Say whether it had come to a target that is fenced and silent. Raise HostFault: nobody knows who has its disks.
+
+    left: the source has let it go, or is fenced as well; disks that both see are the same on either.
+    """
+    if not w.is_fenced:
+        return left
+    if w.is_shared:
+        return False
+    assert w.view.host is not None
+    assert w.view.other is not None
+    source, target = w.view.host.name, w.view.other.name
+    raise HostFault(
+        f"{w.view.name} was on its way from {source} to {target}, and both are fenced", w.op.subject,
+        {"from": source, "to": target}, f"power them on, then: rackflow operation retry {w.op.id}",
+    )  # fmt: skip
 
 
 async def _has_left(w: Work) -> bool:
     """Say whether the source knows it no more, or is fenced, so that it runs nothing."""
-    if w.view.host is not None and w.view.host.state is HostState.FENCED:
+    if w.is_fenced:
         return True
     return (await (await w.host()).hypervisor.observe(w.name)).power is PowerState.ABSENT
 
@@ -158,9 +182,18 @@ async def switch_back(w: Work) -> Seen:
 
 
 async def clear_source(w: Work) -> Seen:
-    """Take it away from the host that it came from; one that does not answer is cleared when it does."""
+    """Take it away from the host that it came from; one that does not answer is cleared when it does.
+
+    Raise HostFault while the host that has its disks by now is fenced: those here may be the only ones to be had.
+    """
     if w.view.other is None:
         return Seen(False)
+    if w.view.host is not None and w.is_fenced and not w.is_shared:
+        here, there = w.view.other.name, w.view.host.name
+        raise HostFault(
+            f"its disks are on {there}, which is fenced: those that it left on {here} are kept", w.op.subject,
+            {"host": there, "kept_on": here}, f"power {there} on, then: rackflow operation retry {w.op.id}",
+        )  # fmt: skip
     try:
         host = await w.other()
         if (await host.hypervisor.observe(w.name)).power not in (PowerState.ABSENT, PowerState.STOPPED):

@@ -6,7 +6,7 @@ from core.errors import Unreachable
 from core.states import InstanceState, PowerState
 from drivers.hosts import Host
 from drivers.hypervisor.powers import Reboots, SavesState, Suspends
-from tasks.disks import define_on
+from tasks.disks import define_on, has_host_address
 from tasks.ledger import Seen
 from tasks.work import Work
 
@@ -41,9 +41,12 @@ async def _off(w: Work, grace_s: float) -> bool:
 
 
 async def start_again(w: Work) -> Seen:
-    """Start it as it ran before, on the host that the record has it on now; what was off stays off."""
+    """Start it as it ran before, on the host that the record has it on now; what was off stays off.
+
+    Its address may have come with that host only, so what was off is defined with it.
+    """
     if not w.runs_before:
-        return Seen(False)
+        return Seen(has_host_address(w.view) and await define_on(w, await w.host()))
     host = await w.host()
     power = (await host.hypervisor.observe(w.name)).power
     changed = power not in (PowerState.RUNNING, PowerState.PAUSED)
@@ -56,16 +59,25 @@ async def start_again(w: Work) -> Seen:
 
 
 async def runs_now(w: Work) -> bool:
-    """Say whether it runs on the host that the record has it on."""
+    """Say whether it runs on the host that the record has it on; what was off loses nothing by going back."""
     if not w.runs_before:
-        return True
-    seen = await (await w.host()).hypervisor.observe(w.name)
-    return seen.power in (PowerState.RUNNING, PowerState.PAUSED)
+        return False
+    return await _power(w) in (PowerState.RUNNING, PowerState.PAUSED)
 
 
 async def is_running(w: Work) -> bool:
     """Say whether it runs there, whatever it did before."""
-    return (await (await w.host()).hypervisor.observe(w.name)).power is PowerState.RUNNING
+    return await _power(w) is PowerState.RUNNING
+
+
+async def _power(w: Work) -> PowerState:
+    """Return its power on its host; on a fenced one that is off. Raise Unreachable when it cannot be known."""
+    try:
+        return (await (await w.host()).hypervisor.observe(w.name)).power
+    except Unreachable:
+        if not w.is_fenced:
+            raise
+        return PowerState.STOPPED
 
 
 async def reboot(w: Work) -> Seen:

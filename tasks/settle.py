@@ -10,18 +10,18 @@ from typing import Any
 
 from prefect import task
 
-from control import hosts, instances, operations
+from control import hosts, instances, operations, recovery
 from control.lifecycle import VERBS
 from control.operations import Operation, Stale, Step
-from core.errors import NeedsOperator, Permanent, RackflowError, Unreachable, from_dict
-from core.states import HostState, InstanceState, OperationState, StepState, Verb
+from core.errors import NeedsOperator, Permanent, RackflowError, Retryable, Unreachable, from_dict
+from core.states import InstanceState, OperationState, StepState, Verb
 from tasks import adoption
 from tasks.ledger import finish, is_mine, leave
 from tasks.power import state_now
 from tasks.retry import GIVE_UP_AFTER, PLACES, is_hosts_fault, later
 from tasks.runtime import Runtime, runtime
 from tasks.undo import no_way_back, undo, was_done
-from tasks.work import Work
+from tasks.work import Work, view_of
 
 OPEN = (OperationState.RUNNING, OperationState.COMPENSATING)
 BAD = (OperationState.FAILED, OperationState.COMPENSATED, OperationState.HELD, OperationState.CANCELLED)
@@ -31,6 +31,8 @@ LAST = {  # the step with which it is whole; a sweep has as many steps as there 
 UNDO: dict[Verb, Callable[[Runtime, Operation], Awaitable[None]]] = {Verb.ADOPT: adoption.undo}  # not of an instance
 POWER = (Verb.START, Verb.SHUTDOWN, Verb.POWEROFF, Verb.REBOOT, Verb.SUSPEND, Verb.RESUME)
 CHOOSING = {"place", "reserve"}  # steps that look for a host: what fails later may go better elsewhere
+SETTLE_RUNS = 5  # an undo that fails for what does not pass is tried that often: a disk may be full for a while only
+MAY_RUN = {"start", "restore", "start-again"}  # after these it may run on its host, whatever was heard of it
 
 
 class BatchFailed(RackflowError):
@@ -122,9 +124,20 @@ async def _guarded(rt: Runtime, case: Case) -> None:
     except Stale:
         return  # another worker has it now
     except RackflowError as error:
-        text = f"settling failed: {error}"
+        problem = error
         with suppress(Stale):
-            await rt.store.write(lambda c: operations.postpone(c, case.op, text, later(case.op.attempts)))
+            await rt.store.write(lambda c: _not_settled(c, case.op, problem))
+
+
+def _not_settled(c: Any, op: Operation, error: RackflowError) -> None:
+    """Let it wait for its next try; what did not pass by itself in several runs waits for the operator."""
+    (now,) = operations.get(c, [op.id])  # it may be undone since it was read
+    if isinstance(error, Retryable) or now.attempts < SETTLE_RUNS:
+        operations.postpone(c, op, f"settling failed: {error}", later(now.attempts))
+        return
+    if now.state is OperationState.COMPENSATING:
+        error = recovery.while_undoing(now, error)
+    finish(c, op, OperationState.HELD, error)
 
 
 async def _settle(rt: Runtime, case: Case) -> None:
@@ -178,7 +191,7 @@ async def _elsewhere(rt: Runtime, case: Case, failed: Step, error: RackflowError
     """A host's error sends the instance to another host, where that is possible; an error of its own ends it."""
     op = case.op
     avoid = list(op.parameters.get("avoid", []))
-    if isinstance(error, Unreachable) and failed.name in ("start", "restore", "start-again", "transfer"):
+    if isinstance(error, Unreachable) and failed.name in MAY_RUN and not (await _work(rt, op)).is_fenced:
         await _wait(rt, op, str(error))  # it may be running there: nothing is decided before the host answers again
         return
     if len(avoid) + 1 >= PLACES or await no_way_back(rt, op, case.steps):
@@ -194,6 +207,10 @@ async def _elsewhere(rt: Runtime, case: Case, failed: Step, error: RackflowError
         operations.postpone(c, op, f"{blamed}: {error}; looking for another host", None)
 
     await rt.store.write(try_again)
+
+
+async def _work(rt: Runtime, op: Operation) -> Work:
+    return Work(rt, op, await view_of(rt, op))
 
 
 def _chosen(case: Case) -> str:
@@ -243,13 +260,11 @@ async def _undo_and_end(rt: Runtime, case: Case, error: RackflowError | None) ->
 
 async def _seen(rt: Runtime, op: Operation) -> InstanceState | None:
     """Return the state in which an instance is after a change of its power was given up half-way; None: as the table
-    says. What was cut off may have been done all the same.
+    says. What was cut off may have been done all the same; where nothing can be seen it is taken to be as it was.
     """
     if op.verb not in POWER:
         return None
-    view = (await rt.store.read(lambda c: instances.deployables(c, [op.subject_id])))[op.subject_id]
-    if view.host is not None and view.host.state is HostState.FENCED:
-        return None
-    seen = await state_now(Work(rt, op, view))
-    lost = seen is InstanceState.OFF and op.verb not in (Verb.SHUTDOWN, Verb.POWEROFF)
-    return None if lost else seen  # it lost its power, and is to run as before: the reconcile sees to that
+    work = await _work(rt, op)
+    seen = None if work.is_fenced else await state_now(work)
+    lost = seen is InstanceState.OFF and op.verb in (Verb.REBOOT, Verb.SUSPEND, Verb.RESUME)
+    return work.was if seen is None or lost else seen  # what lost its power is to run: the reconcile sees to that

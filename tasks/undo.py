@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from control import drift, instances, operations
+from control import drift, operations
 from control.instances import Deployable
 from control.lifecycle import NoReturn, rule, step_rule
 from control.operations import Operation, Step
-from core.errors import Unreachable
+from core.errors import HostFault, RackflowError, Unreachable
 from core.states import HostState, StepState
 from tasks.actions import ACTIONS, DEADLINES_S, ONE_WAY, OWED, PROBES
 from tasks.ledger import Seen
 from tasks.runtime import Runtime
-from tasks.work import Work
+from tasks.work import Work, view_of
 
 BEGUN = (StepState.DONE, StepState.FAILED, StepState.RUNNING)
 
@@ -27,20 +27,20 @@ async def no_way_back(rt: Runtime, op: Operation, steps: Sequence[Step]) -> bool
         step = by_name.get(known.name)
         if step is None:
             continue
-        if known.name in ONE_WAY and await ONE_WAY[known.name](Work(rt, op, await _view(rt, op))):
+        if known.name in ONE_WAY and await ONE_WAY[known.name](Work(rt, op, await view_of(rt, op))):
             return True
         if known.no_return is None:
             continue
         if known.no_return is NoReturn.BEGUN or step.state is StepState.DONE:
             return True
-        if known.name in PROBES and await PROBES[known.name](Work(rt, op, await _view(rt, op))):
+        if known.name in PROBES and await PROBES[known.name](Work(rt, op, await view_of(rt, op))):
             return True
     return False
 
 
 async def was_done(rt: Runtime, op: Operation, step: Step) -> bool:
     """Say whether a step that seemed to fail was done all the same, as the world shows. Raise Unreachable."""
-    return step.name in PROBES and await PROBES[step.name](Work(rt, op, await _view(rt, op)))
+    return step.name in PROBES and await PROBES[step.name](Work(rt, op, await view_of(rt, op)))
 
 
 async def undo(rt: Runtime, op: Operation, steps: Sequence[Step]) -> None:
@@ -49,7 +49,7 @@ async def undo(rt: Runtime, op: Operation, steps: Sequence[Step]) -> None:
     for step in sorted(steps, key=lambda step: -step.sequence):
         if step.state not in BEGUN:
             continue
-        view = await _view(rt, op)
+        view = await view_of(rt, op)
         seen = await _undo_one(rt, op, step, view, silent) if step.compensation else Seen(False)
         await rt.store.write(lambda c, s=step, done=seen: _write(c, op, s, done))  # type: ignore[misc]
 
@@ -88,7 +88,7 @@ async def _in_time(name: str, host: str, w: Work) -> Seen:
             return await ACTIONS[name](w)
     except TimeoutError as error:
         raise Unreachable(f"undoing by {name} took longer than {limit_s:.0f} s", f"host/{host}") from error
-
-
-async def _view(rt: Runtime, op: Operation) -> Deployable:
-    return (await rt.store.read(lambda c: instances.deployables(c, [op.subject_id])))[op.subject_id]
+    except RackflowError:
+        raise
+    except Exception as error:  # a defect of ours must not leave it half undone without a word
+        raise HostFault(f"undoing by {name} broke: {type(error).__name__}: {error}", f"host/{host}") from error

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from control import instances
 from control.datastores import DatastoreRecord
 from control.hosts import HostRecord
 from control.instances import Deployable
 from control.operations import Operation
 from core.errors import HostFault, Unsupported
-from core.states import InstanceKind, InstanceState
+from core.states import HostState, InstanceKind, InstanceState
 from drivers.carrier import Carrier
 from drivers.hosts import Host
 from drivers.hypervisor.powers import Carries
@@ -48,6 +49,16 @@ class Work:
         """Return how long the guest has to shut down."""
         given = self.op.parameters.get("grace_s")
         return 30.0 if given is None else float(given)
+
+    @property
+    def is_fenced(self) -> bool:
+        """Say whether the host that the record has it on is fenced: that is off, and so is all on it."""
+        return self.view.host is not None and self.view.host.state is HostState.FENCED
+
+    @property
+    def other_is_fenced(self) -> bool:
+        """Say whether the host that it goes to, or comes from, is fenced."""
+        return self.view.other is not None and self.view.other.state is HostState.FENCED
 
     async def host(self) -> Host:
         """Return the drivers of the host that the record has it on. Raise HostFault (on none)."""
@@ -106,6 +117,11 @@ class Work:
                 {"host": host.name, "driver": host.kind},
             )  # fmt: skip
         return host.hypervisor
+
+
+async def view_of(rt: Runtime, op: Operation) -> Deployable:
+    """Return an operation's instance as the record has it now."""
+    return (await rt.store.read(lambda c: instances.deployables(c, [op.subject_id])))[op.subject_id]
 
 
 def _is_shared(store: DatastoreRecord | None) -> bool:

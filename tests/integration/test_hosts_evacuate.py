@@ -150,6 +150,40 @@ async def test_what_cannot_leave_is_told_and_goes_with_a_retry(line: Line, pump:
     kept(["free", "paused"], line)
 
 
+async def test_what_has_no_room_goes_when_room_came_free(line: Line, pump: Pump) -> None:
+    await on_f0(line, "big", memory=40_000)
+    await on_f0(line, "small")
+    for host in ("f1", "f2"):
+        await deploy(line, f"filler-{host}", memory=40_000, requirements={"host": host})
+    world.hang("f0", "hypervisor.migrate")
+    one = evacuate(line)
+    for _ in range(10):
+        await pump.round()
+    assert [m.subject_name for m in moves(line)] == ["small"]
+    assert "no host has room for big now" in evidence(line, one, "move")["cannot"]["big"]
+    await line.run(Verb.DELETE, {"instances": ["filler-f1"]})
+    world.release("f0", "hypervisor.migrate")
+    (op,) = await pump.until([one])
+    assert op.state is DONE, op.error
+    kept(["small", "big"], line)
+
+
+async def test_what_somebody_was_changing_is_looked_at_anew(line: Line, pump: Pump) -> None:
+    await on_f0(line, "paused", "free")
+    await line.run(Verb.SUSPEND, {"instances": ["paused"]})
+    world.hang("f0", "hypervisor.migrate")
+    one = evacuate(line)
+    for _ in range(10):
+        await pump.round()
+    assert "suspended" in evidence(line, one, "move")["cannot"]["paused"]
+    (resume,) = line.submit(Verb.RESUME, {"instances": ["paused"]})
+    await pump.until([resume])
+    world.release("f0", "hypervisor.migrate")
+    (op,) = await pump.until([one])
+    assert op.state is DONE, op.error
+    kept(["free", "paused"], line)
+
+
 async def test_what_is_bound_to_its_host_while_it_runs_goes_cold(line: Line, pump: Pump) -> None:
     (bound,) = await on_f0(line, "bound")
     world.hosts["f0"].instances[on_host(bound["id"])].bound = ("a device of the host",)
