@@ -17,6 +17,7 @@ from core.ids import new_id
 
 _T = tables.datastore
 _HOST = tables.datastore_host
+_BY_ID = sa.select(_T).where(sql.among(_T.c.id))
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ def _record(row: sa.RowMapping) -> DatastoreRecord:
 
 def by_id(c: sa.Connection, ids: Collection[str]) -> dict[str, DatastoreRecord]:
     """Return id -> datastore."""
-    rows = sql.fetch_in(c, set(ids), lambda part: sa.select(_T).where(_T.c.id.in_(part)))
-    return {row["id"]: _record(row) for row in rows}
+    return {row["id"]: _record(row) for row in sql.fetch_among(c, set(ids), _BY_ID)}
 
 
 def by_name(c: sa.Connection, names: Collection[str]) -> dict[str, DatastoreRecord]:
