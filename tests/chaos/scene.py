@@ -7,11 +7,12 @@ import os
 import pickle
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 from unittest.mock import patch
 
 import sqlalchemy as sa
@@ -37,6 +38,8 @@ FOR_EVER_S = 1e8
 RETRY_S = 61.0  # no pause of the ledger is longer
 COMMON = "/srv/common"
 HOSTS = 3
+_INSTANCE = sa.select(tables.instance).where(tables.instance.c.id == sa.bindparam("id"))
+_HOST_NAMES = sa.select(tables.host.c.id, tables.host.c.live_name)
 
 
 class StraightStore(Store):
@@ -49,16 +52,32 @@ class StraightStore(Store):
         return self.read_now(look)
 
 
+@dataclass(frozen=True)
+class _Open:
+    """What a store needs of an engine. Its one connection stays out: to take it out costs as much as a statement."""
+
+    connection: sa.Connection
+
+    @property
+    def dialect(self) -> sa.Dialect:
+        return self.connection.dialect
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        with self.connection.begin():
+            yield self.connection
+
+
 class MemoryStore(StraightStore):
     """A store in memory, made anew from its bytes in no time; one for all cases, so that statements stay compiled."""
 
-    _engine: ClassVar[sa.Engine | None] = None
+    _engine: ClassVar[_Open | None] = None
 
     def __init__(self) -> None:
         if MemoryStore._engine is None:
-            MemoryStore._engine = _memory()
+            MemoryStore._engine = _Open(_memory().connect())
         self._writer = None
-        self._write_engine = self._read_engine = MemoryStore._engine
+        self._write_engine = self._read_engine = cast(sa.Engine, MemoryStore._engine)
 
     @classmethod
     def forget(cls) -> None:
@@ -72,10 +91,17 @@ class MemoryStore(StraightStore):
         """There is nothing to close."""
 
     def dump(self) -> bytes:
-        return _raw(self._write_engine).serialize()
+        return self._raw.serialize()
 
     def load(self, data: bytes) -> None:
-        _raw(self._write_engine).deserialize(data)
+        self._raw.deserialize(data)
+
+    @property
+    def _raw(self) -> sqlite3.Connection:
+        assert MemoryStore._engine is not None
+        found = MemoryStore._engine.connection.connection.driver_connection
+        assert isinstance(found, sqlite3.Connection)
+        return found
 
 
 def _memory() -> sa.Engine:
@@ -102,12 +128,6 @@ def _in_file(url: sa.URL, *, writer: bool) -> sa.Engine:
         raw.execute("PRAGMA synchronous=OFF").close()
 
     return engine
-
-
-def _raw(engine: sa.Engine) -> sqlite3.Connection:
-    found = engine.raw_connection().driver_connection
-    assert isinstance(found, sqlite3.Connection)
-    return found
 
 
 class GoneStore(StraightStore):
@@ -258,13 +278,10 @@ def row_of(line: Line, instance_id: str) -> dict[str, Any]:
 
 
 def _row(c: sa.Connection, instance_id: str) -> dict[str, Any]:
-    t = tables.instance
-    return dict(c.execute(sa.select(t).where(t.c.id == instance_id)).mappings().one())
-
+    return dict(c.execute(_INSTANCE, {"id": instance_id}).mappings().one())
 
 
 def host_names(line: Line) -> dict[str | None, str]:
     """Return id -> name of the hosts."""
-    t = tables.host
-    rows = line.store.read_now(lambda c: c.execute(sa.select(t.c.id, t.c.live_name)).all())
+    rows = line.store.read_now(lambda c: c.execute(_HOST_NAMES).all())
     return {row.id: row.live_name for row in rows}
