@@ -74,11 +74,14 @@ def close(c: sa.Connection, drift_id: str, state: str) -> None:
     )
 
 
+_OPEN = (
+    sa.select(_T).where(_T.c.host == sa.bindparam("on"), sql.among(_T.c.kind), _T.c.state == OPEN).order_by(_T.c.id)
+)
+
+
 def open_rows(c: sa.Connection, host: str, kinds: Collection[str]) -> dict[Key, Row]:
     """Return what is open on a host, of these kinds."""
-    rows = c.execute(
-        sa.select(_T).where(_T.c.host == host, _T.c.kind.in_(list(kinds)), _T.c.state == OPEN).order_by(_T.c.id)
-    ).mappings()  # fmt: skip
+    rows = c.execute(_OPEN, {"on": host, "among": list(kinds)}).mappings()
     return {
         (row["subject"], row["kind"]):
         Row(row["subject"], row["kind"], row["policy"], row["recorded"], row["seen"], row["id"])
