@@ -71,8 +71,9 @@ class Look:
 
     # the world
 
+    @cached_property
     def leaked(self) -> list[str]:
-        """Return what is somewhere and belongs to nothing, or is missing where it belongs."""
+        """What is somewhere and belongs to nothing, or is missing where it belongs."""
         found = [*self._definitions(), *self._files(), *self._vaults(), *self._images()]
         for row in self.instances:
             found += [f"{row['name']} ({row['state']}): {what}" for what in self._held_by(row)]

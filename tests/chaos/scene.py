@@ -22,7 +22,6 @@ from sqlalchemy.pool import StaticPool
 import tasks.images
 from blueprints.datastore import DatastoreSpec
 from control import access, datastores, operations, tables
-from control.operations import Operation
 from control.store import Store, _sqlite_engine
 from core.ids import new_id
 from core.settings import Paths, Settings
@@ -248,19 +247,22 @@ def restart(line: Line) -> None:
     hire(line, Runtime(line.store, line.settings, HostPool(line.settings.drivers), new_id()))
 
 
-async def round_(line: Line) -> list[Operation]:
-    """Do one round of the dispatcher; what a flow left behind unended is given back, as the dispatcher does."""
+async def round_(line: Line) -> bool:
+    """Do one round of the dispatcher; what a flow left behind unended is given back, as the dispatcher does.
+
+    Return whether there was anything to do.
+    """
     claimed = await line.work()
     held = line.store.read_now(lambda c: operations.active_of(c, line.runtime.worker_id))
     if held:
         line.store.write_now(lambda c: operations.release(c, [op.id for op in held]))
-    return claimed
+    return bool(claimed or held)
 
 
 async def retry_delay(line: Line) -> None:
-    """Let the pause before the next try pass, and do two rounds."""
+    """Let the pause before the next try pass, and do two rounds; there is no second one when nothing is to be done."""
     skip(RETRY_S)
-    for _ in range(2):
+    if await round_(line):
         await round_(line)
 
 
