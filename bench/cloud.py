@@ -90,6 +90,7 @@ def cloud(
 ) -> Iterator[Cloud]:
     """Bring up a lab ("kvm:2", "lxd:2") and a rackflow with its hosts enrolled and images imported.
 
+    What an earlier run that was killed has left in base goes first: a front-end that still runs, its data, its lab.
     lab_dir: use the lab that runs there, and leave it. settings: more of RACKFLOW_*, by their names in lower case.
     """
     env = {k: v for k, v in os.environ.items() if not k.startswith("RACKFLOW_") or k == "RACKFLOW_CACHE"}
@@ -102,8 +103,9 @@ def cloud(
         "RACKFLOW_API_PORT": "auto",
         "RACKFLOW_PREFECT_PORT": "auto",
     }
-    base.mkdir(parents=True, exist_ok=True)
     self = Cloud(base, env, "", "")
+    _remove(self, with_lab=lab_dir is None, check=True)
+    base.mkdir(parents=True)
     try:
         say("starting rackflow and the lab")
         up = subprocess.Popen([RACKFLOW, "up", "--detach"], env=env, stdout=sys.stderr)
@@ -117,7 +119,12 @@ def cloud(
         self.rackflow("apply", "-f", str(Path(env["LAB_DIR"], "lab.yaml")))
         yield self
     finally:
-        self.rackflow("down", check=False)
-        if lab_dir is None:
-            self.rackflow("lab", "down", check=False)
-        shutil.rmtree(base, ignore_errors=True)
+        _remove(self, with_lab=lab_dir is None, check=False)
+
+
+def _remove(found: Cloud, *, with_lab: bool, check: bool) -> None:
+    """Take a rackflow down and delete its folder. check: raise RuntimeError and delete nothing if it does not end."""
+    found.rackflow("down", check=check)
+    if with_lab:
+        found.rackflow("lab", "down", check=check)
+    shutil.rmtree(found.base, ignore_errors=True)

@@ -14,6 +14,14 @@ from core.states import FINISHED, UNFINISHED, ImageState, OperationState, Verb
 
 _OP = tables.operation
 _WORKER = tables.worker
+_INSTANCE = tables.instance
+_ACTIVE = (
+    sa.select(_OP).where(_OP.c.claimed_by == sa.bindparam("worker"), _OP.c.state.in_(UNFINISHED)).order_by(_OP.c.id)
+)
+_CANDIDATES = (
+    sa.select(_OP).where(sql.among(_OP.c.id), _OP.c.state.in_(UNFINISHED)).with_for_update(skip_locked=True)
+)
+_INSTANCE_EPOCHS = sa.select(_INSTANCE.c.id, _INSTANCE.c.epoch).where(sql.among(_INSTANCE.c.id))
 _FORGET = timedelta(days=1)  # a worker that ran out this long ago
 
 
@@ -40,10 +48,7 @@ def drop_claim(c: sa.Connection, worker_id: str) -> None:
 
 def active_of(c: sa.Connection, worker_id: str) -> list[Operation]:
     """Return the unfinished operations that a worker holds."""
-    rows = c.execute(
-        sa.select(_OP).where(_OP.c.claimed_by == worker_id, _OP.c.state.in_(UNFINISHED)).order_by(_OP.c.id)
-    )
-    return [operation_of(row) for row in rows.mappings()]
+    return [operation_of(row) for row in c.execute(_ACTIVE, {"worker": worker_id}).mappings()]
 
 
 def release(c: sa.Connection, operation_ids: Sequence[str]) -> None:
@@ -103,7 +108,12 @@ def _claimed(op: Operation) -> dict[str, Any]:
 
 def _claimable(c: sa.Connection, at: datetime, limit: int, only: Collection[str] | None) -> dict[str, int]:
     """Return id -> epoch of what may be claimed; read without locks, so to be looked at again under one."""
-    prior = _OP.alias("prior")
+    statement = _CLAIMABLE if only is None else _CLAIMABLE.where(_OP.c.id.in_(list(only)))
+    return {row.id: row.epoch for row in c.execute(statement, {"at": at, "most": limit})}
+
+
+def _select_claimable() -> sa.Select[Any]:
+    prior, at = _OP.alias("prior"), sa.bindparam("at", type_=_OP.c.not_before.type)
     is_time = sa.or_(_OP.c.not_before.is_(None), _OP.c.not_before <= at)
     due = sa.and_(
         _OP.c.state == OperationState.PENDING, _OP.c.claimed_by.is_(None), is_time,
@@ -114,26 +124,23 @@ def _claimable(c: sa.Connection, at: datetime, limit: int, only: Collection[str]
         _OP.c.state != OperationState.PENDING,
         sa.or_(sa.and_(_OP.c.claimed_by.is_(None), is_time), sa.and_(_OP.c.claimed_by.is_not(None), ran_out)),
     )
-    among = sa.true() if only is None else _OP.c.id.in_(list(only))
-    rows = c.execute(
+    return (
         sa.select(_OP.c.id, _OP.c.epoch)
         .select_from(
             _OP.outerjoin(prior, prior.c.id == _OP.c.after_id)
             .outerjoin(_WORKER, _WORKER.c.id == _OP.c.claimed_by)
         )
-        .where(_OP.c.state.in_(UNFINISHED), sa.or_(due, nobodys), among)
-        .order_by(_OP.c.created_at, _OP.c.id).limit(limit)
+        .where(_OP.c.state.in_(UNFINISHED), sa.or_(due, nobodys))
+        .order_by(_OP.c.created_at, _OP.c.id).limit(sa.bindparam("most", type_=sa.Integer))
     )  # fmt: skip
-    return {row.id: row.epoch for row in rows}
+
+
+_CLAIMABLE = _select_claimable()
 
 
 def _lock_claimable(c: sa.Connection, epochs: dict[str, int]) -> list[sa.RowMapping]:
     """Lock candidates; leave out those another worker locks or has claimed since (their epoch has grown)."""
-    rows = sql.fetch_in(
-        c, epochs,
-        lambda part: sa.select(_OP)
-        .where(_OP.c.id.in_(part), _OP.c.state.in_(UNFINISHED)).with_for_update(skip_locked=True),
-    )  # fmt: skip
+    rows = sql.fetch_among(c, epochs, _CANDIDATES)
     same = [row for row in rows if row["epoch"] == epochs[row["id"]]]
     return sorted(same, key=lambda row: (row["created_at"], row["id"]))
 
@@ -160,9 +167,7 @@ def _without_busy_subjects(c: sa.Connection, rows: list[sa.RowMapping]) -> list[
 def _instance_epochs(c: sa.Connection, rows: list[sa.RowMapping]) -> dict[str, int]:
     """Return subject -> epoch of its instance: a new claim's epoch lies above all that changed the instance before."""
     ids = [row["subject"].removeprefix("instance/") for row in rows if row["subject"].startswith("instance/")]
-    t = tables.instance
-    found = sql.fetch_in(c, ids, lambda part: sa.select(t.c.id, t.c.epoch).where(t.c.id.in_(part)))
-    return {f"instance/{row['id']}": row["epoch"] for row in found}
+    return {f"instance/{row['id']}": row["epoch"] for row in sql.fetch_among(c, ids, _INSTANCE_EPOCHS)}
 
 
 def _mark_importing(c: sa.Connection, taken: Sequence[Operation]) -> None:

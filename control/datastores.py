@@ -17,6 +17,14 @@ from core.ids import new_id
 
 _T = tables.datastore
 _HOST = tables.datastore_host
+_CLUSTER = tables.cluster
+_BY_ID = sa.select(_T).where(sql.among(_T.c.id))
+_ON_CLUSTER = (
+    sa.select(_T).outerjoin(_CLUSTER, _CLUSTER.c.id == _T.c.cluster_id)
+    .where(sa.or_(_T.c.cluster_id.is_(None), _CLUSTER.c.name == sa.bindparam("cluster")))
+    .order_by(_T.c.created_at, _T.c.id)
+)  # fmt: skip
+_SEEN_ON = sa.select(_HOST.c.datastore_id).where(_HOST.c.host_id == sa.bindparam("host"))
 
 
 @dataclass(frozen=True)
@@ -38,8 +46,7 @@ def _record(row: sa.RowMapping) -> DatastoreRecord:
 
 def by_id(c: sa.Connection, ids: Collection[str]) -> dict[str, DatastoreRecord]:
     """Return id -> datastore."""
-    rows = sql.fetch_in(c, set(ids), lambda part: sa.select(_T).where(_T.c.id.in_(part)))
-    return {row["id"]: _record(row) for row in rows}
+    return {row["id"]: _record(row) for row in sql.fetch_among(c, set(ids), _BY_ID)}
 
 
 def by_name(c: sa.Connection, names: Collection[str]) -> dict[str, DatastoreRecord]:
@@ -50,12 +57,7 @@ def by_name(c: sa.Connection, names: Collection[str]) -> dict[str, DatastoreReco
 
 def on_cluster(c: sa.Connection, cluster: str) -> list[DatastoreRecord]:
     """Return the datastores that each host of a cluster is to have, oldest first."""
-    t = tables.cluster
-    rows = c.execute(
-        sa.select(_T).outerjoin(t, t.c.id == _T.c.cluster_id)
-        .where(sa.or_(_T.c.cluster_id.is_(None), t.c.name == cluster)).order_by(_T.c.created_at, _T.c.id)
-    )  # fmt: skip
-    return [_record(row) for row in rows.mappings()]
+    return [_record(row) for row in c.execute(_ON_CLUSTER, {"cluster": cluster}).mappings()]
 
 
 def _values(c: sa.Connection, spec: DatastoreSpec) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def delete(c: sa.Connection, principal: Principal, name: str) -> None:
 
 def seen_on(c: sa.Connection, host_id: str) -> set[str]:
     """Return the ids of the datastores that the last look found on a host."""
-    return set(c.scalars(sa.select(_HOST.c.datastore_id).where(_HOST.c.host_id == host_id)))
+    return set(c.scalars(_SEEN_ON, {"host": host_id}))
 
 
 def list_(c: sa.Connection, principal: Principal, *, name: str | None = None) -> list[dict[str, Any]]:

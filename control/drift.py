@@ -74,11 +74,14 @@ def close(c: sa.Connection, drift_id: str, state: str) -> None:
     )
 
 
+_OPEN = (
+    sa.select(_T).where(_T.c.host == sa.bindparam("on"), sql.among(_T.c.kind), _T.c.state == OPEN).order_by(_T.c.id)
+)
+
+
 def open_rows(c: sa.Connection, host: str, kinds: Collection[str]) -> dict[Key, Row]:
     """Return what is open on a host, of these kinds."""
-    rows = c.execute(
-        sa.select(_T).where(_T.c.host == host, _T.c.kind.in_(list(kinds)), _T.c.state == OPEN).order_by(_T.c.id)
-    ).mappings()  # fmt: skip
+    rows = c.execute(_OPEN, {"on": host, "among": list(kinds)}).mappings()
     return {
         (row["subject"], row["kind"]):
         Row(row["subject"], row["kind"], row["policy"], row["recorded"], row["seen"], row["id"])
@@ -108,22 +111,29 @@ def sync(
             for row in found for key in [(row.subject, row.kind)]}  # fmt: skip
 
 
-def residues(c: sa.Connection, host: str) -> list[Residue]:
-    """Return what is owed to a host: leftovers of instances that the record does not have there, and nobody changes."""
+def _select_residues() -> sa.Select[Any]:
     i, h, op, d = tables.instance, tables.host, tables.operation, tables.datastore
-    subject = sa.literal("instance/") + i.c.id
+    subject, host = sa.literal("instance/") + i.c.id, sa.bindparam("on", type_=_T.c.host.type)
     here = sa.exists().where(
         sa.or_(i.c.host_id == h.c.id, i.c.other_host_id == h.c.id), h.c.live_name == host, subject == _T.c.subject
     )
     changing = sa.exists().where(op.c.subject == _T.c.subject, op.c.state.in_(UNFINISHED))
     in_use = sa.and_(d.c.shared.is_(True), sa.or_(d.c.id == i.c.datastore_id, d.c.id == i.c.other_datastore_id))
-    rows = c.execute(
+    return (
         sa.select(_T.c.id, _T.c.subject, i.c.host_name, d.c.id.label("store"))
         .select_from(_T.outerjoin(i, subject == _T.c.subject).outerjoin(d, in_use))
         .where(
             _T.c.host == host, _T.c.kind == RESIDUE, _T.c.policy == REPAIR, _T.c.state == OPEN, ~here, ~changing
         ).order_by(_T.c.id)
-    ).all()  # fmt: skip
+    )  # fmt: skip
+
+
+_RESIDUES = _select_residues()
+
+
+def residues(c: sa.Connection, host: str) -> list[Residue]:
+    """Return what is owed to a host: leftovers of instances that the record does not have there, and nobody changes."""
+    rows = c.execute(_RESIDUES, {"on": host}).all()
     kept: dict[str, set[str]] = {}
     for row in rows:
         kept.setdefault(row.id, set()).update([row.store] if row.store else [])

@@ -70,8 +70,10 @@ class HostRecord:
         return tuple(InstanceKind(kind) for kind in said) if said else KINDS.get(self.driver, ())
 
 
-def _select() -> sa.Select[Any]:
-    return sa.select(_T, _CLUSTER.c.name.label("cluster")).where(_T.c.cluster_id == _CLUSTER.c.id).order_by(_T.c.id)
+_ALL = sa.select(_T, _CLUSTER.c.name.label("cluster")).where(_T.c.cluster_id == _CLUSTER.c.id).order_by(_T.c.id)
+_LIVE = _ALL.where(_T.c.live_name.is_not(None))
+_BY_NAME = _ALL.where(sql.among(_T.c.live_name))
+_BY_ID = _ALL.where(sql.among(_T.c.id))
 
 
 def record_of(row: Mapping[Any, Any]) -> HostRecord:
@@ -84,8 +86,8 @@ def record_of(row: Mapping[Any, Any]) -> HostRecord:
 def records(c: sa.Connection, names: Collection[str] | None = None) -> list[HostRecord]:
     """Return live hosts, oldest first; all, or those named. Raise NotFound."""
     if names is None:
-        return [record_of(row) for row in c.execute(_select().where(_T.c.live_name.is_not(None))).mappings()]
-    rows = sql.fetch_in(c, set(names), lambda part: _select().where(_T.c.live_name.in_(part)))
+        return [record_of(row) for row in c.execute(_LIVE).mappings()]
+    rows = sql.fetch_among(c, set(names), _BY_NAME)
     missing = sorted(set(names) - {row["name"] for row in rows})
     if missing:
         raise NotFound(f"there is no host {', '.join(missing)}", f"host/{missing[0]}", {"missing": missing})
@@ -94,13 +96,12 @@ def records(c: sa.Connection, names: Collection[str] | None = None) -> list[Host
 
 def by_id(c: sa.Connection, ids: Collection[str]) -> dict[str, HostRecord]:
     """Return id -> host, retired ones too."""
-    rows = sql.fetch_in(c, set(ids), lambda part: _select().where(_T.c.id.in_(part)))
-    return {row["id"]: record_of(row) for row in rows}
+    return {row["id"]: record_of(row) for row in sql.fetch_among(c, set(ids), _BY_ID)}
 
 
 def get(c: sa.Connection, name_or_id: str) -> HostRecord:
     """Return one live host by name, or any by id. Raise NotFound."""
-    row = c.execute(_select().where(sa.or_(_T.c.live_name == name_or_id, _T.c.id == name_or_id))).mappings().first()
+    row = c.execute(_ALL.where(sa.or_(_T.c.live_name == name_or_id, _T.c.id == name_or_id))).mappings().first()
     if row is None:
         raise NotFound(f"there is no host {name_or_id}", f"host/{name_or_id}", fix="rackflow host list shows them")
     return record_of(row)
@@ -338,7 +339,7 @@ def list_(
     after: str | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return live hosts with what is reserved on them, oldest first. after: the id of the last one seen."""
-    statement = _select().where(_T.c.live_name.is_not(None))
+    statement = _LIVE
     if name is not None:
         statement = statement.where(sa.or_(_T.c.live_name == name, _T.c.id == name))
     if state is not None:

@@ -20,6 +20,7 @@ from core.states import UNFINISHED, CopyState, ImageState, InstanceKind, Verb
 
 _T = tables.image
 _COPY = tables.image_copy
+_BY_ID = sa.select(_T).where(sql.among(_T.c.id))
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,7 @@ def record_of(row: Mapping[Any, Any]) -> ImageRecord:
 
 def records(c: sa.Connection, ids: Collection[str]) -> dict[str, ImageRecord]:
     """Return id -> image, deleted ones too."""
-    rows = sql.fetch_in(c, set(ids), lambda part: sa.select(_T).where(_T.c.id.in_(part)))
-    return {row["id"]: record_of(row) for row in rows}
+    return {row["id"]: record_of(row) for row in sql.fetch_among(c, set(ids), _BY_ID)}
 
 
 def by_name(c: sa.Connection, names: Collection[str], *, lock: bool = False) -> dict[str, ImageRecord]:

@@ -30,6 +30,25 @@ __all__ = [
 ]  # fmt: skip
 
 _T, _LEASE = tables.instance, tables.lease
+_HOST, _IMAGE, _NET, _NET_HOST = tables.host, tables.image, tables.network, tables.network_host
+_BY_ID = sa.select(_T).where(sql.among(_T.c.id))
+_LOCKED = (
+    sa.select(_T.c.id).where(sql.among(_T.c.id), _T.c.live_name.is_not(None)).order_by(_T.c.id).with_for_update()
+)
+_FOR_EVENTS = sa.select(
+    _T.c.id, _T.c.name, _T.c.state, _T.c.epoch, _T.c.kind, _T.c.owner, _T.c.cpu, _T.c.memory_mib, _T.c.disk_mib,
+    _T.c.reason, _HOST.c.name.label("host"), _IMAGE.c.name.label("image"),
+).select_from(
+    _T.outerjoin(_HOST, _HOST.c.id == _T.c.host_id).outerjoin(_IMAGE, _IMAGE.c.id == _T.c.image_id)
+).where(sql.among(_T.c.id))  # fmt: skip
+_LEASES = sa.select(
+    _LEASE.c.instance_id, _LEASE.c.nic_index, _LEASE.c.mac, _LEASE.c.address, _LEASE.c.prefix_length,
+    _LEASE.c.gateway, _NET.c.name.label("network"), _NET.c.kind, _NET.c.bridge, _NET.c.addressing,
+    _NET.c.nameservers, _NET_HOST.c.cidr,
+).select_from(
+    _LEASE.join(_NET, _NET.c.id == _LEASE.c.network_id).join(_T, _T.c.id == _LEASE.c.instance_id)
+    .outerjoin(_NET_HOST, sa.and_(_NET_HOST.c.network_id == _NET.c.id, _NET_HOST.c.host_id == _T.c.host_id))
+).where(sql.among(_LEASE.c.instance_id)).order_by(_LEASE.c.instance_id, _LEASE.c.nic_index)  # fmt: skip
 StateChange = tuple[str, InstanceState, int, str]  # instance id, state, epoch, reason
 
 
@@ -122,21 +141,8 @@ def set_states(c: sa.Connection, changes: Sequence[StateChange]) -> list[bool]:
 
 def _for_events(c: sa.Connection, ids: Sequence[str]) -> list[sa.RowMapping]:
     """Lock instances that are not deleted and return them with the names that their events bear."""
-    h, image = tables.host, tables.image
-    locked = sql.fetch_in(
-        c, set(ids),
-        lambda part: sa.select(_T.c.id).where(_T.c.id.in_(part), _T.c.live_name.is_not(None))
-        .order_by(_T.c.id).with_for_update(),
-    )  # fmt: skip
-    return sql.fetch_in(
-        c, [row["id"] for row in locked],
-        lambda part: sa.select(
-            _T.c.id, _T.c.name, _T.c.state, _T.c.epoch, _T.c.kind, _T.c.owner, _T.c.cpu, _T.c.memory_mib,
-            _T.c.disk_mib, _T.c.reason, h.c.name.label("host"), image.c.name.label("image"),
-        )
-        .select_from(_T.outerjoin(h, h.c.id == _T.c.host_id).outerjoin(image, image.c.id == _T.c.image_id))
-        .where(_T.c.id.in_(part)),
-    )  # fmt: skip
+    locked = sql.fetch_among(c, set(ids), _LOCKED)
+    return sql.fetch_among(c, [row["id"] for row in locked], _FOR_EVENTS)
 
 
 def lifecycle_event(
@@ -201,7 +207,7 @@ def not_deleted(c: sa.Connection, op: Operation, instance_id: str, reason: str) 
 
 def deployables(c: sa.Connection, instance_ids: Sequence[str]) -> dict[str, Deployable]:
     """Return id -> instance with host, datastore, image and leases, deleted ones too; in a handful of queries."""
-    rows = sql.fetch_in(c, set(instance_ids), lambda part: sa.select(_T).where(_T.c.id.in_(part)))
+    rows = sql.fetch_among(c, set(instance_ids), _BY_ID)
     on = hosts.by_id(c, _named(rows, "host_id", "other_host_id"))
     stores = datastores.by_id(c, _named(rows, "datastore_id", "other_datastore_id"))
     contents = images.records(c, _named(rows, "image_id"))
@@ -226,22 +232,8 @@ def _named(rows: Sequence[Mapping[Any, Any]], *columns: str) -> set[str]:
 
 
 def _leases(c: sa.Connection, instances: Sequence[Mapping[Any, Any]]) -> dict[str, list[LeaseRecord]]:
-    net, nh = tables.network, tables.network_host
-    rows = sql.fetch_in(
-        c, [row["id"] for row in instances],
-        lambda part: sa.select(
-            _LEASE.c.instance_id, _LEASE.c.nic_index, _LEASE.c.mac, _LEASE.c.address, _LEASE.c.prefix_length,
-            _LEASE.c.gateway, net.c.name.label("network"), net.c.kind, net.c.bridge, net.c.addressing,
-            net.c.nameservers, nh.c.cidr,
-        )
-        .select_from(
-            _LEASE.join(net, net.c.id == _LEASE.c.network_id).join(_T, _T.c.id == _LEASE.c.instance_id)
-            .outerjoin(nh, sa.and_(nh.c.network_id == net.c.id, nh.c.host_id == _T.c.host_id))
-        )
-        .where(_LEASE.c.instance_id.in_(part)).order_by(_LEASE.c.instance_id, _LEASE.c.nic_index),
-    )  # fmt: skip
     found: dict[str, list[LeaseRecord]] = {}
-    for row in rows:
+    for row in sql.fetch_among(c, [row["id"] for row in instances], _LEASES):
         values = {name: row[name] for name in LeaseRecord.__dataclass_fields__}
         values.update(cidr=row["cidr"] or "", nameservers=tuple(row["nameservers"]))
         found.setdefault(row["instance_id"], []).append(LeaseRecord(**values))

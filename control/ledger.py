@@ -13,6 +13,13 @@ from control import sql, tables
 from core.errors import Conflict, NotFound
 from core.states import OperationState, StepState, Verb
 
+_OP = tables.operation
+_BY_ID = sa.select(_OP).where(sql.among(_OP.c.id))
+_EPOCHS = (
+    sa.select(_OP.c.id, _OP.c.epoch, _OP.c.finished_at)
+    .where(sql.among(_OP.c.id)).order_by(_OP.c.id).with_for_update()
+)  # fmt: skip
+
 
 class Stale(Conflict):
     """A newer epoch of the operation exists: whoever writes has lost it. operations: the ids of those lost."""
@@ -96,10 +103,7 @@ def step_of(row: Mapping[Any, Any]) -> Step:
 
 def get(c: sa.Connection, ids: Sequence[str]) -> list[Operation]:
     """Return operations in the order asked for. Raise NotFound."""
-    rows = sql.fetch_in(
-        c, set(ids), lambda part: sa.select(tables.operation).where(tables.operation.c.id.in_(part))
-    )
-    found = {row["id"]: operation_of(row) for row in rows}
+    found = {row["id"]: operation_of(row) for row in sql.fetch_among(c, set(ids), _BY_ID)}
     missing = [one for one in ids if one not in found]
     if missing:
         raise NotFound(f"there is no operation {missing[0]}", f"operation/{missing[0]}", {"missing": missing})
@@ -108,12 +112,7 @@ def get(c: sa.Connection, ids: Sequence[str]) -> list[Operation]:
 
 def stale_among(c: sa.Connection, ops: Sequence[Operation]) -> set[str]:
     """Lock the operations and return the ids of those of which a newer epoch exists, or which are finished."""
-    t = tables.operation
-    rows = sql.fetch_in(
-        c, {op.id for op in ops},
-        lambda part: sa.select(t.c.id, t.c.epoch, t.c.finished_at)
-        .where(t.c.id.in_(part)).order_by(t.c.id).with_for_update(),
-    )  # fmt: skip
+    rows = sql.fetch_among(c, {op.id for op in ops}, _EPOCHS)
     live = {row["id"]: row["epoch"] for row in rows if row["finished_at"] is None}
     return {op.id for op in ops if live.get(op.id) != op.epoch}
 

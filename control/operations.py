@@ -50,6 +50,7 @@ __all__ = [
 ]  # fmt: skip
 
 _T = tables.operation
+_CANCELLED = sa.select(_T.c.cancel_requested).where(_T.c.id == sa.bindparam("id"))
 
 
 def finish(
@@ -116,7 +117,7 @@ def set_parameters(c: sa.Connection, op: Operation, parameters: dict[str, Any]) 
 
 def is_cancelled(c: sa.Connection, op: Operation) -> bool:
     """Return whether somebody wants an operation to be undone."""
-    return bool(c.execute(sa.select(_T.c.cancel_requested).where(_T.c.id == op.id)).scalar_one_or_none())
+    return bool(c.execute(_CANCELLED, {"id": op.id}).scalar_one_or_none())
 
 
 def cancel_wanted(c: sa.Connection, operation_ids: Sequence[str]) -> set[str]:

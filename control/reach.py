@@ -14,6 +14,11 @@ from core.ids import new_id
 
 _NET, _NET_HOST, _RANGE = tables.network, tables.network_host, tables.address_range
 _DS, _DS_HOST = tables.datastore, tables.datastore_host
+_NETWORKS = sa.select(_NET.c.id, _NET.c.bridge, _NET.c.addressing).where(
+    sa.or_(_NET.c.cluster_id.is_(None), _NET.c.cluster_id == sa.bindparam("cluster"))
+)
+_BRIDGES = sa.select(_NET_HOST.c.network_id, _NET_HOST.c.cidr).where(_NET_HOST.c.host_id == sa.bindparam("host"))
+_DATASTORES = sa.select(_DS_HOST.c.datastore_id).where(_DS_HOST.c.host_id == sa.bindparam("host"))
 
 
 def record(
@@ -22,10 +27,9 @@ def record(
 ) -> bool:  # fmt: skip
     """Write what was seen on a host; return whether something reaches it that did not before."""
     grown = _datastores(c, host_id, datastores, at)
-    nets = c.execute(sa.select(_NET.c.id, _NET.c.bridge, _NET.c.addressing).where(_in_cluster(_NET, cluster_id))).all()
+    nets = c.execute(_NETWORKS, {"cluster": cluster_id}).all()
     there = {net.id: bridges[net.bridge] for net in nets if net.bridge in bridges}
-    known = sa.select(_NET_HOST.c.network_id, _NET_HOST.c.cidr).where(_NET_HOST.c.host_id == host_id)
-    before = {row.network_id: row.cidr for row in c.execute(known)}
+    before = {row.network_id: row.cidr for row in c.execute(_BRIDGES, {"host": host_id})}
     lost = sorted(set(before) - set(there))
     if lost:
         c.execute(sa.delete(_NET_HOST).where(_NET_HOST.c.host_id == host_id, _NET_HOST.c.network_id.in_(lost)))
@@ -39,12 +43,8 @@ def record(
     return grown or bool(changed) or bool(set(there) - set(before))
 
 
-def _in_cluster(table: sa.Table, cluster_id: str) -> sa.ColumnElement[bool]:
-    return sa.or_(table.c.cluster_id.is_(None), table.c.cluster_id == cluster_id)
-
-
 def _datastores(c: sa.Connection, host_id: str, seen: Sequence[tuple[str, int, int]], at: datetime) -> bool:
-    before = set(c.scalars(sa.select(_DS_HOST.c.datastore_id).where(_DS_HOST.c.host_id == host_id)))
+    before = set(c.scalars(_DATASTORES, {"host": host_id}))
     now_there = {row_id for row_id, _, _ in seen}
     if before - now_there:
         c.execute(

@@ -18,8 +18,15 @@ from control.drift import ADOPT, ALERT, IGNORE, REPAIR
 from core.ids import from_host, on_host
 from core.states import UNFINISHED, InstanceState, PowerState, Verb
 
-_T = tables.instance
+_T, _OP = tables.instance, tables.operation
 _ON = (InstanceState.RUNNING, InstanceState.SUSPENDED, InstanceState.OFF)
+
+_BUSY = sa.exists().where(_OP.c.subject == sa.literal("instance/") + _T.c.id, _OP.c.state.in_(UNFINISHED))
+_UNFINISHED = sa.select(_OP.c.subject).where(sql.among(_OP.c.subject), _OP.c.state.in_(UNFINISHED))
+_EXPECTED = (
+    sa.select(_T.c.id, _T.c.name, _T.c.state, _T.c.epoch, _T.c.host_name, _BUSY.label("busy"))
+    .where(_T.c.host_id == sa.bindparam("host")).order_by(_T.c.id)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -102,23 +109,14 @@ _PARKED = (_S.STOPPED, _S.UNDEPLOYED)
 
 def expected_on(c: sa.Connection, host_id: str) -> list[Expected]:
     """Return what the record has on a host. Read it before the look, so that a change meanwhile is noticed."""
-    op = tables.operation
-    busy = sa.exists().where(op.c.subject == sa.literal("instance/") + _T.c.id, op.c.state.in_(UNFINISHED))
-    rows = c.execute(
-        sa.select(_T.c.id, _T.c.name, _T.c.state, _T.c.epoch, _T.c.host_name, busy.label("busy"))
-        .where(_T.c.host_id == host_id).order_by(_T.c.id)
-    )  # fmt: skip
     return [
-        Expected(row.id, row.name, InstanceState(row.state), row.epoch, bool(row.busy), row.host_name) for row in rows
+        Expected(row.id, row.name, InstanceState(row.state), row.epoch, bool(row.busy), row.host_name)
+        for row in c.execute(_EXPECTED, {"host": host_id})
     ]
 
 
 def _busy(c: sa.Connection, subjects: Sequence[str]) -> set[str]:
-    op = tables.operation
-    found = sql.fetch_in(
-        c, subjects, lambda part: sa.select(op.c.subject).where(op.c.subject.in_(part), op.c.state.in_(UNFINISHED))
-    )
-    return {row["subject"] for row in found}
+    return {row["subject"] for row in sql.fetch_among(c, subjects, _UNFINISHED)}
 
 
 def compare(

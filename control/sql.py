@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -42,6 +43,22 @@ class LostRace(Exception):
     """Somebody else was faster: the store rolls back and tries again."""
 
 
+def among(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
+    """Return the condition of `fetch_among`: the column has one of the values."""
+    return column.in_(sa.bindparam("among", expanding=True, type_=column.type))
+
+
+def fetch_among(c: sa.Connection, values: Collection[Any], statement: sa.Select[Any]) -> list[sa.RowMapping]:
+    """Run a select with `among` in it once per chunk of values and return all rows.
+
+    For what is asked often: to build a statement each time takes longer than to run it.
+    """
+    rows: list[sa.RowMapping] = []
+    for part in chunks(values):
+        rows.extend(c.execute(statement, {"among": part}).mappings().all())
+    return rows
+
+
 def fetch_in(
     c: sa.Connection, values: Collection[Any], build: Callable[[list[Any]], sa.Select[Any]]
 ) -> list[sa.RowMapping]:
@@ -60,31 +77,41 @@ def run_in(c: sa.Connection, values: Collection[Any], build: Callable[[list[Any]
 def insert(c: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows, all with the same keys, in one go."""
     if rows:
-        c.execute(sa.insert(table), [dict(row) for row in rows])
+        c.execute(_insert(table), [dict(row) for row in rows])
+
+
+@cache
+def _insert(table: sa.Table) -> sa.Insert:
+    return sa.insert(table)
 
 
 def update_each(c: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], key: str = "id") -> None:
     """Give each row, found by its key, values of its own; all rows have the same keys."""
     if not rows:
         return
-    columns = {name: sa.bindparam(f"v_{name}", type_=table.c[name].type) for name in rows[0] if name != key}
-    statement = sa.update(table).where(table.c[key] == sa.bindparam("k_key")).values(columns)
     c.execute(
-        statement,
+        _update(table, key, tuple(name for name in rows[0] if name != key)),
         [{"k_key" if name == key else f"v_{name}": value for name, value in row.items()} for row in rows],
     )
+
+
+@cache
+def _update(table: sa.Table, key: str, names: tuple[str, ...]) -> sa.Update:
+    columns = {name: sa.bindparam(f"v_{name}", type_=table.c[name].type) for name in names}
+    return sa.update(table).where(table.c[key] == sa.bindparam("k_key")).values(columns)
 
 
 def upsert(c: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows, or give the row with the same primary key these values; all rows have the same keys."""
     if not rows:
         return
+    c.execute(_upsert(c.dialect.name, table, tuple(rows[0])), [dict(row) for row in rows])
+
+
+@cache
+def _upsert(dialect: str, table: sa.Table, names: tuple[str, ...]) -> sa.Executable:
     keys = [column.name for column in table.primary_key.columns]
-    others = [name for name in rows[0] if name not in keys]
-    c.execute(_upsert(c.dialect.name, table, keys, others), [dict(row) for row in rows])
-
-
-def _upsert(dialect: str, table: sa.Table, keys: list[str], others: list[str]) -> sa.Executable:
+    others = [name for name in names if name not in keys]
     if dialect in ("mysql", "mariadb"):
         into = mysql.insert(table)
         return into.on_duplicate_key_update({name: into.inserted[name] for name in others})

@@ -15,7 +15,12 @@ from core.errors import NotFound, RackflowError
 from core.ids import new_id
 from core.states import StepState
 
-_STEP = tables.step
+_STEP, _INSTANCE, _IMAGE, _HOST = tables.step, tables.instance, tables.image, tables.host
+_OF_OPERATIONS = sa.select(_STEP).where(sql.among(_STEP.c.operation_id))
+_IMAGE_NAMES = sa.select(_INSTANCE.c.id, _IMAGE.c.name).where(
+    _INSTANCE.c.image_id == _IMAGE.c.id, sql.among(_INSTANCE.c.id)
+)
+_DRIVERS = sa.select(_HOST.c.live_name, _HOST.c.driver).where(sql.among(_HOST.c.live_name))
 Begin = tuple[Operation, int, str, str, str]  # operation, sequence, name, host, compensation
 End = tuple[Operation, int, bool, dict[str, Any] | None]  # operation, sequence, changed, evidence
 Fail = tuple[Operation, int, RackflowError]
@@ -24,7 +29,7 @@ Key = tuple[str, int]  # operation id, sequence
 
 def steps_of(c: sa.Connection, ids: Sequence[str]) -> dict[str, list[Step]]:
     """Return every operation's steps in order; an empty list where none has begun."""
-    rows = sql.fetch_in(c, set(ids), lambda part: sa.select(_STEP).where(_STEP.c.operation_id.in_(part)))
+    rows = sql.fetch_among(c, set(ids), _OF_OPERATIONS)
     found: dict[str, list[Step]] = {one: [] for one in ids}
     for row in sorted(rows, key=lambda row: row["sequence"]):
         found[row["operation_id"]].append(step_of(row))
@@ -162,16 +167,8 @@ def _tell(c: sa.Connection, finished: Sequence[tuple[Operation, Step]]) -> None:
 def _instances(c: sa.Connection, ops: Sequence[Operation]) -> dict[str, str]:
     """Return instance id -> name of its image."""
     ids = {op.subject_id for op in ops if op.subject_kind == "instance"}
-    i, image = tables.instance, tables.image
-    rows = sql.fetch_in(
-        c, ids, lambda part: sa.select(i.c.id, image.c.name).where(i.c.image_id == image.c.id, i.c.id.in_(part))
-    )
-    return {row["id"]: row["name"] for row in rows}
+    return {row["id"]: row["name"] for row in sql.fetch_among(c, ids, _IMAGE_NAMES)}
 
 
 def _drivers(c: sa.Connection, names: set[str]) -> dict[str, str]:
-    t = tables.host
-    rows = sql.fetch_in(
-        c, names, lambda part: sa.select(t.c.live_name, t.c.driver).where(t.c.live_name.in_(part))
-    )
-    return {row["live_name"]: row["driver"] for row in rows}
+    return {row["live_name"]: row["driver"] for row in sql.fetch_among(c, names, _DRIVERS)}

@@ -44,6 +44,12 @@ def _lost_race(error: BaseException) -> bool:
     )
 
 
+_AGAIN = tenacity.Retrying(  # for all threads: it keeps what it counts apart for each
+    retry=tenacity.retry_if_exception(_lost_race), stop=tenacity.stop_after_attempt(10),
+    wait=tenacity.wait_random_exponential(multiplier=0.01, max=0.5), reraise=True,
+)  # fmt: skip
+
+
 def translate(error: Exception) -> Exception:
     """Return one of our errors for an exception of the database; a bug stays what it is."""
     if isinstance(error, RackflowError) or not isinstance(error, sa.exc.DBAPIError):
@@ -159,17 +165,12 @@ class Store:
         return self._pool.submit(self._write, change)
 
     def _write(self, change: Change[T]) -> T:
-        again = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_lost_race), stop=tenacity.stop_after_attempt(10),
-            wait=tenacity.wait_random_exponential(multiplier=0.01, max=0.5), reraise=True,
-        )  # fmt: skip
-
         def once() -> T:
             with self._write_engine.begin() as c:
                 return change(c)
 
         try:
-            return again(once)
+            return _AGAIN(once)
         except sa.exc.DBAPIError as error:
             raise translate(error) from error
 

@@ -52,12 +52,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """Two KVM and two LXD hosts, their LXD not initialised; removed at the end.
+    """Two KVM and two LXD hosts, their LXD not initialised; removed at the end, and first what a killed run left.
 
     RACKFLOW_TEST_KEEP_LAB=1 uses the lab in LAB_DIR, brings it up if need be, and leaves it: for quick repeats.
     """
     keep = os.environ.get("RACKFLOW_TEST_KEEP_LAB") == "1"
     found = Lab(Path(os.environ.get("LAB_DIR") or _DEFAULT_DIR) if keep else Path(_TEST_DIR))
+    if not keep:
+        found.call("down")
     found.call("up", "kvm:2", "lxd:2")
     yield found
     if not keep:

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def main() -> int:
     """Run what the arguments ask for; return the exit code."""
-    given = _arguments()
+    given = arguments()
     if given.live:
         return _live(given)
     results = report.Results(given.results, given.code or _code())
@@ -36,14 +36,20 @@ def main() -> int:
         _run(found, cases, results, given.minutes)
     more: dict[str, Any] = {}
     if not given.only and not given.sample:
-        _, of = given.shard.split("/")
-        orders = interleavings.run(given.interleavings // int(of), given.seed)
-        more[f"Two workers, and a world whose answers come late, twice or never (seed {given.seed})"] = orders
+        more = orders(given)
         more["One poisoned instance among 100: the others' median time to running, with it to without"] = _poisoned()
     known = list(results.read().values())
     report.write(given.report, known, {"delays": matrix.DELAYS, "reconciles": matrix.RECONCILES}, more)
     print(json.dumps(matrix.worst(known)))
     return int(any(one.failed for one in known) or any(one.get("broken") for one in more.values()))
+
+
+def orders(given: argparse.Namespace) -> dict[str, Any]:
+    """Run this shard's part of the orders of events; none if it has none."""
+    _, of = given.shard.split("/")
+    count = given.interleavings // int(of)
+    title = f"Two workers, and a world whose answers come late, twice or never (seed {given.seed})"
+    return {title: interleavings.run(count, given.seed)} if count else {}
 
 
 def _live(given: argparse.Namespace) -> int:
@@ -63,7 +69,8 @@ def _live(given: argparse.Namespace) -> int:
     return int(not known or any(one.failed for one in known))
 
 
-def _arguments() -> argparse.Namespace:
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return what is asked for; argv: as on the command line, which it is by default."""
     parser = argparse.ArgumentParser(prog="scripts/chaos", description="Kill and cut at every step of every verb.")
     parser.add_argument("--sim", action="store_true", help="on simulated hosts (the default)")
     parser.add_argument("--live", action="store_true", help="on the lab's real hosts")
@@ -72,11 +79,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sample", type=int, default=0, help="only that many cases, all (verb, fault) pairs first")
     parser.add_argument("--only", default="", help="only cases whose name contains this")
     parser.add_argument("--minutes", type=float, default=0, help="stop after that time; go on in another run")
-    parser.add_argument("--interleavings", type=int, default=10_000, help="of the property test; all shards together")
+    parser.add_argument("--interleavings", type=int, default=10_000, help="of all shards together; 0: none")
     parser.add_argument("--results", type=Path, default=ROOT / "build" / "chaos" / "sim.jsonl")
     parser.add_argument("--report", type=Path, default=ROOT / "docs" / "chaos.md")
     parser.add_argument("--code", default="", help="name of what is tested; by default the commit")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def _code() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache, cached_property
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,17 +23,39 @@ POWER = {S.RUNNING: PowerState.RUNNING, S.SUSPENDED: PowerState.PAUSED, S.OFF: P
 PARKED = (S.STOPPED, S.UNDEPLOYED)
 
 
+_OP = tables.operation
+_OPERATIONS = sa.select(_OP.c.id, _OP.c.verb, _OP.c.subject, _OP.c.state, _OP.c.reason, _OP.c.started_at)
+
+
+@cache
+def _select(table: sa.Table, column: str) -> sa.Select[Any]:
+    return sa.select(table).where(table.c[column] == sa.bindparam("value")) if column else sa.select(table)
+
+
 class Look:
-    """The record and the world, read once."""
+    """The record, each part of it read once and when it is first asked for, and the world as it is."""
 
     def __init__(self, line: Line) -> None:
         self.line = line
-        self.hosts = host_names(line)
-        self.instances = self._rows(tables.instance)
-        self.operations = self._rows(tables.operation)
 
-    def _rows(self, table: sa.Table, *where: Any) -> list[dict[str, Any]]:
-        found = self.line.store.read_now(lambda c: c.execute(sa.select(table).where(*where)).mappings().all())
+    @cached_property
+    def hosts(self) -> dict[str | None, str]:
+        return host_names(self.line)
+
+    @cached_property
+    def instances(self) -> list[dict[str, Any]]:
+        return self._rows(tables.instance)
+
+    @cached_property
+    def operations(self) -> list[dict[str, Any]]:
+        return self._read(_OPERATIONS)
+
+    def _rows(self, table: sa.Table, column: str = "", value: str = "") -> list[dict[str, Any]]:
+        """Return a table's rows; only those with a value in a column, if one is named."""
+        return self._read(_select(table, column), value=value)
+
+    def _read(self, statement: sa.Select[Any], **values: str) -> list[dict[str, Any]]:
+        found = self.line.store.read_now(lambda c: c.execute(statement, values).mappings().all())
         return [dict(row) for row in found]
 
     # the ledger
@@ -48,12 +71,13 @@ class Look:
 
     # the world
 
+    @cached_property
     def leaked(self) -> list[str]:
-        """Return what is somewhere and belongs to nothing, or is missing where it belongs."""
+        """What is somewhere and belongs to nothing, or is missing where it belongs."""
         found = [*self._definitions(), *self._files(), *self._vaults(), *self._images()]
         for row in self.instances:
             found += [f"{row['name']} ({row['state']}): {what}" for what in self._held_by(row)]
-        drift = self._rows(tables.drift, tables.drift.c.state == "open")
+        drift = self._rows(tables.drift, "state", "open")
         return found + [f"drift {row['kind']} on {row['host']}: {row['seen']}" for row in drift]
 
     def harm(self) -> list[str]:
@@ -72,8 +96,7 @@ class Look:
     def _held_by(self, row: dict[str, Any]) -> Iterator[str]:
         """Yield what is wrong with what an instance holds: host, power, disks, leases, reservations."""
         spec, host = InstanceSpec.model_validate(row["spec"]), self.place(row)
-        t = tables.lease
-        leases = self._rows(t, t.c.instance_id == row["id"])
+        leases = self._rows(tables.lease, "instance_id", row["id"])
         here = row["state"] in POWER
         if here is not (host is not None) and row["state"] != S.HELD:
             yield f"its host is {host and host.name}"
@@ -103,16 +126,14 @@ class Look:
         there = {volume.name for volume in host.disks(instance)}
         if not wanted == writable == there:
             yield f"disks wanted {sorted(wanted)}, defined {sorted(writable)}, there {sorted(there)}"
-        t = tables.snapshot
-        known = {one["name"] for one in self._rows(t, t.c.instance_id == row["id"])}
+        known = {one["name"] for one in self._rows(tables.snapshot, "instance_id", row["id"])}
         kept = {*instance.snapshots, *(s for volume in host.disks(instance) for s in volume.snapshots)}
         if known != kept:
             yield f"snapshots {sorted(kept)}, the record has {sorted(known)}"
         yield from self._left_on_disks(row, host, instance)
 
     def _left_on_disks(self, row: dict[str, Any], host: FakeHost, instance: FakeInstance) -> Iterator[str]:
-        t = tables.backup
-        backups = {one["id"] for one in self._rows(t, t.c.instance_id == row["id"])}
+        backups = {one["id"] for one in self._rows(tables.backup, "instance_id", row["id"])}
         for volume in host.disks(instance):
             if strange := sorted(set(volume.checkpoints) - backups):
                 yield f"checkpoints {strange} on {volume.name}"

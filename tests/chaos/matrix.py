@@ -166,9 +166,9 @@ class Matrix:
         with watching(watch, points.append):
             await round_(line)
         del points[: 1 if undone_at else 0]
-        await _settle_down(line)
+        look = await _settle_down(line)
         (op,) = line.operations([watch.op_id])
-        outcome.ended, outcome.wrong = op.state, _look(line, scenario, kept, op.id, None)
+        outcome.ended, outcome.wrong = op.state, _wrong(look, scenario, kept, op.id, None)
         if op.state is not (OperationState.CANCELLED if undone_at else OperationState.DONE):
             outcome.wrong["broke"] = [str(op.error or op.reason)]
         await _end(line)
@@ -192,13 +192,12 @@ class Matrix:
                 outcome.wrong["broke"] = ["the point was not passed"]
                 return
             await strike.heal()
-            await _settle_down(line)
-            held = Look(line).held()
-            if op_id in held and case.fault is Fault.FULL:  # an operator must make room: that has been done
+            look = await _settle_down(line)
+            if op_id in look.held() and case.fault is Fault.FULL:  # an operator must make room: that has been done
                 line.store.write_now(lambda c: recovery.retry(c, line.admin, op_id))
-                await _settle_down(line)
+                look = await _settle_down(line)
             outcome.ended = line.operations([op_id])[0].state
-            outcome.wrong = _look(line, case.scenario, kept, op_id, case.fault)
+            outcome.wrong = _wrong(look, case.scenario, kept, op_id, case.fault)
             if not outcome.wrong:
                 outcome.wrong = await _deleted(line, kept.facts["instance"])
         finally:
@@ -228,10 +227,10 @@ async def _first_round(line: Line, strike: Strike, op_id: str, source: str) -> N
             raise error
 
 
-async def _settle_down(line: Line) -> None:
+async def _settle_down(line: Line) -> Look:
     """Let the ledger try what waits, and compare with the world; both as often as they may, if that is needed.
 
-    Hosts that died before the verb was asked for have power again by then.
+    Return the look at what has become of it. Hosts that died before the verb was asked for have power again by then.
     """
     for _ in range(DELAYS):
         await retry_delay(line)
@@ -245,8 +244,9 @@ async def _settle_down(line: Line) -> None:
     for _ in range(RECONCILES):
         await reconcile(line)
         look = Look(line)
-        if not look.unfinished() and not look.leaked():
+        if not look.unfinished() and not look.leaked:
             break
+    return look
 
 
 async def _end(line: Line) -> None:
@@ -255,12 +255,12 @@ async def _end(line: Line) -> None:
     line.store.close_now()
 
 
-def _look(line: Line, scenario: Scenario, kept: Kept, op_id: str, fault: Fault | None) -> dict[str, list[str]]:
+def _wrong(look: Look, scenario: Scenario, kept: Kept, op_id: str, fault: Fault | None) -> dict[str, list[str]]:
     """Return what is wrong, by kind."""
-    look = Look(line)
+    line = look.line
     before = [one for one in look.held() if one < op_id]
     wrong = {
-        "unfinished": look.unfinished(), "passing": look.passing(), "leaked": look.leaked(), "harm": look.harm(),
+        "unfinished": look.unfinished(), "passing": look.passing(), "leaked": look.leaked, "harm": look.harm(),
         "held": [str(line.operations([one])[0].error) for one in look.held() if one not in before],
         "lost": list(_lost(look, line, scenario, kept.facts["instance"], op_id, fault)),
         "state": list(_state(look, line, scenario, op_id, fault)),
@@ -314,7 +314,7 @@ async def _deleted(line: Line, instance_id: str) -> dict[str, list[str]]:
         line.submit(Verb.DELETE, {"instances": [row["id"] for row in rows]})
         await retry_delay(line)
     look = Look(line)
-    left = [*look.unfinished(), *look.leaked(), *look.harm()]
+    left = [*look.unfinished(), *look.leaked, *look.harm()]
     left += [f"it is {row['state']}" for row in look.instances if row["state"] != InstanceState.DELETED]
     return {"leaked": [f"after a delete: {one}" for one in left]} if left else {}
 

@@ -7,10 +7,12 @@ import os
 import pickle
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 from unittest.mock import patch
 
 import sqlalchemy as sa
@@ -20,8 +22,7 @@ from sqlalchemy.pool import StaticPool
 import tasks.images
 from blueprints.datastore import DatastoreSpec
 from control import access, datastores, operations, tables
-from control.operations import Operation
-from control.store import Store
+from control.store import Store, _sqlite_engine
 from core.ids import new_id
 from core.settings import Paths, Settings
 from core.states import OperationState, Verb
@@ -36,6 +37,8 @@ FOR_EVER_S = 1e8
 RETRY_S = 61.0  # no pause of the ledger is longer
 COMMON = "/srv/common"
 HOSTS = 3
+_INSTANCE = sa.select(tables.instance).where(tables.instance.c.id == sa.bindparam("id"))
+_HOST_NAMES = sa.select(tables.host.c.id, tables.host.c.live_name)
 
 
 class StraightStore(Store):
@@ -48,16 +51,32 @@ class StraightStore(Store):
         return self.read_now(look)
 
 
+@dataclass(frozen=True)
+class _Open:
+    """What a store needs of an engine. Its one connection stays out: to take it out costs as much as a statement."""
+
+    connection: sa.Connection
+
+    @property
+    def dialect(self) -> sa.Dialect:
+        return self.connection.dialect
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        with self.connection.begin():
+            yield self.connection
+
+
 class MemoryStore(StraightStore):
     """A store in memory, made anew from its bytes in no time; one for all cases, so that statements stay compiled."""
 
-    _engine: ClassVar[sa.Engine | None] = None
+    _engine: ClassVar[_Open | None] = None
 
     def __init__(self) -> None:
         if MemoryStore._engine is None:
-            MemoryStore._engine = _memory()
+            MemoryStore._engine = _Open(_memory().connect())
         self._writer = None
-        self._write_engine = self._read_engine = MemoryStore._engine
+        self._write_engine = self._read_engine = cast(sa.Engine, MemoryStore._engine)
 
     @classmethod
     def forget(cls) -> None:
@@ -71,10 +90,17 @@ class MemoryStore(StraightStore):
         """There is nothing to close."""
 
     def dump(self) -> bytes:
-        return _raw(self._write_engine).serialize()
+        return self._raw.serialize()
 
     def load(self, data: bytes) -> None:
-        _raw(self._write_engine).deserialize(data)
+        self._raw.deserialize(data)
+
+    @property
+    def _raw(self) -> sqlite3.Connection:
+        assert MemoryStore._engine is not None
+        found = MemoryStore._engine.connection.connection.driver_connection
+        assert isinstance(found, sqlite3.Connection)
+        return found
 
 
 def _memory() -> sa.Engine:
@@ -82,20 +108,25 @@ def _memory() -> sa.Engine:
 
     @event.listens_for(engine, "connect")
     def _connect(raw: Any, _record: Any) -> None:
-        raw.isolation_level = None
+        raw.isolation_level = "IMMEDIATE"  # nobody else is there: reads need no transaction, and cost less so
         raw.execute("PRAGMA foreign_keys=ON")
-
-    @event.listens_for(engine, "begin")
-    def _begin(c: sa.Connection) -> None:
-        c.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 
 
-def _raw(engine: sa.Engine) -> sqlite3.Connection:
-    found = engine.raw_connection().driver_connection
-    assert isinstance(found, sqlite3.Connection)
-    return found
+@cache
+def _in_file(url: sa.URL, *, writer: bool) -> sa.Engine:
+    """Make the real engine, once for all cases, so that statements stay compiled.
+
+    Nobody waits for the disk: a killed process loses nothing that it wrote.
+    """
+    engine = _sqlite_engine(url, writer=writer)
+
+    @event.listens_for(engine, "connect")
+    def _connect(raw: sqlite3.Connection, _record: object) -> None:
+        raw.execute("PRAGMA synchronous=OFF").close()
+
+    return engine
 
 
 class GoneStore(StraightStore):
@@ -210,24 +241,28 @@ def restart(line: Line) -> None:
     old = line.runtime.worker_id
     assert isinstance(line.store, MemoryStore)
     Path(line.settings.database_url.removeprefix("sqlite:///")).write_bytes(line.store.dump())
-    line.store = StraightStore(line.settings.database_url)
+    with patch("control.store._sqlite_engine", _in_file):
+        line.store = StraightStore(line.settings.database_url)
     line.store.write_now(lambda c: operations.drop_claim(c, old))
     hire(line, Runtime(line.store, line.settings, HostPool(line.settings.drivers), new_id()))
 
 
-async def round_(line: Line) -> list[Operation]:
-    """Do one round of the dispatcher; what a flow left behind unended is given back, as the dispatcher does."""
+async def round_(line: Line) -> bool:
+    """Do one round of the dispatcher; what a flow left behind unended is given back, as the dispatcher does.
+
+    Return whether there was anything to do.
+    """
     claimed = await line.work()
     held = line.store.read_now(lambda c: operations.active_of(c, line.runtime.worker_id))
     if held:
         line.store.write_now(lambda c: operations.release(c, [op.id for op in held]))
-    return claimed
+    return bool(claimed or held)
 
 
 async def retry_delay(line: Line) -> None:
-    """Let the pause before the next try pass, and do two rounds."""
+    """Let the pause before the next try pass, and do two rounds; there is no second one when nothing is to be done."""
     skip(RETRY_S)
-    for _ in range(2):
+    if await round_(line):
         await round_(line)
 
 
@@ -245,13 +280,10 @@ def row_of(line: Line, instance_id: str) -> dict[str, Any]:
 
 
 def _row(c: sa.Connection, instance_id: str) -> dict[str, Any]:
-    t = tables.instance
-    return dict(c.execute(sa.select(t).where(t.c.id == instance_id)).mappings().one())
-
+    return dict(c.execute(_INSTANCE, {"id": instance_id}).mappings().one())
 
 
 def host_names(line: Line) -> dict[str | None, str]:
     """Return id -> name of the hosts."""
-    t = tables.host
-    rows = line.store.read_now(lambda c: c.execute(sa.select(t.c.id, t.c.live_name)).all())
+    rows = line.store.read_now(lambda c: c.execute(_HOST_NAMES).all())
     return {row.id: row.live_name for row in rows}

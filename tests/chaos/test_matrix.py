@@ -10,7 +10,7 @@ import pytest
 from control.lifecycle import LASTING, VERBS
 from core.errors import Unsupported
 from core.states import InstanceKind, InstanceState, Verb
-from tests.chaos.__main__ import sampled
+from tests.chaos.__main__ import arguments, orders, sampled
 from tests.chaos.faults import Fault
 from tests.chaos.matrix import Case, Matrix
 from tests.chaos.scenarios import Scenario, all_scenarios
@@ -79,3 +79,8 @@ def test_what_went_wrong_once(matrix: Matrix, name: str) -> None:
     (scenario,) = (one for one in all_scenarios() if one.name == name.split(" ")[0])
     (case,) = (case for case in matrix.cases(scenario) if case.name == name)
     assert matrix.run(case).wrong == {}
+
+
+@pytest.mark.parametrize("argv", [["--interleavings", "0"], ["--interleavings", "9", "--shard", "2/10"]])
+def test_a_shard_may_have_no_orders_of_events(argv: list[str]) -> None:
+    assert orders(arguments(argv)) == {}

@@ -194,7 +194,7 @@ class Two:
 
     def wrong(self) -> dict[str, list[str]]:
         look = Look(self.line)
-        found = {"unfinished": look.unfinished(), "passing": look.passing(), "leaked": look.leaked(),
+        found = {"unfinished": look.unfinished(), "passing": look.passing(), "leaked": look.leaked,
                  "harm": look.harm(), "lost": self._lost(look)}  # fmt: skip
         return {kind: what for kind, what in found.items() if what}
 

@@ -135,9 +135,25 @@ def _clean(pair: Pair, cloud: Cloud, lab: Lab, before: set[str]) -> list[str]:
             for backup in reversed(cloud.call("GET", f"/v1/instances/{row['name']}/backups")):
                 cloud.run("backup", "delete", row["name"], backup["name"], "--yes")
             cloud.run("instance", "delete", row["name"], "--yes")
-    if pair.verb in MADE:
-        cloud.run("image", "delete", MADE[pair.verb], "--yes")
     until(lambda: all(host["state"] == "ready" for host in cloud.call("GET", "/v1/hosts")), 120)
-    reconcile(cloud)
-    return [f"{kind}: {one}" for kind, found in wrong(cloud, lab, before).items() for one in found]
+    reconcile(cloud)  # after it nothing is under way that could still make an image
+    stays = drop_image(cloud, MADE[pair.verb], SETTLED_S) if pair.verb in MADE else []
+    return stays + [f"{kind}: {one}" for kind, found in wrong(cloud, lab, before).items() for one in found]
+
+
+def drop_image(cloud: Cloud, name: str, within_s: float) -> list[str]:
+    """Delete an image, again while it is busy, until its name is free; return why it is not."""
+    end, why = time.monotonic() + within_s, ""
+    while cloud.call("GET", f"/v1/images?name={name}"):
+        if (left_s := end - time.monotonic()) < 0:
+            return [f"image {name} stays: {why}"]
+        try:
+            answer = cloud.call("DELETE", f"/v1/images/{name}")
+            why = str(ended(cloud, answer["operations"][0]["id"], left_s)["error"])
+        except urllib.error.HTTPError as error:
+            why = error.read().decode(errors="replace")
+        except RuntimeError as error:  # it had no end
+            why = str(error)
+        time.sleep(0.3)
+    return []
 
