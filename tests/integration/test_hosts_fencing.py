@@ -408,15 +408,15 @@ async def test_a_host_that_dies_while_an_instance_leaves_it_keeps_nobody_waiting
     assert world.harm == []
 
 
-@pytest.mark.parametrize("store", ["local", "san"])
+@pytest.mark.parametrize(("store", "step"), [("local", "define"), ("san", "define"), ("local", "start")])
 async def test_a_deploy_under_way_on_a_host_that_is_fenced_goes_elsewhere(
-    line: Line, pump: Pump, store: str
+    line: Line, pump: Pump, store: str, step: str
 ) -> None:
     """The host is off: what was made there runs nowhere, and is taken away when it is back."""
-    world.hang("*", "hypervisor.define")
+    world.hang("*", f"hypervisor.{step}")
     spec = {"name": "new", "image": "vm", "kind": "vm", "cpu": 1, "memory": 512, "requirements": {"datastore": store}}
     (op_id,) = line.submit(Verb.DEPLOY, {"instances": [spec]})
-    while ("define", "running") not in line.steps(op_id):
+    while (step, "running") not in line.steps(op_id):
         await pump.round()
     host = line.instance("new")["host"]
     world.crash(host)
@@ -424,7 +424,7 @@ async def test_a_deploy_under_way_on_a_host_that_is_fenced_goes_elsewhere(
     while host_of(line, host).state is not HostState.FENCED or fences(line)[0].finished_at is None:
         await pump.round()
     assert line.instance("new")["host"] == host, "it was still there when the host was fenced"
-    world.release("*", "hypervisor.define")
+    world.release("*", f"hypervisor.{step}")
     await pump.rest()
     (op,) = line.operations([op_id])
     found = line.instance("new")
