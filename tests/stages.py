@@ -30,7 +30,7 @@ def mark(items: Sequence[pytest.Item], *, slow: bool = False) -> None:
     slow: run also what takes minutes and shows little that others do not; else it is skipped, by name.
     """
     for item in items:
-        if not slow and item.get_closest_marker("slow"):
+        if not slow and _is_slow(item):
             item.add_marker(pytest.mark.skip(reason="slow: scripts/test --slow runs it"))
         for folder, marker in FOLDERS.items():
             if item.nodeid.startswith(folder):
@@ -41,6 +41,12 @@ def mark(items: Sequence[pytest.Item], *, slow: bool = False) -> None:
         reason = "no lab here: " + "; ".join(map(str, missing))
         for item in live:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    """Say whether it is marked as slow, or its class names it so: a suite is slow against some drivers only."""
+    cls = getattr(item, "cls", None)
+    return item.get_closest_marker("slow") is not None or item.name in getattr(cls, "SLOW", ())
 
 
 def order(item: pytest.Item) -> tuple[int, bool]:

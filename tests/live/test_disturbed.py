@@ -44,6 +44,7 @@ def box(front_end: Cloud) -> Iterator[Guest]:
         yield guest
 
 
+@pytest.mark.slow
 def test_a_partition_in_the_middle_of_a_live_migration(vm: Guest, front_end: Cloud, lab: Lab) -> None:
     boot, source = vm.boot_id(), vm.show()["host"]
     op = begin(vm, "migrate", live=True, bandwidth_mib_s=4)

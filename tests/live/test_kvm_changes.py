@@ -37,7 +37,7 @@ class TestReconfigure:
         both = await pair.with_nic(replace(spec, disks=(*spec.disks, one, two)))
         assert await pair.source.reconfigure(both) is True
         async with asyncio.timeout(20):  # it takes the guest a moment
-            while not await self.disk_in_guest(pair, spec, "data1"):
+            while not all([await self.disk_in_guest(pair, spec, name) for name in ("data1", "data2")]):
                 await asyncio.sleep(0.2)
         before = await self.disk_in_guest(pair, spec, "data2")
         nics = await in_guest(pair, spec, "readlink -f /sys/class/net/*/device")
@@ -124,6 +124,7 @@ class TestReconfigure:
 
 
 class TestSavedMemory:
+    @pytest.mark.slow
     async def test_libvirtd_is_killed_in_the_middle(self, pair: Pair) -> None:
         spec, path = await pair.running(), f"{pair.folder}/memory.save"
         await pair.source.exec(spec.name, ["tee", "/dev/kept"], stdin=b"kept")
@@ -154,6 +155,7 @@ class TestSavedMemory:
 
 
 class TestConsole:
+    @pytest.mark.slow
     async def test_one_at_a_time_and_nothing_stays_behind(self, pair: Pair, lab: Lab) -> None:
         spec = await pair.running()
         pty = lab.run("h1", f"virsh ttyconsole {spec.name}").strip()

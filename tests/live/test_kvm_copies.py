@@ -74,6 +74,7 @@ async def test_a_whole_backup_stands_alone_and_increments_go_on_top(pair: Pair) 
     assert await restored(pair, spec, [first, increment, last]) == "three"
 
 
+@pytest.mark.slow
 async def test_what_is_off_is_backed_up_whole(pair: Pair) -> None:
     spec, kvm = await pair.running(), pair.source
     await write(pair, spec, "one")
@@ -154,6 +155,7 @@ async def test_a_bitmap_that_nobody_knows(pair: Pair) -> None:
     assert file.since == "c1"
 
 
+@pytest.mark.slow
 async def test_snapshots_and_checkpoints(pair: Pair) -> None:
     spec, kvm = await pair.running(), pair.source
     await write(pair, spec, "one")

@@ -81,6 +81,7 @@ async def test_a_folder_that_is_not_shared(pair: Pair) -> None:
     await still_runs(pair, spec)
 
 
+@pytest.mark.slow
 async def test_disks_and_nics_that_were_plugged_in_go_along(pair: Pair) -> None:
     plain, _ = await pair.shared()
     await remembering(pair, plain)
@@ -98,7 +99,9 @@ async def test_disks_and_nics_that_were_plugged_in_go_along(pair: Pair) -> None:
     assert await pair.target.reconfigure(replace(both, cpu=2)) is True, "the target's machine takes devices too"
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 0.05, 1.0])
+@pytest.mark.parametrize(
+    "delay_s", [pytest.param(0.0, marks=pytest.mark.slow), pytest.param(0.05, marks=pytest.mark.slow), 1.0]
+)
 async def test_a_cancelled_one_runs_on_where_it_was(pair: Pair, delay_s: float) -> None:
     spec = await remembering(pair)
     move = await busy(pair, spec)
@@ -123,6 +126,7 @@ async def test_one_that_is_late_runs_on_where_it_was(pair: Pair) -> None:
     await still_runs(pair, spec)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["h1", "h2"])
 async def test_libvirtd_is_killed_in_the_middle(pair: Pair, host: str) -> None:
     spec = await remembering(pair)
@@ -196,6 +200,7 @@ async def test_what_cannot_move_live(pair: Pair) -> None:
         await pair.source.migrate(move, other, timeout_s=LIMIT_S)
 
 
+@pytest.mark.slow
 async def test_what_runs_on_both_hosts_is_left_to_the_operator(pair: Pair) -> None:
     spec = await pair.running()
     move, _ = await pair.move(spec)

@@ -13,6 +13,11 @@ from tests.live.kvm_powers import pair_of, rig_of
 
 
 class TestKvmPowers(PowersContract):
+    SLOW = (  # each boots a guest of its own; the live pairs of verbs and faults kill the same calls
+        "test_a_reboot_that_was_killed", "test_a_save_that_was_killed", "test_snapshots_that_were_killed",
+        "test_backups_that_were_killed", "test_a_snapshot_with_memory", "test_reboot[False]", "test_display",
+    )  # fmt: skip
+
     @pytest.fixture
     async def rig(self, lab: Lab) -> AsyncIterator[HypervisorRig]:
         async with pair_of(lab) as pair:

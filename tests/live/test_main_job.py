@@ -127,6 +127,7 @@ def test_stop_start_and_delete_leave_nothing(front_end: Cloud, lab: Lab) -> None
     assert [traces(lab, i) for i in ids] == [[], []]
 
 
+@pytest.mark.slow
 def test_the_worker_is_killed_in_the_middle(front_end: Cloud, lab: Lab) -> None:
     """Nothing is stuck, nothing is left behind: what was asked for is there, or undone."""
     names = [f"kill-{n}" for n in range(1, 9)]

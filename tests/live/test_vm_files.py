@@ -75,6 +75,7 @@ async def test_a_vm_is_restored_from_an_increment_and_taken_back(pair: Pair, tmp
     assert await booted(pair, spec) == "one"
 
 
+@pytest.mark.slow
 async def test_a_parked_vm_goes_on_elsewhere(pair: Pair, tmp_path: Path) -> None:
     """With its memory: it has not booted in between."""
     spec, vault = await pair.running(), Vault(tmp_path)
