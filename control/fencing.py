@@ -13,6 +13,7 @@ from control import access, drift, instances, moving, operations, requests, sql,
 from control.access import ADMIN
 from control.hosts import HostRecord
 from control.ledger import Operation, Step, operation_of
+from control.lifecycle import no_return
 from core.errors import Conflict, RackflowError
 from core.states import UNFINISHED, HostState, InstanceState, Verb
 
@@ -72,8 +73,10 @@ def _is_stuck(op: Operation, steps: Sequence[Step], spec: Mapping[str, Any], hos
     """Say whether an operation on an instance of a host that is off cannot do without it. Pure.
 
     What has come there because we chose it goes elsewhere when its next step fails. A fail-over leaves it; a delete
-    waits for it, for nobody wants back what it takes away.
+    leaves to it what lies there; what cannot be undone any more goes on as far as it can.
     """
+    if no_return(op.verb, {step.name: step.state for step in steps}):
+        return False
     if moving.came_to(steps) == host:
         return moving.asked_host(op.verb, op.parameters, InstanceSpec.model_validate(spec)) is not None
     return op.verb not in (Verb.FAILOVER, Verb.DELETE)

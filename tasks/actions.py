@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from control import growing, instances
+from core.states import Verb
 from tasks import disks, keeping, moves, power
 from tasks.ledger import Seen
 from tasks.work import Work
@@ -100,6 +101,17 @@ ONE_WAY: dict[str, Probe] = {"restore-volumes": keeping.keeps_none_before}
 
 # Undone on a host that does not answer, these are owed to it: what is left there is cleared when it answers again.
 OWED = frozenset({"poweroff", "undefine", "delete-volumes", "target-undefine", "drop-target"})
+
+# Undone, these give disks back what they were. While those are on a fenced host nothing may start from them elsewhere.
+MENDS_DISKS = frozenset({"restore-before"})
+
+# What these take away may as well be taken away when a fenced host is back: its instances run nowhere, and nobody wants
+# back what is there.
+LEFT_BEHIND: dict[Verb, frozenset[str]] = {
+    Verb.DELETE: frozenset({"stop", "undefine", "delete-volumes"}),
+    Verb.UNDEPLOY: frozenset({"clear"}),
+    Verb.STOP: frozenset({"clear"}),
+}
 
 # Steps after which the record knows the instance elsewhere, or otherwise, than the view at hand.
 REREAD = frozenset({"reserve", "unreserve", "switch", "switch-back", "reserve-more", "record", "free", "release"})

@@ -12,9 +12,11 @@ from control import instances
 from control.instances import Deployable
 from control.lifecycle import StepRule, rule
 from control.operations import Operation
+from core.errors import Unreachable
 from core.states import InstanceState, OperationState
-from tasks.actions import ACTIONS, DEADLINES_S, REREAD
+from tasks.actions import ACTIONS, DEADLINES_S, LEFT_BEHIND, REREAD
 from tasks.ledger import Also, Seen, finish, load, run_step
+from tasks.moves import owe
 from tasks.retry import stage_may_retry
 from tasks.runtime import Runtime, runtime
 from tasks.settle import each
@@ -73,7 +75,13 @@ async def _one(
     action = ACTIONS[step.name]
 
     async def act(_: Operation) -> Seen:
-        return await action(work)
+        try:
+            return await action(work)
+        except Unreachable as error:
+            if not work.is_fenced or step.name not in LEFT_BEHIND.get(op.verb, ()):
+                raise
+            seen = error.to_dict()
+            return Seen(False, {"owed": name}, lambda c: owe(c, work, name, seen))
 
     deadline_s = DEADLINES_S.get(step.name)
     if step.name in ("stop", "reboot"):

@@ -13,14 +13,15 @@ from prefect import task
 from control import hosts, instances, operations, recovery
 from control.lifecycle import VERBS
 from control.operations import Operation, Stale, Step
-from core.errors import NeedsOperator, Permanent, RackflowError, Retryable, Unreachable, from_dict
+from core.errors import HostFault, NeedsOperator, Permanent, RackflowError, Retryable, Unreachable, from_dict
 from core.states import InstanceState, OperationState, StepState, Verb
 from tasks import adoption
+from tasks.actions import LEFT_BEHIND, MENDS_DISKS
 from tasks.ledger import finish, is_mine, leave
 from tasks.power import state_now
 from tasks.retry import GIVE_UP_AFTER, PLACES, is_hosts_fault, later
 from tasks.runtime import Runtime, runtime
-from tasks.undo import no_way_back, undo, was_done
+from tasks.undo import BEGUN, no_way_back, undo, was_done
 from tasks.work import Work, view_of
 
 OPEN = (OperationState.RUNNING, OperationState.COMPENSATING)
@@ -149,6 +150,8 @@ async def _settle(rt: Runtime, case: Case) -> None:
         await _undo_and_end(rt, case, error)
     elif case.is_whole:
         await rt.store.write(lambda c: finish(c, op, OperationState.DONE))
+    elif await _died_with_its_host(rt, case, error):
+        await _hold(rt, op, _on_fenced(op, error))
     elif op.cancel_requested:
         await _give_up(rt, case, error)
     elif error is None or failed is None:  # cut off before a step could fail: go on soon
@@ -161,6 +164,28 @@ async def _settle(rt: Runtime, case: Case) -> None:
         await _hold(rt, op, error)
     else:
         await _wait(rt, op, str(error))
+
+
+async def _died_with_its_host(rt: Runtime, case: Case, error: RackflowError | None) -> bool:
+    """Say whether it can neither go on nor back before its host, which is fenced, has been powered on again.
+
+    Disks that are half restored are put right there and nowhere else: nothing may start from them elsewhere.
+    """
+    op, failed = case.op, case.failed
+    if op.verb not in VERBS or not (await _work(rt, op)).is_fenced:
+        return False
+    if failed is not None and failed.name in LEFT_BEHIND.get(op.verb, ()):
+        return False  # the next try leaves to the host what it was to take away
+    if any(step.state in BEGUN and step.compensation in MENDS_DISKS for step in case.steps):
+        return True
+    return isinstance(error, Unreachable) and await no_way_back(rt, op, case.steps)
+
+
+def _on_fenced(op: Operation, error: RackflowError | None) -> RackflowError:
+    return HostFault(
+        f"its host was fenced in the middle of {op.verb}", op.subject, {"error": error.to_dict() if error else None},
+        f"power the host on and enable it, then: rackflow operation retry {op.id}",
+    )  # fmt: skip
 
 
 def _tried_enough(op: Operation, error: RackflowError) -> bool:

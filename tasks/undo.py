@@ -12,7 +12,7 @@ from control.lifecycle import NoReturn, rule, step_rule
 from control.operations import Operation, Step
 from core.errors import HostFault, RackflowError, Unreachable
 from core.states import HostState, StepState
-from tasks.actions import ACTIONS, DEADLINES_S, ONE_WAY, OWED, PROBES
+from tasks.actions import ACTIONS, DEADLINES_S, MENDS_DISKS, ONE_WAY, OWED, PROBES
 from tasks.ledger import Seen
 from tasks.runtime import Runtime
 from tasks.work import Work, view_of
@@ -70,9 +70,14 @@ async def _undo_one(rt: Runtime, op: Operation, step: Step, view: Deployable, si
         return await _in_time(step.compensation, host, Work(rt, op, view))
     except Unreachable as error:
         if step.compensation not in OWED:
-            if record is not None and record.state is HostState.FENCED:
-                return Seen(False)  # it has lost its power: its instances are failed over, or held, as the record says
-            raise
+            if record is None or record.state is not HostState.FENCED:
+                raise
+            if step.compensation in MENDS_DISKS:
+                raise HostFault(
+                    f"{host} is fenced, with disks that are half restored", op.subject, error.to_dict(),
+                    f"power it on, then: rackflow operation retry {op.id}",
+                ) from error
+            return Seen(False)  # it has lost its power: its instances are failed over, or held, as the record says
         silent.add(host)
         seen = error.to_dict()
         return Seen(False, None, lambda c: drift.open_(

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 import tasks.fencing
 import tasks.watch
-from control import hosts, instances, operations, recovery
+from control import drift, hosts, instances, operations, recovery
 from control.lifecycle import PASSING
 from core.errors import Unreachable
 from core.ids import on_host
@@ -223,3 +223,78 @@ async def test_a_host_fenced_while_it_starts_again_from_the_front_end(line: Line
         assert (found["state"], found["host"]) == (before, None)
     assert world.harm == []
     assert not any(i.power is PowerState.RUNNING for i in world.hosts[host].instances.values())
+
+
+async def test_what_is_deleted_does_not_wait_for_a_fenced_host(line: Line, pump: Pump) -> None:
+    """What lies there goes when the host is back."""
+    host, web = await guest(line, "local")
+    world.hang("*", "hypervisor.undefine")
+    (op_id,) = line.submit(Verb.DELETE, {"instances": ["web"]})
+    await begun(line, pump, op_id, "undefine")
+    await dies(line, pump, host, "hypervisor.undefine")
+    await until(line, pump, lambda: op_id in ended(line))
+    assert line.operations([op_id])[0].state is OperationState.DONE
+    assert on_host(web["id"]) in world.hosts[host].instances
+    await is_clean_when_back(line, host, web["id"])
+
+
+@pytest.mark.parametrize(("verb", "state"), [(Verb.UNDEPLOY, "undeployed"), (Verb.STOP, "stopped")])
+async def test_what_left_its_host_does_not_wait_for_it_when_that_is_fenced(
+    line: Line, pump: Pump, verb: Verb, state: str
+) -> None:
+    host, web = await guest(line, "local")
+    world.hang("*", "hypervisor.undefine")
+    (op_id,) = line.submit(verb, {"instances": ["web"], **({"grace_s": 0} if verb is Verb.UNDEPLOY else {})})
+    await begun(line, pump, op_id, "clear")
+    await dies(line, pump, host, "hypervisor.undefine")
+    await until(line, pump, lambda: op_id in ended(line))
+    assert line.operations([op_id])[0].state is OperationState.DONE
+    assert (line.instance("web")["state"], line.instance("web")["host"]) == (state, None)
+    await is_clean_when_back(line, host, web["id"])
+    await line.run(Verb.START, {"instances": ["web"]})
+    assert running(web["id"]) == [line.instance("web")["host"]]
+    assert world.read_disk(web["id"], "root") == "web"
+    assert world.harm == []
+
+
+async def is_clean_when_back(line: Line, host: str, instance_id: str) -> None:
+    world.revive(host)
+    line.store.write_now(lambda c: hosts.enable(c, line.admin, host))
+    await look(line, 2)
+    assert on_host(instance_id) not in world.hosts[host].instances
+    assert line.store.read_now(lambda c: drift.list_(c, line.admin)) == []
+
+
+async def test_disks_that_are_half_restored_start_nowhere_else(line: Line, pump: Pump) -> None:
+    host, web = await guest(line, "san")
+    await line.run(Verb.BACKUP, {"instances": ["web"], "backup": "one"})
+    world.write(web["id"], "root", "later")
+    world.hang("*", "storage.restore_volume")
+    (op_id,) = line.submit(Verb.REVERT_BACKUP, {"instances": ["web"], "backup": "one"})
+    await begun(line, pump, op_id, "restore-volumes")
+    await dies(line, pump, host, "storage.restore_volume")
+    await until(line, pump, lambda: op_id in ended(line))
+    await look(line, 3)
+    assert line.operations([op_id])[0].state is OperationState.HELD
+    assert (line.instance("web")["state"], running(web["id"])) == (InstanceState.HELD, [])
+    await comes_back(line, pump, host, op_id)
+    assert world.read_disk(web["id"], "root") == "web"
+    assert running(web["id"]) == [host]
+    assert world.harm == []
+
+
+async def test_a_revert_that_died_with_its_host_waits_for_it(line: Line, pump: Pump) -> None:
+    """It has no way back, and nobody knows what the disk is meanwhile."""
+    host, web = await guest(line, "san")
+    await line.run(Verb.SNAPSHOT, {"instances": ["web"], "snapshot": "one"})
+    world.write(web["id"], "root", "later")
+    world.hang("*", "hypervisor.revert")
+    (op_id,) = line.submit(Verb.REVERT, {"instances": ["web"], "snapshot": "one"})
+    await begun(line, pump, op_id, "revert")
+    await dies(line, pump, host, "hypervisor.revert")
+    await until(line, pump, lambda: op_id in ended(line))
+    await look(line, 3)
+    assert (line.instance("web")["state"], running(web["id"])) == (InstanceState.HELD, [])
+    await comes_back(line, pump, host, op_id)
+    assert world.read_disk(web["id"], "root") == "web"
+    assert world.harm == []
