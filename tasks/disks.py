@@ -79,15 +79,16 @@ async def require_disks(w: Work, host: Host, *, other: bool = False) -> None:
 
 async def apply(w: Work) -> Seen:
     """Bring it to what it is to be: at once what runs, and for its next start."""
-    return Seen(await _bring(w, growing.wanted(w.op, w.view)))
+    return Seen(await bring(w, growing.wanted(w.op, w.view)))
 
 
 async def apply_before(w: Work) -> Seen:
     """Bring it back to what the record says."""
-    return Seen(await _bring(w, growing.with_spec(w.view, w.view.spec)))
+    return Seen(await bring(w, growing.with_spec(w.view, w.view.spec)))
 
 
-async def _bring(w: Work, wanted: Deployable) -> bool:
+async def bring(w: Work, wanted: Deployable) -> bool:
+    """Make it on its host what a view says: at once what runs, and for its next start; return whether it was not."""
     if w.view.host is None:  # its files are parked: it is made anew from the record
         return False
     host = await w.host()

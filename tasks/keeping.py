@@ -12,6 +12,7 @@ from core.states import InstanceKind
 from drivers.carrier import Parcel
 from drivers.hypervisor.powers import BacksUp, SavesImages, Snapshots
 from drivers.storage.sources import fetch
+from tasks.disks import bring
 from tasks.ledger import Seen
 from tasks.work import Work
 
@@ -36,7 +37,10 @@ async def revert(w: Work) -> Seen:
     name, disk, host = str(w.op.parameters["snapshot"]), w.op.parameters.get("disk"), await w.host()
     if disk:
         return Seen(await w.storage(host).revert_volume(w.view.id, str(disk), name))
-    return Seen(await w.power(host, Snapshots, "revert").revert(w.name, name))
+    changed = await w.power(host, Snapshots, "revert").revert(w.name, name)
+    if w.in_pool(host) and not w.view.host_name:  # a call that was killed may have left the size and NICs of that time
+        await bring(w, w.view)
+    return Seen(changed)
 
 
 async def drop_snapshot(w: Work) -> Seen:
