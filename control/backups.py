@@ -152,6 +152,12 @@ def needed_by(c: sa.Connection, backup_id: str) -> list[str]:
     return list(c.scalars(sa.select(_T.c.name).where(_T.c.parent_id == backup_id).order_by(_T.c.id)))
 
 
+def unknown(c: sa.Connection, ids: Collection[str]) -> set[str]:
+    """Return which of these are no backups of the record: a row is there before its files, and as long as they are."""
+    rows = sql.fetch_in(c, set(ids), lambda part: sa.select(_T.c.id).where(_T.c.id.in_(part)))
+    return set(ids) - {row["id"] for row in rows}
+
+
 def forget(c: sa.Connection, backup_ids: Sequence[str]) -> None:
     """Take the rows of backups away, whose files are gone."""
     sql.run_in(c, backup_ids, lambda part: sa.delete(_T).where(_T.c.id.in_(part)))

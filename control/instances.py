@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,17 +16,17 @@ from control.hosts import HostRecord
 from control.images import ImageRecord
 from control.instance_views import id_of, list_, show
 from control.ledger import Operation, guard
-from control.lifecycle import no_return
+from control.lifecycle import ON_HOST, no_return
 from control.steps import steps_of
 from control.waiting import wake
 from core.clock import now
 from core.errors import Unsupported
 from core.ids import on_host
-from core.states import InstanceKind, InstanceState
+from core.states import UNFINISHED, InstanceKind, InstanceState
 
 __all__ = [
-    "Deployable", "LeaseRecord", "deployables", "free", "id_of", "list_", "mark_deleted", "not_deleted", "release",
-    "set_state", "set_states", "show",
+    "Deployable", "LeaseRecord", "deployables", "free", "id_of", "list_", "mark_deleted", "not_deleted", "not_parked",
+    "release", "set_state", "set_states", "show",
 ]  # fmt: skip
 
 _T, _LEASE = tables.instance, tables.lease
@@ -203,6 +203,28 @@ def not_deleted(c: sa.Connection, op: Operation, instance_id: str, reason: str) 
     guard(c, [op])
     if no_return(op.verb, {step.name: step.state for step in steps_of(c, [op.id])[op.id]}):
         set_state(c, instance_id, InstanceState.FAILED, epoch=op.epoch, reason=reason)
+
+
+def not_parked(c: sa.Connection, ids: Collection[str], *, lock: bool) -> set[str]:
+    """Return those of which the front-end need keep no files: deleted or on a host, with nothing under way.
+
+    lock: nor can anything begin before the transaction ends.
+    """
+    op = tables.operation
+
+    def build(part: list[Any]) -> sa.Select[Any]:
+        query = sa.select(_T.c.id, _T.c.state).where(_T.c.id.in_(part)).order_by(_T.c.id)
+        return query.with_for_update() if lock else query
+
+    rows = sql.fetch_in(c, sorted(ids), build)
+    idle = {row["id"] for row in rows if row["state"] in {*ON_HOST, InstanceState.DELETED}}
+    changing = sql.fetch_in(
+        c, [f"instance/{one}" for one in sorted(idle)],
+        lambda part: sa.select(op.c.subject).where(op.c.subject.in_(part), op.c.state.in_(UNFINISHED)),
+    )  # fmt: skip
+    return (idle | set(ids) - {row["id"] for row in rows}) - {
+        row["subject"].removeprefix("instance/") for row in changing
+    }  # fmt: skip
 
 
 def deployables(c: sa.Connection, instance_ids: Sequence[str]) -> dict[str, Deployable]:

@@ -26,6 +26,7 @@ from drivers.hypervisor.powers import Sweeps
 from tasks.images import sweep_store
 from tasks.ledger import Seen, finish, load, run_step
 from tasks.runtime import Runtime, runtime
+from tasks.sweep import sweep_vaults
 from tasks.watch import RECONCILER, watch
 
 HOSTS_AT_ONCE = 32
@@ -53,6 +54,7 @@ async def _sweep(rt: Runtime, op: Operation) -> None:
     went = await asyncio.gather(*(one(sequence, record) for sequence, record in enumerate(enrolled, 1)))
     await watch(rt)
     await sweep_store(rt)
+    await sweep_vaults(rt)
     if all(went):
         await rt.store.write(lambda c: finish(c, op, OperationState.DONE))
 

@@ -56,6 +56,20 @@ class Vault(Carrier):
         """Return the ids of all that something is kept of."""
         return await self._disk(_folders, self._root)
 
+    def put_aside(self, folder_id: str) -> bool:
+        """Rename what is kept of one, at once, so that it does not count; `clear_aside` deletes it. False: not now."""
+        folder = self._folder(folder_id)
+        going = _going(folder)
+        if going.exists() or not folder.exists():
+            return False
+        folder.rename(going)
+        _sync(self._root)
+        return True
+
+    async def clear_aside(self) -> None:
+        """Delete what was put aside, also by a call that was killed in the middle of it."""
+        await self._disk(_clear_aside, self._root)
+
     async def parcels(self, instance_id: str) -> list[Parcel]:
         """Return what is kept, with the checksums that it came with; `verify` looks whether it still has them."""
         return await self._disk(_kept, self._folder(instance_id))
@@ -253,7 +267,7 @@ def _opened(path: Path) -> BinaryIO:
 
 def _remove(folder: Path) -> bool:
     """Rename it first, so that it is never there in part."""
-    going = folder.with_name(f".{folder.name}.going")
+    going = _going(folder)
     left = going.exists()
     if left:
         shutil.rmtree(going, onerror=_unless_gone)
@@ -263,6 +277,15 @@ def _remove(folder: Path) -> bool:
     _sync(folder.parent)
     shutil.rmtree(going, onerror=_unless_gone)
     return True
+
+
+def _going(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.going")
+
+
+def _clear_aside(root: Path) -> None:
+    for going in root.glob(".*.going"):
+        shutil.rmtree(going, onerror=_unless_gone)
 
 
 def _unless_gone(_call: object, _path: str, seen: tuple[type[BaseException], BaseException, object]) -> None:
