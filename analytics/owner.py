@@ -1,7 +1,7 @@
 """The one process that has the DuckDB file open: Arrow Flight over a unix socket (gRPC, HTTP/2).
 
 put "usage": samples, kept in memory for flush_s and written together (they may be lost in a crash). action NAME with a
-JSON body: query, history, capacity, features, status, flush. Outbox rows come by `insert_outbox`, from the pump that
+JSON body: what `_Server` lists, each a method of the client. Outbox rows come by `insert_outbox`, from the pump that
 runs in the same process. A unix socket because nobody but this machine's rackflow user may ask.
 """
 
@@ -20,8 +20,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.flight as flight
 
+from analytics.backtest import backtest
 from analytics.capacity import Features, capacity
 from analytics.database import Database, Limits
+from analytics.durations import eta
+from analytics.forecast import outlook
+from analytics.learn import learn_all
 from analytics.lifecycle import history
 from analytics.query import Queries
 from analytics.record import USAGE, insert_outbox, insert_usage
@@ -33,6 +37,8 @@ log = logging.getLogger("rackflow.analytics")
 
 BUFFER_ROWS = 20_000
 UPKEEP_S = 60.0
+LEARN_S = 300.0
+JUDGE_S = 3600.0
 
 
 def limit_process_memory(more_mib: int = 1024) -> None:
@@ -66,6 +72,7 @@ class AnalyticsOwner:
         self._buffered = threading.Event()
         self._stop = threading.Event()
         self._lock = threading.Lock()
+        self._learning = threading.Lock()
         self._socket = socket
         self._written = False
         self._upkeep = threading.Thread(target=self._upkeep_loop, name="analytics-upkeep", daemon=True)
@@ -117,6 +124,15 @@ class AnalyticsOwner:
                 log.warning("the outbox could not be read: %s", error)
         self._flush_samples()
 
+    def learn(self, *, judge: bool) -> list[dict[str, Any]]:
+        """Work predictions out anew, and judge them by the past if asked for: return what came of that."""
+        with self._learning:
+            at = now()
+            learn_all(self.database, at)
+            judged = backtest(self.database, at) if judge else []
+            self.features.learned()
+            return judged
+
     def status(self) -> dict[str, Any]:
         """Return how many rows each table holds."""
         with self.database.read() as cursor:
@@ -142,14 +158,30 @@ class AnalyticsOwner:
             _guarded("writing samples", self._flush_samples)
 
     def _upkeep_loop(self) -> None:
-        rolled_up = 0.0
+        rolled_up = _Turn(3600.0)
+        learned, judged = _Turn(LEARN_S), _Turn(JUDGE_S)
         while not self._stop.wait(UPKEEP_S):
-            if time.monotonic() - rolled_up > 3600:
+            if rolled_up.is_due():
                 _guarded("rolling up samples", lambda: roll_up(self.database, now(), self.limits.keep_raw_days))
-                rolled_up = time.monotonic()
+            if learned.is_due():
+                _guarded("learning", lambda: self.learn(judge=judged.is_due()))
             if self._written:
                 self._written = False
                 _guarded("a checkpoint", self.database.checkpoint)
+
+
+class _Turn:
+    """Says whether it is time again, first at once."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._last = -float("inf")
+
+    def is_due(self) -> bool:
+        if time.monotonic() - self._last < self._every_s:
+            return False
+        self._last = time.monotonic()
+        return True
 
 
 def _guarded(what: str, work: Callable[[], object]) -> None:
@@ -168,7 +200,10 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]
             "query": lambda body: self._fresh(owner).queries.run(str(body["sql"]), int(body.get("limit", 1000))),
             "history": lambda body: history(self._fresh(owner).database, str(body["instance"])),
             "capacity": lambda _: capacity(self._fresh(owner).database),
-            "features": lambda _: owner.features.get(),
+            "features": lambda body: owner.features.get(body.get("known")),
+            "eta": lambda body: eta(owner.database, body["steps"]),
+            "outlook": lambda _: outlook(owner.database),
+            "backtest": lambda _: self._fresh(owner).learn(judge=True),
             "status": lambda _: self._fresh(owner).status(),
             "flush": lambda _: owner.flush(),
         }

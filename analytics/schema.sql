@@ -7,6 +7,7 @@ CREATE TABLE IF NOT EXISTS events (      -- one row per outbox row other than a 
     from_state VARCHAR, to_state VARCHAR, operation_id VARCHAR, verb VARCHAR,
     cpu DOUBLE, memory_mib BIGINT, waited_s DOUBLE, duration_s DOUBLE, reason VARCHAR, error VARCHAR, payload JSON
 );
+ALTER TABLE events ADD COLUMN IF NOT EXISTS template VARCHAR; -- the image where there is none
 
 CREATE TABLE IF NOT EXISTS steps (       -- one row per attempt of a step that ended, well or not
     outbox_id BIGINT NOT NULL, occurred_at TIMESTAMPTZ NOT NULL, operation_id VARCHAR, verb VARCHAR, subject VARCHAR NOT NULL,
@@ -27,6 +28,12 @@ CREATE TABLE IF NOT EXISTS usage_rollup ( -- raw samples older than the retentio
     disk_total_mib BIGINT, disk_free_mib_min BIGINT
 );
 
+CREATE TABLE IF NOT EXISTS allocation (   -- noun: host, cluster, datastore, network; resource: cpu, memory_mib, disk_mib, addresses
+    sampled_at TIMESTAMPTZ NOT NULL, noun VARCHAR NOT NULL, name VARCHAR NOT NULL, host VARCHAR, cluster VARCHAR,
+    resource VARCHAR NOT NULL, total DOUBLE, used DOUBLE
+);
+
+COMMENT ON TABLE allocation IS 'what can be given away (overcommit included) and what is: per host, cluster, datastore on a host, network';
 COMMENT ON TABLE events IS 'every change that was told: kind is lifecycle, operation, host, image, …';
 COMMENT ON TABLE steps IS 'every attempt of a step that ended; outcome is done, compensated, or the code of the error';
 COMMENT ON TABLE usage IS 'raw samples of the last days; instance_id is NULL for the host itself, cpu_used in cores';
