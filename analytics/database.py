@@ -29,7 +29,7 @@ class Limits:
     query_s: float = 10.0
     query_slots: int = 2  # queries of people at one time
     result_bytes: int = 2**24
-    keep_raw_days: int = 7  # usage samples, before they are rolled up by hour
+    keep_days: tuple[int, int, int] = (7, 31, 400)  # usage as sampled, by 5 minutes, by hour; by day for ever
 
 
 class Database:

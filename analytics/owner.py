@@ -28,8 +28,8 @@ from analytics.forecast import outlook
 from analytics.learn import learn_all
 from analytics.lifecycle import history
 from analytics.query import Queries
-from analytics.record import USAGE, insert_outbox, insert_usage
-from analytics.retention import roll_up
+from analytics.record import USAGE, insert_allocation, insert_outbox, insert_usage
+from analytics.retention import RECORDED, roll_up
 from core.clock import now
 from core.errors import HostFault, Invalid, RackflowError
 
@@ -106,6 +106,12 @@ class AnalyticsOwner:
         self._written = self._written or new > 0
         return new
 
+    def insert_allocation(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert samples {noun, name, host, cluster, resource, total, used} of the present moment."""
+        at = now()
+        insert_allocation(self.database, [{**row, "sampled_at": at} for row in rows])
+        self._written = True
+
     def add_usage(self, table: pa.Table) -> None:
         """Take usage samples; they are written within flush_s, or at once when many wait."""
         with self._lock:
@@ -137,7 +143,7 @@ class AnalyticsOwner:
         """Return how many rows each table holds."""
         with self.database.read() as cursor:
             counts = {}
-            for table in ("events", "steps", "usage", "usage_rollup"):
+            for table in RECORDED:
                 cursor.execute(f"SELECT count(*) FROM {table}")
                 counts[table] = cursor.fetchall()[0][0]
         return {"rows": counts, "duckdb": duckdb.__version__}
@@ -162,7 +168,7 @@ class AnalyticsOwner:
         learned, judged = _Turn(LEARN_S), _Turn(JUDGE_S)
         while not self._stop.wait(UPKEEP_S):
             if rolled_up.is_due():
-                _guarded("rolling up samples", lambda: roll_up(self.database, now(), self.limits.keep_raw_days))
+                _guarded("rolling up samples", lambda: roll_up(self.database, now(), self.limits.keep_days))
             if learned.is_due():
                 _guarded("learning", lambda: self.learn(judge=judged.is_due()))
             if self._written:
