@@ -34,6 +34,13 @@ def capacity(database: Database) -> list[dict[str, Any]]:
     return [{key: to_json(value) for key, value in row.items()} for row in rows]
 
 
+def instance_usage(database: Database) -> list[dict[str, Any]]:
+    """Return the view instance_usage_now, one dict per instance."""
+    with database.read() as cursor:
+        rows = rows_of(cursor, "SELECT * FROM instance_usage_now ORDER BY instance_id")
+    return [{key: to_json(value) for key, value in row.items()} for row in rows]
+
+
 class Features:
     """The versioned table of features. The version grows whenever the values were worked out again."""
 

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from core.errors import RackflowError, Unreachable, from_dict
 
@@ -77,6 +77,30 @@ class AnalyticsClient:
     def outlook(self) -> list[dict[str, Any]]:
         """Return what clusters will be asked for and when they run out, one dict per cluster and resource."""
         return list(self._call("outlook", {}))
+
+    def usage(self) -> list[dict[str, Any]]:
+        """Return the newest sample of each instance seen in the last hour, one dict each."""
+        return list(self._call("usage", {}))
+
+    def regressions(self) -> list[dict[str, Any]]:
+        """Return which steps take longer on which host than they used to, and since when; the worst first."""
+        return list(self._call("regressions", {}, timeout_s=self._query_timeout_s))
+
+    def export(self, table: str, into: BinaryIO) -> int:
+        """Write a recorded table as Parquet; return how many rows. Raise NotFound."""
+        import pyarrow.flight as flight
+        import pyarrow.parquet as parquet
+
+        try:
+            reader = self._connect().do_get(flight.Ticket(table), flight.FlightCallOptions(timeout=_LONG_S))
+            rows = 0
+            with parquet.ParquetWriter(into, reader.schema, compression="zstd") as writer:
+                for chunk in reader:
+                    writer.write_batch(chunk.data)
+                    rows += chunk.data.num_rows
+        except flight.FlightError as error:
+            raise self._translate(error) from error
+        return rows
 
     def backtest(self) -> list[dict[str, Any]]:
         """Judge all predictions by the past now; return error and baseline_error of each, and whether it beats."""

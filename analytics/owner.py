@@ -21,14 +21,16 @@ import pyarrow as pa
 import pyarrow.flight as flight
 
 from analytics.backtest import backtest
-from analytics.capacity import Features, capacity
+from analytics.capacity import Features, capacity, instance_usage
 from analytics.database import Database, Limits
 from analytics.durations import eta
+from analytics.export import columns, stream
 from analytics.forecast import outlook
 from analytics.learn import learn_all
 from analytics.lifecycle import history
 from analytics.query import Queries
 from analytics.record import USAGE, insert_allocation, insert_outbox, insert_usage
+from analytics.regressions import regressions
 from analytics.retention import RECORDED, roll_up
 from core.clock import now
 from core.errors import HostFault, Invalid, RackflowError
@@ -209,6 +211,8 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]
             "features": lambda body: owner.features.get(body.get("known")),
             "eta": lambda body: eta(owner.database, body["steps"]),
             "outlook": lambda _: outlook(owner.database),
+            "usage": lambda _: instance_usage(self._fresh(owner).database),
+            "regressions": lambda _: regressions(self._fresh(owner).database, now()),
             "backtest": lambda _: self._fresh(owner).learn(judge=True),
             "status": lambda _: self._fresh(owner).status(),
             "flush": lambda _: owner.flush(),
@@ -232,6 +236,13 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]
             if run is None:
                 raise Invalid(f"there is no action {action.type}", "analytics", {"actions": sorted(self._actions)})
             yield json.dumps(run(json.loads(action.body.to_pybytes() or b"{}"))).encode()
+
+    def do_get(self, _context: Any, ticket: Any) -> flight.GeneratorStream:
+        """Stream a table that is recorded, as it is now."""
+        with _translated():
+            table = ticket.ticket.decode()
+            database = self._fresh(self._owner).database
+            return flight.GeneratorStream(columns(database, table), stream(database, table))
 
     def list_actions(self, _context: Any) -> list[tuple[str, str]]:
         return [(name, "") for name in self._actions]

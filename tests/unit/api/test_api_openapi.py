@@ -8,6 +8,7 @@ from typing import Any
 from fastapi.routing import APIRoute
 from jsonschema import Draft202012Validator
 
+from analytics.owner import AnalyticsOwner
 from api.app import ROOMS, TAGS
 from blueprints.schema import MODELS
 from tests.unit.api.rig import Rig
@@ -61,7 +62,7 @@ async def test_references_lead_somewhere(api: Rig) -> None:
     assert wanted <= set(page["components"]["schemas"])
 
 
-async def test_answers_are_as_described(api: Rig) -> None:
+async def test_answers_are_as_described(api: Rig, history: AnalyticsOwner) -> None:
     await api.furnish()
     await api.ok("POST", "/instances", {"name": "web", "image": "tiny"})
     request = (await api.ok("GET", "/requests"))[0]["id"]
