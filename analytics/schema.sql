@@ -101,7 +101,7 @@ COMMENT ON VIEW usage_daily IS 'use by day, host and instance (NULL: the host it
 
 CREATE OR REPLACE VIEW host_use_week AS
 SELECT host, count(*) AS samples, round(avg(cpu_used / nullif(cpus, 0)), 4) AS cpu_used_ratio_avg,
-       round(quantile_disc((cpu_used / nullif(cpus, 0))::FLOAT, 0.95), 4) AS cpu_used_ratio_p95,
+       round(quantile_disc((cpu_used / nullif(cpus, 0))::FLOAT, 0.95)::DOUBLE, 4) AS cpu_used_ratio_p95,
        max(memory_used_mib) AS memory_used_mib_max
 FROM usage WHERE instance_id IS NULL AND sampled_at > now() - INTERVAL 7 DAY GROUP BY host;
 COMMENT ON VIEW host_use_week IS 'how much of its cores each host used in the last 7 days: mean and 95th percentile';
