@@ -188,6 +188,9 @@ def test_eta_of_a_host_and_an_image_that_have_not_met(database: Database) -> Non
     assert told[:3] == pytest.approx([1.0, 4.0, 3.0], rel=0.1)
     assert told[3] == pytest.approx(12.0, rel=0.1)
     assert told[4] > told[5]
+    anywhere = durations.eta(database, [{"verb": "deploy", "step": "start"}])
+    assert anywhere == durations.eta(database, [{**asked[-1], "driver": "other"}])
+    assert float(anywhere[0]["p50_s"] or 0) == pytest.approx(told[5])
     assert durations.eta(database, [{"verb": "deploy", "step": "never"}]) == [{"p50_s": None, "p95_s": None}]
     assert durations.eta(database, []) == []
 

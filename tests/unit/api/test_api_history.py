@@ -9,9 +9,9 @@ import pyarrow.parquet as parquet
 import pytest
 
 from analytics.owner import AnalyticsOwner
-from api import history_models
+from api import history_models, ledger_models
 from bench import planted
-from control import outbox
+from control import operations, outbox
 from tests.unit.api.rig import Rig
 
 WEB = {"name": "web", "image": "tiny"}
@@ -97,3 +97,25 @@ async def test_a_lost_history_is_filled_again(api: Rig, history: AnalyticsOwner)
     assert told["events"] >= before
     assert (await api.ok("POST", "/query", query))["rows"] == [[before, before]]
     assert await api.store.read(lambda c: outbox.unmoved(c, 1)) == []
+
+
+async def test_eta_of_what_runs(api: Rig, history: AnalyticsOwner) -> None:
+    await api.furnish()
+    now = datetime.now(UTC)
+    history.insert_outbox([
+        planted.step(100_000 + n, now - n * timedelta(minutes=1), name, "h1", "tiny", took_s)
+        for n, (name, took_s) in enumerate([("place", 1.0), ("image", 20.0), ("start", 4.0)] * 30)
+    ])  # fmt: skip
+    history.learn(judge=False)
+    await api.ok("POST", "/instances", WEB)
+    [waits] = await api.ok("GET", "/operations?verb=deploy")
+    assert await api.ok("GET", f"/operations/eta?ids={waits['id']}") == []  # nobody works at it
+    [op] = api.store.write_now(lambda c: operations.claim_pending(c, api.worker))
+    api.store.write_now(lambda c: operations.begin_step(c, op, 1, "place"))
+    api.store.write_now(lambda c: operations.end_step(c, op, 1, changed=True))
+    api.store.write_now(lambda c: operations.begin_step(c, op, 2, "image", "h1"))
+    [row] = await api.ok("GET", f"/operations/eta?ids={op.id}")
+    assert ledger_models.Eta.model_validate(row).id == op.id
+    assert row["left_s"] == pytest.approx(24.0, abs=1.0)
+    assert row["left_p95_s"] >= row["left_s"]
+    assert await api.ok("GET", f"/operations/eta?ids={op.id}", token=api.user("bob")) == []

@@ -75,7 +75,8 @@ async def test_answers_are_as_described(api: Rig, history: AnalyticsOwner) -> No
         response = operations.get("get", {}).get("responses", {}).get("200", {})
         schema = response.get("content", {}).get("application/json", {}).get("schema")
         noun = path.split("/")[2]
-        if not schema or path.count("/") > 3 or (path.endswith("}") and noun not in names) or path.endswith("/scan"):
+        of_none = path.endswith("}") and noun not in names
+        if not schema or path.count("/") > 3 or of_none or path.endswith(("/scan", "/eta")):
             continue
         answer = await api.ok("GET", re.sub(r"\{\w+\}", names.get(noun, ""), path).removeprefix("/v1"))
         Draft202012Validator({**schema, "components": page["components"]}).validate(answer)
