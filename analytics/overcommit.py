@@ -18,17 +18,16 @@ QUANTILE = 0.999  # of the pinball loss: a core too few hurts as much as 999 too
 _BUCKET = f"epoch_us(sampled_at) // {BUCKET_S}000000"
 _LEARN = f"""
 WITH seen AS (
-    SELECT instance_id, arg_max(host, sampled_at) AS host, arg_max(cpus, sampled_at) AS cpus,
-           quantile_cont(memory_used_mib, 0.95) AS memory_used_mib_p95
+    SELECT instance_id, arg_max(host, sampled_at) AS host, arg_max(cpus, sampled_at) AS cpus
     FROM usage WHERE instance_id IS NOT NULL AND sampled_at > $at - INTERVAL 24 HOUR AND sampled_at <= $at
     GROUP BY instance_id HAVING max(sampled_at) > $at - INTERVAL 15 MINUTE
 ), buckets AS (
-    SELECT instance_id, {_BUCKET} AS bucket, avg(cpu_used) AS cpu_used FROM usage
-    WHERE instance_id IS NOT NULL AND cpu_used IS NOT NULL
-      AND sampled_at > $at - INTERVAL 24 HOUR AND sampled_at <= $at
+    SELECT instance_id, {_BUCKET} AS bucket, avg(cpu_used) AS cpu_used, avg(memory_used_mib) AS memory_used_mib
+    FROM usage WHERE instance_id IS NOT NULL AND sampled_at > $at - INTERVAL 24 HOUR AND sampled_at <= $at
     GROUP BY ALL
 ), used AS (
-    SELECT instance_id, count(*) AS buckets, quantile_cont(cpu_used, 0.95) AS p95, avg(cpu_used) AS mean
+    SELECT instance_id, count(cpu_used) AS buckets, quantile_cont(cpu_used, 0.95) AS p95, avg(cpu_used) AS mean,
+           quantile_cont(memory_used_mib, 0.95) AS memory_used_mib_p95
     FROM buckets GROUP BY instance_id
 ), instance_use AS (
     SELECT instance_id, host, cpus, p95 AS cpu_used_p95, mean AS cpu_used_avg, memory_used_mib_p95,

@@ -41,6 +41,7 @@ BUFFER_ROWS = 20_000
 UPKEEP_S = 60.0
 LEARN_S = 300.0
 JUDGE_S = 3600.0
+LEARN_RATIO = 0.02  # of the time at most: a large cloud learns less often
 
 
 def limit_process_memory(more_mib: int = 1024) -> None:
@@ -172,7 +173,9 @@ class AnalyticsOwner:
             if rolled_up.is_due():
                 _guarded("rolling up samples", lambda: roll_up(self.database, now(), self.limits.keep_days))
             if learned.is_due():
+                begun = time.monotonic()
                 _guarded("learning", lambda: self.learn(judge=judged.is_due()))
+                learned.rest((time.monotonic() - begun) / LEARN_RATIO)
             if self._written:
                 self._written = False
                 _guarded("a checkpoint", self.database.checkpoint)
@@ -183,13 +186,17 @@ class _Turn:
 
     def __init__(self, every_s: float) -> None:
         self._every_s = every_s
-        self._last = -float("inf")
+        self._next = -float("inf")
 
     def is_due(self) -> bool:
-        if time.monotonic() - self._last < self._every_s:
+        if time.monotonic() < self._next:
             return False
-        self._last = time.monotonic()
+        self._next = time.monotonic() + self._every_s
         return True
+
+    def rest(self, seconds: float) -> None:
+        """Let it be due no sooner than in so many seconds."""
+        self._next = max(self._next, time.monotonic() + seconds)
 
 
 def _guarded(what: str, work: Callable[[], object]) -> None:

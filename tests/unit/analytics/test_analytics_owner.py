@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from analytics.client import AnalyticsClient
-from analytics.owner import AnalyticsOwner
+from analytics.owner import AnalyticsOwner, _Turn
 from analytics.query import to_json
 from bench import planted
 from core.errors import Invalid, NotFound, Unreachable
@@ -184,3 +184,32 @@ def test_features_are_sent_once_per_version(owner: AnalyticsOwner) -> None:
     first = owner.features.get()
     assert owner.features.get(first["version"]) == {"version": first["version"]}
     assert owner.features.get(first["version"] - 1) == first
+
+
+def test_the_owner_learns_and_judges_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analytics.owner.UPKEEP_S", 0.05)
+    owner = AnalyticsOwner(tmp_path / "h.duckdb", tmp_path / "l.sock")
+    planted.steps(owner.database, seed=1, count=6000, at=datetime.now(UTC))
+    owner.start()
+    try:
+        deadline = time.monotonic() + 20
+        while not (found := owner.features.get().get("steps")):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert {step["step"] for step in found} == {"image", "define", "start"}
+    finally:
+        owner.close()
+
+
+def test_what_took_long_is_done_less_often() -> None:
+    turn = _Turn(0.05)
+    assert turn.is_due()
+    assert not turn.is_due()
+    turn.rest(0.3)
+    time.sleep(0.1)
+    assert not turn.is_due()
+    time.sleep(0.25)
+    assert turn.is_due()
+    turn.rest(0.0)
+    time.sleep(0.06)
+    assert turn.is_due()
