@@ -29,6 +29,7 @@ from analytics.query import Queries
 from analytics.record import USAGE, insert_usage
 from bench import planted
 from bench.cloud import say
+from bench.dense import SHARES, compare
 from core.clock import now
 
 HOSTS, MINUTES = 1000, 7 * 1440
@@ -125,7 +126,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         speed = _speed(Path(folder), samples)
         quality = _quality(Path(folder))
-    print(json.dumps({**speed, "predictions": quality}))
+        dense = {load: compare(Path(folder), SEED, load) for load in SHARES}
+        for load, rules in dense.items():
+            for rule, figures in rules.items():
+                say(f"{load} {rule}: {figures}")
+    print(json.dumps({**speed, "predictions": quality, "overcommit": dense}))
 
 
 if __name__ == "__main__":

@@ -19,21 +19,24 @@ TRACE = Path(__file__).with_name("data") / "azure_v1_dev_q4.csv.gz"
 Row = dict[str, Any]
 
 
-def usage(database: Database, seed: int, *, hosts: int = 8, days: int = 3, at: datetime = AT) -> None:
-    """Plant instances that use about an eighth of what they have, with a daily swing, noise and bursts."""
+def usage(
+    database: Database, seed: int, *, hosts: int = 8, days: int = 3, share: float = 0.11, at: datetime = AT
+) -> None:
+    """Plant instances with a daily swing, noise and bursts. share: of what they have, used by the median one."""
     dice = random.Random(seed)
     for host in range(hosts):
         rows = []
         for number in range(12):
-            cpus, level, phase = dice.choice((1, 2, 4, 8)), min(dice.lognormvariate(-2.2, 0.6), 0.6), dice.random()
+            cpus, phase = dice.choice((1, 2, 4, 8)), dice.random()
+            level = min(share * dice.lognormvariate(0, 0.6), 0.6)
             burst = 0.0
             for tick in range(days * 288):
                 burst = max(burst - 0.1, 0.4 if dice.random() < 0.004 else 0.0)
                 swing = 1 + 0.4 * math.sin(2 * math.pi * (tick / 288 + phase))
-                share = min(max(level * swing * dice.lognormvariate(0, 0.3) + burst, 0.0), 1.0)
+                used = min(max(level * swing * dice.lognormvariate(0, 0.3) + burst, 0.0), 1.0)
                 rows.append({
                     "at": at - timedelta(minutes=5 * tick), "host": f"h{host}", "instance_id": f"i{host}-{number}",
-                    "cpus": cpus, "cpu_used": share * cpus, "memory_mib": 1024, "memory_used_mib": 300,
+                    "cpus": cpus, "cpu_used": used * cpus, "memory_mib": 1024, "memory_used_mib": 300,
                 })  # fmt: skip
         insert_usage(database, usage_table(rows))
 
