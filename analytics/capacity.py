@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from analytics.database import Database, rows_of
+from analytics.learned import learned_features, short
 from analytics.query import to_json
 
 EVERY_S = 2.0  # how old features may be before they are worked out again
@@ -33,8 +34,15 @@ def capacity(database: Database) -> list[dict[str, Any]]:
     return [{key: to_json(value) for key, value in row.items()} for row in rows]
 
 
+def instance_usage(database: Database) -> list[dict[str, Any]]:
+    """Return the view instance_usage_now, one dict per instance."""
+    with database.read() as cursor:
+        rows = rows_of(cursor, "SELECT * FROM instance_usage_now ORDER BY instance_id")
+    return [{key: to_json(value) for key, value in row.items()} for row in rows]
+
+
 class Features:
-    """The versioned table of features per host. The version grows whenever the values were worked out again."""
+    """The versioned table of features. The version grows whenever the values were worked out again."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -42,28 +50,36 @@ class Features:
         self._worked_out = 0.0
         self._dirty = True
         self._value: dict[str, Any] = {"version": 0, "hosts": {}}
+        self._learned = learned_features(database)
 
     def touch(self) -> None:
         """Note that samples came in."""
         self._dirty = True
 
-    def get(self) -> dict[str, Any]:
-        """Return {"version", "hosts": {name: {cpu_used_ratio, memory_used_mib, …_p95, sampled_at, samples}}}."""
+    def learned(self) -> None:
+        """Note that predictions were learned or judged anew."""
+        self._learned = learned_features(self._database)
+        self._dirty = True
+
+    def get(self, known: int | None = None) -> dict[str, Any]:
+        """Return {"version", "hosts": {name: {cpu_used_ratio, memory_used_mib, …_p95, sampled_at, samples}}, …}.
+
+        The rest, and more of hosts, is what was learned and beats its baseline: see learned_features. Of the version
+        that is known already, nothing but the version.
+        """
         with self._lock:
             age_s = time.monotonic() - self._worked_out
             if (self._dirty and age_s > EVERY_S) or age_s > 60:
                 self._dirty = False
                 self._value = self._work_out()
                 self._worked_out = time.monotonic()
-            return self._value
+            return {"version": known} if known == self._value["version"] else self._value
 
     def _work_out(self) -> dict[str, Any]:
         with self._database.read() as cursor:
             rows = rows_of(cursor, _FEATURES)
-        hosts = {str(row.pop("host")): {key: _short(to_json(value)) for key, value in row.items()} for row in rows}
+        hosts = {str(row.pop("host")): {key: short(to_json(value)) for key, value in row.items()} for row in rows}
+        for name, figures in self._learned["hosts"].items():
+            hosts[name] = {**hosts.get(name, {}), **figures}
         # Seconds since 1970 keep growing over restarts without being stored, and fit a 32-bit column until 2038.
-        return {"version": max(int(time.time()), self._value["version"] + 1), "hosts": hosts}
-
-
-def _short(value: Any) -> Any:
-    return round(value, 4) if isinstance(value, float) else value
+        return {**self._learned, "version": max(int(time.time()), self._value["version"] + 1), "hosts": hosts}

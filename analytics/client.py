@@ -6,13 +6,14 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from core.errors import RackflowError, Unreachable, from_dict
 
 if TYPE_CHECKING:
     import pyarrow.flight as flight
 
+_LONG_S = 300.0
 _FIX = "see `rackflow status`; the supervisor starts it again"
 
 
@@ -25,6 +26,7 @@ class AnalyticsClient:
         self._query_timeout_s = query_timeout_s
         self._lock = threading.Lock()
         self._connection: flight.FlightClient | None = None
+        self._features: dict[str, Any] = {}
 
     def put_usage(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Send usage samples {at, host, instance_id, cpus, cpu_used, memory_mib, memory_used_mib, disk_…_mib}.
@@ -59,8 +61,50 @@ class AnalyticsClient:
         return list(self._call("capacity", {}))
 
     def features(self) -> dict[str, Any]:
-        """Return {"version", "hosts": {name: {"cpu_used_ratio", "memory_used_mib", …, "samples"}}}."""
-        return dict(self._call("features", {}))
+        """Return {"version", "hosts": {name: {"cpu_used_ratio", …}}, …}: see analytics.learned.learned_features.
+
+        It may be large: the owner sends it only when it is not the one that was sent last.
+        """
+        answer = self._call("features", {"known": self._features.get("version")})
+        if answer.keys() != {"version"}:
+            self._features = dict(answer)
+        return self._features
+
+    def eta(self, steps: Sequence[Mapping[str, Any]]) -> list[dict[str, float | None]]:
+        """Return {"p50_s", "p95_s"} for each of some steps {verb, step, driver, host, image}; None: not known."""
+        return list(self._call("eta", {"steps": list(steps)}))
+
+    def outlook(self) -> list[dict[str, Any]]:
+        """Return what clusters will be asked for and when they run out, one dict per cluster and resource."""
+        return list(self._call("outlook", {}))
+
+    def usage(self) -> list[dict[str, Any]]:
+        """Return the newest sample of each instance seen in the last hour, one dict each."""
+        return list(self._call("usage", {}))
+
+    def regressions(self) -> list[dict[str, Any]]:
+        """Return which steps take longer on which host than they used to, and since when; the worst first."""
+        return list(self._call("regressions", {}, timeout_s=self._query_timeout_s))
+
+    def export(self, table: str, into: BinaryIO) -> int:
+        """Write a recorded table as Parquet; return how many rows. Raise NotFound."""
+        import pyarrow.flight as flight
+        import pyarrow.parquet as parquet
+
+        try:
+            reader = self._connect().do_get(flight.Ticket(table), flight.FlightCallOptions(timeout=_LONG_S))
+            rows = 0
+            with parquet.ParquetWriter(into, reader.schema, compression="zstd") as writer:
+                for chunk in reader:
+                    writer.write_batch(chunk.data)
+                    rows += chunk.data.num_rows
+        except flight.FlightError as error:
+            raise self._translate(error) from error
+        return rows
+
+    def backtest(self) -> list[dict[str, Any]]:
+        """Judge all predictions by the past now; return error and baseline_error of each, and whether it beats."""
+        return list(self._call("backtest", {}, timeout_s=_LONG_S))
 
     def flush(self) -> None:
         """Have everything written that waits: outbox rows and samples."""

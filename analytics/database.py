@@ -16,7 +16,7 @@ import duckdb
 
 from core.errors import Conflict, HostFault
 
-SCHEMA = Path(__file__).with_name("schema.sql")
+SCHEMA = tuple(Path(__file__).with_name(name) for name in ("schema.sql", "learned.sql"))
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Limits:
     query_s: float = 10.0
     query_slots: int = 2  # queries of people at one time
     result_bytes: int = 2**24
-    keep_raw_days: int = 7  # usage samples, before they are rolled up by hour
+    keep_days: tuple[int, int, int] = (7, 31, 400)  # usage as sampled, by 5 minutes, by hour; by day for ever
 
 
 class Database:
@@ -45,7 +45,8 @@ class Database:
             })  # fmt: skip
         except duckdb.IOException as error:
             raise _not_opened(path, error) from error
-        self._root.execute(SCHEMA.read_text())
+        for file in SCHEMA:
+            self._root.execute(file.read_text())
         # No files, no network, no Python variables as tables, and no way back: configuration is locked.
         self._root.execute(
             "SET GLOBAL TimeZone = 'UTC'; SET python_enable_replacements = false;"
@@ -90,7 +91,7 @@ class Database:
             self._root.close()
 
 
-def rows_of(cursor: Any, sql: str, parameters: list[Any] | None = None) -> list[dict[str, Any]]:
+def rows_of(cursor: Any, sql: str, parameters: list[Any] | dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """Run SQL of our own and return rows by column name."""
     cursor.execute(sql, parameters or [])
     columns = [column[0] for column in cursor.description]

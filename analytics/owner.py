@@ -1,7 +1,7 @@
 """The one process that has the DuckDB file open: Arrow Flight over a unix socket (gRPC, HTTP/2).
 
 put "usage": samples, kept in memory for flush_s and written together (they may be lost in a crash). action NAME with a
-JSON body: query, history, capacity, features, status, flush. Outbox rows come by `insert_outbox`, from the pump that
+JSON body: what `_Server` lists, each a method of the client. Outbox rows come by `insert_outbox`, from the pump that
 runs in the same process. A unix socket because nobody but this machine's rackflow user may ask.
 """
 
@@ -20,12 +20,18 @@ import duckdb
 import pyarrow as pa
 import pyarrow.flight as flight
 
-from analytics.capacity import Features, capacity
+from analytics.backtest import backtest
+from analytics.capacity import Features, capacity, instance_usage
 from analytics.database import Database, Limits
+from analytics.durations import eta
+from analytics.export import columns, stream
+from analytics.forecast import outlook
+from analytics.learn import learn_all
 from analytics.lifecycle import history
 from analytics.query import Queries
-from analytics.record import USAGE, insert_outbox, insert_usage
-from analytics.retention import roll_up
+from analytics.record import USAGE, insert_allocation, insert_outbox, insert_usage
+from analytics.regressions import regressions
+from analytics.retention import RECORDED, roll_up
 from core.clock import now
 from core.errors import HostFault, Invalid, RackflowError
 
@@ -33,6 +39,9 @@ log = logging.getLogger("rackflow.analytics")
 
 BUFFER_ROWS = 20_000
 UPKEEP_S = 60.0
+LEARN_S = 300.0
+JUDGE_S = 3600.0
+LEARN_RATIO = 0.02  # of the time at most: a large cloud learns less often
 
 
 def limit_process_memory(more_mib: int = 1024) -> None:
@@ -66,6 +75,7 @@ class AnalyticsOwner:
         self._buffered = threading.Event()
         self._stop = threading.Event()
         self._lock = threading.Lock()
+        self._learning = threading.Lock()
         self._socket = socket
         self._written = False
         self._upkeep = threading.Thread(target=self._upkeep_loop, name="analytics-upkeep", daemon=True)
@@ -99,6 +109,12 @@ class AnalyticsOwner:
         self._written = self._written or new > 0
         return new
 
+    def insert_allocation(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert samples {noun, name, host, cluster, resource, total, used} of the present moment."""
+        at = now()
+        insert_allocation(self.database, [{**row, "sampled_at": at} for row in rows])
+        self._written = True
+
     def add_usage(self, table: pa.Table) -> None:
         """Take usage samples; they are written within flush_s, or at once when many wait."""
         with self._lock:
@@ -117,11 +133,20 @@ class AnalyticsOwner:
                 log.warning("the outbox could not be read: %s", error)
         self._flush_samples()
 
+    def learn(self, *, judge: bool) -> list[dict[str, Any]]:
+        """Work predictions out anew, and judge them by the past if asked for: return what came of that."""
+        with self._learning:
+            at = now()
+            learn_all(self.database, at)
+            judged = backtest(self.database, at) if judge else []
+            self.features.learned()
+            return judged
+
     def status(self) -> dict[str, Any]:
         """Return how many rows each table holds."""
         with self.database.read() as cursor:
             counts = {}
-            for table in ("events", "steps", "usage", "usage_rollup"):
+            for table in RECORDED:
                 cursor.execute(f"SELECT count(*) FROM {table}")
                 counts[table] = cursor.fetchall()[0][0]
         return {"rows": counts, "duckdb": duckdb.__version__}
@@ -142,14 +167,36 @@ class AnalyticsOwner:
             _guarded("writing samples", self._flush_samples)
 
     def _upkeep_loop(self) -> None:
-        rolled_up = 0.0
+        rolled_up = _Turn(3600.0)
+        learned, judged = _Turn(LEARN_S), _Turn(JUDGE_S)
         while not self._stop.wait(UPKEEP_S):
-            if time.monotonic() - rolled_up > 3600:
-                _guarded("rolling up samples", lambda: roll_up(self.database, now(), self.limits.keep_raw_days))
-                rolled_up = time.monotonic()
+            if rolled_up.is_due():
+                _guarded("rolling up samples", lambda: roll_up(self.database, now(), self.limits.keep_days))
+            if learned.is_due():
+                begun = time.monotonic()
+                _guarded("learning", lambda: self.learn(judge=judged.is_due()))
+                learned.rest((time.monotonic() - begun) / LEARN_RATIO)
             if self._written:
                 self._written = False
                 _guarded("a checkpoint", self.database.checkpoint)
+
+
+class _Turn:
+    """Says whether it is time again, first at once."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._next = -float("inf")
+
+    def is_due(self) -> bool:
+        if time.monotonic() < self._next:
+            return False
+        self._next = time.monotonic() + self._every_s
+        return True
+
+    def rest(self, seconds: float) -> None:
+        """Let it be due no sooner than in so many seconds."""
+        self._next = max(self._next, time.monotonic() + seconds)
 
 
 def _guarded(what: str, work: Callable[[], object]) -> None:
@@ -168,7 +215,12 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]
             "query": lambda body: self._fresh(owner).queries.run(str(body["sql"]), int(body.get("limit", 1000))),
             "history": lambda body: history(self._fresh(owner).database, str(body["instance"])),
             "capacity": lambda _: capacity(self._fresh(owner).database),
-            "features": lambda _: owner.features.get(),
+            "features": lambda body: owner.features.get(body.get("known")),
+            "eta": lambda body: eta(owner.database, body["steps"]),
+            "outlook": lambda _: outlook(owner.database),
+            "usage": lambda _: instance_usage(self._fresh(owner).database),
+            "regressions": lambda _: regressions(self._fresh(owner).database, now()),
+            "backtest": lambda _: self._fresh(owner).learn(judge=True),
             "status": lambda _: self._fresh(owner).status(),
             "flush": lambda _: owner.flush(),
         }
@@ -191,6 +243,13 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]
             if run is None:
                 raise Invalid(f"there is no action {action.type}", "analytics", {"actions": sorted(self._actions)})
             yield json.dumps(run(json.loads(action.body.to_pybytes() or b"{}"))).encode()
+
+    def do_get(self, _context: Any, ticket: Any) -> flight.GeneratorStream:
+        """Stream a table that is recorded, as it is now."""
+        with _translated():
+            table = ticket.ticket.decode()
+            database = self._fresh(self._owner).database
+            return flight.GeneratorStream(columns(database, table), stream(database, table))
 
     def list_actions(self, _context: Any) -> list[tuple[str, str]]:
         return [(name, "") for name in self._actions]

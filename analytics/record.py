@@ -20,12 +20,18 @@ USAGE = pa.schema([
     ("disk_total_mib", pa.int64()), ("disk_free_mib", pa.int64()),
 ])  # fmt: skip
 
+ALLOCATION = pa.schema([
+    ("sampled_at", _AT), ("noun", pa.string()), ("name", pa.string()), ("host", pa.string()), ("cluster", pa.string()),
+    ("resource", pa.string()), ("total", pa.float64()), ("used", pa.float64()),
+])  # fmt: skip
+
 _COMMON = [("outbox_id", pa.int64()), ("occurred_at", _AT), ("kind", pa.string()), ("subject", pa.string())]
 EVENTS = pa.schema([
     *_COMMON, ("instance_id", pa.string()), ("instance", pa.string()), ("owner", pa.string()), ("host", pa.string()),
     ("image", pa.string()), ("from_state", pa.string()), ("to_state", pa.string()), ("operation_id", pa.string()),
     ("verb", pa.string()), ("cpu", pa.float64()), ("memory_mib", pa.int64()), ("waited_s", pa.float64()),
     ("duration_s", pa.float64()), ("reason", pa.string()), ("error", pa.string()), ("payload", pa.string()),
+    ("template", pa.string()),
 ])  # fmt: skip
 STEPS = pa.schema([
     *_COMMON, ("operation_id", pa.string()), ("verb", pa.string()), ("instance_id", pa.string()),
@@ -44,6 +50,7 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "to_state": ("to_state", "to", "state"),
     "operation_id": ("operation_id", "operation"),
     "step": ("step", "name"),
+    "template": ("template", "image"),
 }
 
 
@@ -67,12 +74,23 @@ def usage_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 def insert_usage(database: Database, table: pa.Table) -> int:
     """Append usage samples; return how many."""
     with database.write() as cursor:
-        cursor.register("batch", table)
-        try:
-            cursor.execute("INSERT INTO usage BY NAME SELECT * FROM batch")
-        finally:
-            cursor.unregister("batch")
+        append(cursor, "usage", table)
     return int(table.num_rows)
+
+
+def insert_allocation(database: Database, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Append what can be given away and what is: {sampled_at, noun, name, host, cluster, resource, total, used}."""
+    with database.write() as cursor:
+        append(cursor, "allocation", pa.Table.from_pylist(list(rows), schema=ALLOCATION))
+
+
+def append(cursor: Any, table: str, batch: pa.Table) -> None:
+    """Insert an Arrow table into a table of ours, by the names of its columns."""
+    cursor.register("batch", batch)
+    try:
+        cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM batch")
+    finally:
+        cursor.unregister("batch")
 
 
 def _insert_new(cursor: Any, table: str, rows: list[dict[str, Any]], schema: pa.Schema) -> int:
@@ -85,11 +103,7 @@ def _insert_new(cursor: Any, table: str, rows: list[dict[str, Any]], schema: pa.
     new = [row for row in rows if row["outbox_id"] not in there]
     if new:
         columns = schema if table == "events" else pa.schema([field for field in schema if field.name != "kind"])
-        cursor.register("batch", pa.Table.from_pylist(new, schema=columns))
-        try:
-            cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM batch")
-        finally:
-            cursor.unregister("batch")
+        append(cursor, table, pa.Table.from_pylist(new, schema=columns))
     return len(new)
 
 

@@ -109,6 +109,14 @@ class Operation(Answer):
     steps: list[Step] = Field(default=[], description="only when asked for")
 
 
+class Eta(Answer):
+    """left_s: as long as steps usually take; left_p95_s: exceeded one time out of twenty; null: nothing is known."""
+
+    id: Id
+    left_s: float | None
+    left_p95_s: float | None
+
+
 class Request(Answer):
     id: Id
     source: str

@@ -264,51 +264,6 @@ class Logs(Answer):
     text: str
 
 
-class TimelineEntry(Answer):
-    """One thing that happened. Which fields are there depends on its kind."""
-
-    model_config = ConfigDict(extra="allow")
-
-    at: At
-    kind: str = Field(examples=["lifecycle", "operation", "step"])
-
-
-class History(Answer):
-    instance_id: Id
-    instance: str | None
-    owner: str | None
-    host: str | None
-    state: str | None
-    timeline: list[TimelineEntry]
-
-
-class CapacityRow(Answer):
-    """Of one host: what it has, what is reserved on it (record), what is used (measured; null when not known)."""
-
-    host: str
-    state: HostState
-    cluster: str
-    cpus: float | None
-    cpu_reserved: float
-    cpu_used: float | None
-    cpu_used_ratio: float | None
-    memory_mib: int | None
-    memory_reserved_mib: int
-    memory_used_mib: int | None
-    disk_total_mib: int | None
-    disk_free_mib: int | None
-    instances: int
-    sampled_at: At | None
-
-
-class Rows(Answer):
-    columns: list[str]
-    types: list[str]
-    rows: list[list[Any]]
-    truncated: bool
-    duration_s: float
-
-
 class Drift(Answer):
     """recorded: what should be; seen: what was found; policy: what is done about it."""
 

@@ -49,3 +49,9 @@ def purge(c: sa.Connection, before: datetime) -> int:
     """Take away moved events older than a time; return how many."""
     t = tables.outbox
     return c.execute(sa.delete(t).where(t.c.moved.is_(True), t.c.at < before)).rowcount
+
+
+def replay(c: sa.Connection) -> int:
+    """Have all events that are still here moved once more, for a history that lost some; return how many."""
+    t = tables.outbox
+    return c.execute(sa.update(t).where(t.c.moved.is_(True)).values(moved=False)).rowcount

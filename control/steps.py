@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -143,8 +143,8 @@ def _save(c: sa.Connection, steps: Sequence[Step]) -> None:
 
 def _tell(c: sa.Connection, finished: Sequence[tuple[Operation, Step]]) -> None:
     """Write one event per step, with what history groups by: driver and image."""
-    about = _instances(c, [op for op, _ in finished])
-    drivers = _drivers(c, {step.host for _, step in finished if step.host})
+    about = images_of(c, {op.subject_id for op, _ in finished if op.subject_kind == "instance"})
+    drivers = drivers_of(c, {step.host for _, step in finished if step.host})
     events: list[outbox.Event] = []
     for op, step in finished:
         started, ended = step.started_at, step.finished_at
@@ -164,11 +164,11 @@ def _tell(c: sa.Connection, finished: Sequence[tuple[Operation, Step]]) -> None:
     outbox.emit_all(c, events)
 
 
-def _instances(c: sa.Connection, ops: Sequence[Operation]) -> dict[str, str]:
+def images_of(c: sa.Connection, ids: Collection[str]) -> dict[str, str]:
     """Return instance id -> name of its image."""
-    ids = {op.subject_id for op in ops if op.subject_kind == "instance"}
     return {row["id"]: row["name"] for row in sql.fetch_among(c, ids, _IMAGE_NAMES)}
 
 
-def _drivers(c: sa.Connection, names: set[str]) -> dict[str, str]:
+def drivers_of(c: sa.Connection, names: Collection[str]) -> dict[str, str]:
+    """Return host name -> driver of live hosts."""
     return {row["live_name"]: row["driver"] for row in sql.fetch_among(c, names, _DRIVERS)}

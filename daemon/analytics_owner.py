@@ -9,7 +9,7 @@ import time
 from datetime import timedelta
 
 from analytics.owner import AnalyticsOwner, limit_process_memory
-from control import outbox
+from control import allocation, outbox
 from control.store import Store
 from core.clock import now
 from core.errors import RackflowError
@@ -22,6 +22,7 @@ _LOOK_S = 1.0
 _BATCH = 2000
 _KEPT = timedelta(days=30)  # moved events stay that long in the state database, so that history can be rebuilt
 _PURGE_EVERY_S = 3600.0
+_SAMPLE_EVERY_S = 300.0
 
 
 class Pump:
@@ -52,6 +53,21 @@ class Pump:
             self._store.write_now(lambda c: outbox.purge(c, now() - _KEPT))
 
 
+class Sampler:
+    """Tells the history every few minutes what can be given away and what is."""
+
+    def __init__(self, store: Store, owner: AnalyticsOwner) -> None:
+        self._store = store
+        self._owner = owner
+        self._sampled_at = -_SAMPLE_EVERY_S
+
+    def __call__(self) -> None:
+        """Take samples if it is time. Raise RackflowError."""
+        if time.monotonic() - self._sampled_at >= _SAMPLE_EVERY_S:
+            self._sampled_at = time.monotonic()
+            self._owner.insert_allocation(self._store.read_now(allocation.samples))
+
+
 def run(settings: Settings) -> None:
     """Own the history until SIGTERM."""
     stop = threading.Event()
@@ -60,6 +76,7 @@ def run(settings: Settings) -> None:
     store = Store(settings.database_url)
     pump = Pump(store)
     pump.owner = owner = AnalyticsOwner(settings.paths.duckdb_file, settings.paths.analytics_socket, pump=pump)
+    sample = Sampler(store, owner)
     owner.start()
     limit_process_memory()  # after what libraries map without using it
     notify.ready()
@@ -68,8 +85,9 @@ def run(settings: Settings) -> None:
             try:
                 pump()
                 pump.purge()
+                sample()
             except RackflowError as error:
-                log.warning("the outbox was not moved: %s; it stays where it is", error)
+                log.warning("nothing was moved or sampled: %s; the outbox stays where it is", error)
     finally:
         owner.close()
         store.close_now()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
-from api import guests, ledger_models, models
+from api import guests, history_models, ledger_models, models
 from api.accept import Key, accept
 from api.auth import Caller
 from api.bodies import Exec, Instances, as_list
@@ -81,7 +81,7 @@ async def explain_instance(ctx: Ctx, caller: Caller, name: str) -> dict[str, Any
     return await ctx.store.read(lambda c: decisions.newest(c, instances.id_of(c, caller, name)))
 
 
-@router.get("/{name}/history", response_model=models.History)
+@router.get("/{name}/history", response_model=history_models.History)
 async def instance_history(ctx: Ctx, caller: Caller, name: str) -> JSONResponse:
     """Return what happened to an instance, also one that is gone: by id, or by the name it bore last."""
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import asyncio
+from dataclasses import asdict
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
@@ -10,7 +12,8 @@ from fastapi.responses import JSONResponse
 from api import ledger_models
 from api.auth import Caller
 from api.context import After, Ctx, Limit, State, page
-from control import operations, recovery, requests
+from control import eta, operations, recovery, requests
+from core.clock import now
 from core.errors import Invalid
 
 router = APIRouter(tags=["operations"])
@@ -26,9 +29,7 @@ async def list_operations(
     limit: Limit = 50, after: After = None,
 ) -> JSONResponse:  # fmt: skip
     """List operations, the newest first; with `ids` all of those."""
-    wanted = None if ids is None else [one for one in ids.split(",") if one]
-    if wanted is not None and len(wanted) > IDS_MAX:
-        raise Invalid(f"{len(wanted)} ids are more than {IDS_MAX}", "request", fix="ask in several requests")
+    wanted = None if ids is None else _few([one for one in ids.split(",") if one])
     most = limit if wanted is None else len(wanted)
     rows = await ctx.store.read(
         lambda c: operations.list_(
@@ -37,6 +38,33 @@ async def list_operations(
         )
     )  # fmt: skip
     return page(request, rows, limit) if wanted is None else JSONResponse(rows)
+
+
+@router.get("/operations/eta", response_model=list[ledger_models.Eta])
+async def eta_of_operations(
+    ctx: Ctx, caller: Caller, ids: Annotated[str, Query(description="ids with commas between")]
+) -> JSONResponse:
+    """Return when those of some operations that run will be done, by what their steps usually take."""
+    wanted = _few([one for one in ids.split(",") if one])
+    found = await ctx.store.read(lambda c: eta.steps_left(c, caller, wanted))
+    asked = [asdict(step) for steps in found.values() for step in steps]
+    told = iter(await asyncio.to_thread(ctx.analytics.eta, [_without_time(step) for step in asked]))
+    at = now()
+    left = {key: eta.seconds_left(steps, [next(told) for _ in steps], at) for key, steps in found.items()}
+    return JSONResponse([
+        {"id": key, "left_s": seconds and round(seconds[0], 3), "left_p95_s": seconds and round(seconds[1], 3)}
+        for key, seconds in left.items()
+    ])  # fmt: skip
+
+
+def _without_time(step: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in step.items() if key != "started_at"}
+
+
+def _few(ids: list[str]) -> list[str]:
+    if len(ids) > IDS_MAX:
+        raise Invalid(f"{len(ids)} ids are more than {IDS_MAX}", "request", fix="ask in several requests")
+    return ids
 
 
 @router.get("/operations/{operation_id}", response_model=ledger_models.Operation)

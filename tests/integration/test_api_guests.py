@@ -11,7 +11,7 @@ import pytest_asyncio
 from analytics.client import AnalyticsClient
 from analytics.database import Limits
 from analytics.owner import AnalyticsOwner
-from api import models
+from api import history_models, models
 from api.app import create_app
 from control import access, outbox
 from core.states import Verb
@@ -77,7 +77,7 @@ async def test_explain_and_history(line: Line, client: httpx.AsyncClient) -> Non
         assert told["host"] == line.instance("web")["host"]
         assert {entry["host"] for entry in told["hosts"]} == {"f0", "f1", "f2"}
         found = await ok(await client.get("/instances/web/history"))
-        models.History.model_validate(found)
+        history_models.History.model_validate(found)
         states = [entry["to"] for entry in found["timeline"] if entry["kind"] == "lifecycle"]
         assert (states[0], states[-1], found["state"]) == ("pending", "running", "running")
         steps = {entry["step"]: entry for entry in found["timeline"] if entry["kind"] == "step"}

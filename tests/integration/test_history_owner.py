@@ -17,6 +17,7 @@ from analytics.database import Database, Limits, rows_of
 from control import outbox
 from control.store import Store
 from core.errors import Unreachable
+from tests.rig import Rig
 
 KILLS, EVENTS, BATCH = 5, 6000, 50
 
@@ -75,3 +76,24 @@ def test_killed_owner_loses_nothing(tmp_path: Path) -> None:
     database.close()
     assert written > 1000
     assert seen == {"n": written, "ids": written, "s": written}
+
+
+def test_owner_samples_what_can_be_given_away(tmp_path: Path) -> None:
+    """A fresh cloud has no host yet, but a network to give addresses of."""
+    (tmp_path / "run").mkdir()
+    store = Store(f"sqlite:///{tmp_path}/state.db")
+    store.migrate()
+    Rig(store.write_now).network()
+    client = AnalyticsClient(tmp_path / "run" / "analytics.sock")
+    owner = start(tmp_path)
+    try:
+        wait_until_answers(client, owner)
+        until = time.monotonic() + 10
+        while not (rows := client.query("SELECT network, leased FROM network_use")["rows"]):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert rows == [["lan", 0.0]]
+    finally:
+        owner.terminate()
+        assert owner.wait(timeout=20) == 0
+        store.close_now()

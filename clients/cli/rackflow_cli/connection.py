@@ -7,7 +7,7 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode, urlsplit
 
 from rackflow_cli.endpoint import HINT, Endpoint
@@ -15,6 +15,7 @@ from rackflow_cli.errors import CliError, ExitCode, from_problem
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 60.0
+DOWNLOAD_TIMEOUT_S = 300.0
 _NEXT = re.compile(r'<([^>]*)>; rel="next"')
 _DROPPED = (http.client.RemoteDisconnected, http.client.CannotSendRequest, BrokenPipeError, ConnectionResetError)
 
@@ -52,6 +53,21 @@ class Api:
     def post(self, path: str, body: Any, *, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
         """Return the answer to POST /v1/PATH. A key of its own makes it safe to send once more."""
         return self._call("POST", f"/v1/{path}", body, _key(), timeout_s)[0]
+
+    def download(self, path: str, into: BinaryIO) -> int:
+        """Write the answer to GET /v1/PATH as it comes; return how many bytes."""
+        headers = {"Authorization": f"Bearer {self.endpoint.token}"} if self.endpoint.token else {}
+        try:
+            answer = self._answer("GET", f"{self._prefix}/v1/{path}", None, headers, DOWNLOAD_TIMEOUT_S)
+            if answer.status >= 400:
+                raise _refused(answer.status, answer.read())
+            size = 0
+            while piece := answer.read(2**20):
+                size += into.write(piece)
+        except (OSError, http.client.HTTPException) as error:
+            self._http.close()
+            raise self._unreachable(f"broke off: {_words(error)}") from error
+        return size
 
     def patch(self, path: str, body: Any) -> Any:
         """Return the answer to PATCH /v1/PATH."""
@@ -98,16 +114,21 @@ class Api:
         self, method: str, url: str, data: bytes | None, headers: dict[str, str], timeout_s: float
     ) -> tuple[int, bytes, str]:
         try:
-            if self._http.sock is None:
-                self._http.connect()  # sets TCP_NODELAY
-            assert self._http.sock is not None
-            self._http.sock.settimeout(timeout_s)
-            self._http.request(method, url, data, headers)
-            answer = self._http.getresponse()
+            answer = self._answer(method, url, data, headers, timeout_s)
             return answer.status, answer.read(), answer.getheader("Link") or ""
         except BaseException:
             self._http.close()
             raise
+
+    def _answer(
+        self, method: str, url: str, data: bytes | None, headers: dict[str, str], timeout_s: float
+    ) -> http.client.HTTPResponse:
+        if self._http.sock is None:
+            self._http.connect()  # sets TCP_NODELAY
+        assert self._http.sock is not None
+        self._http.sock.settimeout(timeout_s)
+        self._http.request(method, url, data, headers)
+        return self._http.getresponse()
 
     def _unreachable(self, what: str) -> CliError:
         return CliError(f"the front-end at {self.endpoint.url} {what}", ExitCode.UNREACHABLE, fix=HINT)

@@ -24,6 +24,7 @@ _IDS_AT_ONCE = 100
 _COMPLAINTS = 5
 _COPYING = ("image", "copy")  # steps that may wait for a copy of an image
 _SLOW_COPY_S = 1.0
+_SLOW_S = 2.0
 
 
 def follow(api: Api, operations: Sequence[Operation], timeout_s: float, reporter: Reporter) -> list[Operation]:
@@ -50,6 +51,7 @@ def _look(api: Api, ids: Sequence[str], reporter: Reporter) -> list[Operation]:
         try:
             found = [op for at in range(0, len(ids), _IDS_AT_ONCE) for op in read(api, ids[at : at + _IDS_AT_ONCE])]
             _add_shares(api, found)
+            _add_eta(api, found)
             return list(found)
         except CliError as error:
             if error.code is not ExitCode.UNREACHABLE or time.monotonic() - begun > _PATIENCE_S:
@@ -73,6 +75,20 @@ def _add_shares(api: Api, operations: Sequence[dict[str, Any]]) -> None:
                 share = {"bytes_done": copy["bytes_done"], "bytes_total": image["size_bytes"]}
                 for step in (s for s in steps if s["host"] == copy["host"]):
                     step["evidence"] = {**(step.get("evidence") or {}), **share}
+
+
+def _add_eta(api: Api, operations: Sequence[dict[str, Any]]) -> None:
+    """Note how much longer those will take that have been at it for a while, by what such steps usually take."""
+    slow = [op for op in operations if (seconds_between(op.get("started_at"), op.get("finished_at")) or 0) > _SLOW_S]
+    ids = [op["id"] for op in slow if op["state"] == "running"]
+    if not ids:
+        return
+    try:
+        told = {row["id"]: row["left_s"] for row in api.get("operations/eta", {"ids": ",".join(ids)})}
+    except CliError:  # so is this
+        return
+    for op in slow:
+        op["left_s"] = told.get(op["id"])
 
 
 def read(api: Api, ids: Sequence[str]) -> list[dict[str, Any]]:

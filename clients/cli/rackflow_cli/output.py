@@ -72,6 +72,11 @@ def dump(value: Any, form: Format) -> None:
 
 def draw(rows: Sequence[Row], columns: Sequence[Column], *, wide: bool) -> None:
     """Print rows as a table."""
+    put(table_of(rows, columns, wide=wide))
+
+
+def table_of(rows: Sequence[Row], columns: Sequence[Column], *, wide: bool = False) -> Table:
+    """Return rows as a table to draw."""
     shown = [c for c in columns if wide or not c.wide]
     shown = [c for c in shown if not c.rare or any(c.value(row) for row in rows)]
     table = _table()
@@ -79,7 +84,7 @@ def draw(rows: Sequence[Row], columns: Sequence[Column], *, wide: bool) -> None:
         table.add_column(column.header, justify="right" if column.right else "left", no_wrap=not column.rare)
     for row in rows:
         table.add_row(*(_cell(column, row) for column in shown))
-    _put(table)
+    return table
 
 
 def draw_fields(row: Row) -> None:
@@ -91,10 +96,10 @@ def draw_fields(row: Row) -> None:
         said = _field(key, value)
         label = key.removesuffix("_mib").removesuffix("_bytes").removesuffix("_at").replace("_", " ")
         table.add_row(label, _styled_state(said) if key == "state" else said)
-    _put(table)
+    put(table)
 
 
-def _put(table: Table) -> None:
+def put(table: Table | str) -> None:
     """Print a table without the blanks that fill its last column."""
     console = _console()
     with console.capture() as captured:

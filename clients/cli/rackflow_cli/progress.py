@@ -40,6 +40,11 @@ def took(op: Operation) -> str:
     return duration(seconds_between(op.get("created_at") or op.get("started_at"), op.get("finished_at")))
 
 
+def left(op: Operation) -> str:
+    """Return how much longer it will take, "" where that is not known."""
+    return f"about {duration(op['left_s'])} left" if op.get("left_s") else ""
+
+
 def doing(op: Operation) -> str:
     """Return what happens now: the step with its share done, else why it waits."""
     if op["state"] == "pending":
@@ -167,15 +172,15 @@ class LiveReporter(Reporter):
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
-        left = [op for op in self._operations if op["state"] in _WORKING]
-        shown = sorted(left, key=lambda op: op["state"] == "pending")[:FEW]
+        working = [op for op in self._operations if op["state"] in _WORKING]
+        shown = sorted(working, key=lambda op: op["state"] == "pending")[:FEW]
         grid = Table.grid(padding=(0, 2, 0, 0))
         for op in shown:
-            grid.add_row(self._spinner, f"{op['verb']} {subject(op)}", place(op), doing(op), took(op))
+            grid.add_row(self._spinner, f"{op['verb']} {subject(op)}", place(op), doing(op), took(op), left(op))
         parts: list[RenderableType] = [grid]
         if self.total > FEW:
             bar = Table.grid(padding=(0, 2, 0, 0))
-            bar.add_row(ProgressBar(self.total, self.total - len(left), width=30), summary(self._operations))
+            bar.add_row(ProgressBar(self.total, self.total - len(working), width=30), summary(self._operations))
             parts.insert(0, bar)
         if self._note:
             parts.append(self._note)

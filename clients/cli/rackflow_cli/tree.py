@@ -47,7 +47,8 @@ TREE: dict[str, Entry] = {
     "schema": Entry(FILES, "local", "Print the JSON Schema of a noun or of a whole blueprint.", alone=True),
     "console": Entry(LOOK, "console", "Sit at an instance's serial console, or open its screen.", alone=True),
     "explain": Entry(LOOK, "insight", "Say why an instance is where it is, or why nowhere.", alone=True),
-    "history": Entry(LOOK, "insight", "Show what happened to an instance.", alone=True),
+    "history": Entry(LOOK, "history", "What happened to an instance; predictions, regressions, export of the history."),
+    "top": Entry(LOOK, "top", "Show what hosts and instances use, and keep showing it.", alone=True),
     "capacity": Entry(LOOK, "insight", "Show what the hosts have, what is reserved and what is used.", alone=True),
     "query": Entry(LOOK, "insight", "Run one SELECT over the history.", alone=True),
     "drift": Entry(LOOK, "drift", "Where the world differs from the record: list, show, set-policy."),
@@ -133,6 +134,18 @@ def root(callback: Callable[..., Any]) -> Any:
 def group(help: str) -> typer.Typer:
     """Return a module's application: a noun's group, or a holder of commands."""
     return typer.Typer(help=help, rich_markup_mode=None, no_args_is_help=True, add_completion=False)
+
+
+def shorthand(help: str, verb: str) -> typer.Typer:
+    """Return a noun's group in which a first word that is no verb is what `verb` is about."""
+
+    class Shorthand(TyperGroup):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            """Put the verb first where there is none."""
+            plain = bool(args) and args[0] not in (*self.commands, "-h", "--help")
+            return super().parse_args(ctx, [verb, *args] if plain else args)
+
+    return typer.Typer(cls=Shorthand, help=help, rich_markup_mode=None, no_args_is_help=True, add_completion=False)
 
 
 def leaves() -> Mapping[str, Any]:

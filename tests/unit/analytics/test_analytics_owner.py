@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from analytics.client import AnalyticsClient
-from analytics.owner import AnalyticsOwner
+from analytics.owner import AnalyticsOwner, _Turn
 from analytics.query import to_json
+from bench import planted
 from core.errors import Invalid, NotFound, Unreachable
 from tests.unit.analytics.rows import lifecycle, sample, step
 
@@ -157,3 +158,58 @@ def test_a_stop_ends_what_runs(tmp_path: Path) -> None:
     thread.join()
     assert time.perf_counter() - started < 5
     assert len(refused) == 1
+
+
+def test_predictions_cross_the_socket_once_they_are_proven(client: AnalyticsClient, owner: AnalyticsOwner) -> None:
+    planted.steps(owner.database, seed=1, count=6000, at=datetime.now(UTC))
+    owner.learn(judge=False)
+    assert client.features()["steps"] == []
+    judged = {row["prediction"]: row for row in client.backtest()}
+    assert judged["steps"]["beats"]
+    assert judged["steps"]["error"] < judged["steps"]["baseline_error"]
+    assert not judged["demand"]["beats"]
+    owner.features.touch()
+    time.sleep(2.1)
+    found = client.features()
+    assert {step["step"] for step in found["steps"]} == {"image", "define", "start"}
+    assert found["hosts"]["h3"]["failure_ratio"] > 0.1
+    asked = [{"verb": "deploy", "step": "start", "driver": "kvm", "host": "h1", "image": "img1"}, {"verb": "none"}]
+    known, unknown = client.eta(asked)
+    assert 0 < known["p50_s"] < known["p95_s"]
+    assert unknown == {"p50_s": None, "p95_s": None}
+    assert client.outlook() == []
+
+
+def test_features_are_sent_once_per_version(owner: AnalyticsOwner) -> None:
+    first = owner.features.get()
+    assert owner.features.get(first["version"]) == {"version": first["version"]}
+    assert owner.features.get(first["version"] - 1) == first
+
+
+def test_the_owner_learns_and_judges_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analytics.owner.UPKEEP_S", 0.05)
+    owner = AnalyticsOwner(tmp_path / "h.duckdb", tmp_path / "l.sock")
+    planted.steps(owner.database, seed=1, count=6000, at=datetime.now(UTC))
+    owner.start()
+    try:
+        deadline = time.monotonic() + 20
+        while not (found := owner.features.get().get("steps")):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert {step["step"] for step in found} == {"image", "define", "start"}
+    finally:
+        owner.close()
+
+
+def test_what_took_long_is_done_less_often() -> None:
+    turn = _Turn(0.05)
+    assert turn.is_due()
+    assert not turn.is_due()
+    turn.rest(0.3)
+    time.sleep(0.1)
+    assert not turn.is_due()
+    time.sleep(0.25)
+    assert turn.is_due()
+    turn.rest(0.0)
+    time.sleep(0.06)
+    assert turn.is_due()

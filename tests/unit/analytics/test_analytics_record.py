@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pytest
 
 from analytics.database import Database, Limits, rows_of
-from analytics.record import insert_outbox, insert_usage, usage_table
+from analytics.record import insert_allocation, insert_outbox, insert_usage, usage_table
 from analytics.retention import roll_up
 from core.errors import Conflict, Invalid
 from tests.unit.analytics.rows import AT, lifecycle, sample, step
+
+
+def read(database: Database, sql: str) -> list[dict[str, Any]]:
+    with database.read() as cursor:
+        return rows_of(cursor, sql)
 
 
 def counts(database: Database) -> tuple[int, int]:
@@ -59,25 +66,71 @@ def test_usage_needs_the_right_fields() -> None:
         usage_table([sample("h1", AT, cpus="many")])
 
 
-def test_roll_up_keeps_the_hours(database: Database) -> None:
+KEEP = (7, 31, 400)
+
+
+def test_roll_up_keeps_what_the_hours_say(database: Database) -> None:
     now = datetime.now(UTC)
-    old = (now - timedelta(days=9)).replace(minute=5)
+    old = (now - timedelta(days=9)).replace(hour=5, minute=5, second=0)
     rows = [sample("h1", old + timedelta(minutes=m), cpu_used=used) for m, used in ((0, 1.0), (10, 3.0), (20, None))]
     fresh = [sample("h1", now, cpu_used=2.0)]
     insert_usage(database, usage_table([*rows, *fresh]))
     query = "SELECT samples, cpu_used_avg, cpu_used_max, memory_used_mib_avg FROM usage_hourly ORDER BY hour_at"
-    with database.read() as cursor:
-        before = rows_of(cursor, query)
-    assert roll_up(database, now, keep_days=7) == 3
-    assert roll_up(database, now, keep_days=7) == 0
-    with database.read() as cursor:
-        assert rows_of(cursor, query) == before
-        assert rows_of(cursor, "SELECT count(*) AS n FROM usage") == [{"n": 1}]
+    before = read(database, query)
+    assert roll_up(database, now, KEEP) == 3
+    assert roll_up(database, now, KEEP) == 0
+    assert read(database, query) == before
+    assert read(database, "SELECT count(*) AS n FROM usage") == [{"n": 1}]
     assert before[0] == {"samples": 3, "cpu_used_avg": 2.0, "cpu_used_max": 3.0, "memory_used_mib_avg": 1024.0}
     insert_usage(database, usage_table(rows[:2]))  # samples that come late
-    roll_up(database, now, keep_days=7)
-    with database.read() as cursor:
-        assert rows_of(cursor, query)[0]["samples"] == 5
+    roll_up(database, now, KEEP)
+    assert read(database, query)[0]["samples"] == 5
+
+
+def test_samples_grow_coarser_with_age_and_are_never_lost(database: Database) -> None:
+    start = datetime(2025, 1, 1, tzinfo=UTC)
+    insert_usage(database, usage_table([
+        sample("h1", start + timedelta(minutes=m), cpu_used=float(m % 4), instance_id=instance)
+        for m in range(3 * 1440) for instance in (None, "i1")
+    ]))  # fmt: skip
+    figures = "sum(samples)::BIGINT AS n, max(cpu_used_max) AS top, round(avg(cpu_used_avg), 6) AS mean"
+    whole = f"SELECT {figures} FROM usage_daily"
+    before = read(database, whole)
+    assert before == [{"n": 2 * 3 * 1440, "top": 3.0, "mean": 1.5}]
+    days = {8: "usage_5min", 32: "usage_hour", 401: "usage_day"}
+    for age, table in days.items():
+        roll_up(database, start + timedelta(days=3 + age), KEEP)
+        there = ("usage", *days.values())
+        counts = {name: read(database, f"SELECT count(*) AS n FROM {name}")[0]["n"] for name in there}
+        rows = {"usage_5min": 288, "usage_hour": 24, "usage_day": 1}[table] * 2 * 3
+        assert counts == {name: rows if name == table else 0 for name in counts}
+        assert read(database, whole) == before
+
+
+def test_allocation_keeps_the_last_of_an_hour_then_of_a_day(database: Database) -> None:
+    start = datetime(2025, 1, 1, tzinfo=UTC)
+    row = {"noun": "cluster", "name": "c", "host": None, "cluster": "c", "resource": "cpu", "total": 10.0}
+    insert_allocation(database, [{**row, "sampled_at": start + timedelta(minutes=5 * n), "used": float(n)}
+                                 for n in range(2 * 288)])  # fmt: skip
+    query = "SELECT used FROM allocation ORDER BY sampled_at"
+    roll_up(database, start + timedelta(days=9), KEEP)
+    assert [row["used"] for row in read(database, query)] == list(range(11, 576, 12))
+    roll_up(database, start + timedelta(days=402), KEEP)
+    assert [row["used"] for row in read(database, query)] == [287, 575]
+
+
+def test_a_file_of_before_is_opened(tmp_path: Path) -> None:
+    """usage_rollup and its hour_at were the names of usage_hour and began_at."""
+    with duckdb.connect(str(tmp_path / "old.duckdb")) as old:
+        old.execute("CREATE TABLE usage_rollup (hour_at TIMESTAMPTZ NOT NULL, host VARCHAR, instance_id VARCHAR, "
+                    "samples BIGINT, cpus DOUBLE, cpu_used_avg DOUBLE, cpu_used_max DOUBLE, memory_mib BIGINT, "
+                    "memory_used_mib_avg DOUBLE, memory_used_mib_max BIGINT, disk_total_mib BIGINT, "
+                    "disk_free_mib_min BIGINT)")  # fmt: skip
+        old.execute("INSERT INTO usage_rollup (hour_at, host, samples) VALUES ('2026-01-01 00:00:00+00', 'h1', 60)")
+    for _ in range(2):
+        opened = Database(tmp_path / "old.duckdb", Limits(memory_mib=64))
+        assert read(opened, "SELECT host, samples FROM usage_hourly") == [{"host": "h1", "samples": 60}]
+        opened.close()
 
 
 def test_one_owner_only(database: Database, tmp_path: Path) -> None:

@@ -82,3 +82,15 @@ def test_errors_are_red(web: FrontEnd) -> None:
     code, said = on_a_terminal("instance", "show", "none")
     assert code == 3
     assert said.startswith("\x1b[31merror:\x1b[0m there is no instances/none")
+
+
+def test_what_takes_a_while_says_how_much_longer(front_end: FrontEnd) -> None:
+    running = [{**STEPS[0], "state": "running", "finished_at": None, "started_at": AT}]
+    front_end.deploys(*[operation("running", steps=running)] * 5, operation("done"))
+    front_end.on("GET", "instances/web", 200, INSTANCE)
+    told = [{"id": operation()["id"], "left_s": 187.0, "left_p95_s": 250.0}]
+    front_end.on("GET", "operations/eta", 200, told)
+    code, said = on_a_terminal("instance", "create", "web", "--image", "tiny")
+    assert code == 0
+    assert "about 3m07s left" in said
+    assert front_end.last("GET", "operations/eta").query == {"ids": operation()["id"]}

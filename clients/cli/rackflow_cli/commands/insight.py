@@ -1,4 +1,4 @@
-"""Looking at the cloud: why, what happened, how much is left, any question in SQL, drift."""
+"""Looking at the cloud: why, how much is left, any question in SQL, drift."""
 
 from __future__ import annotations
 
@@ -21,11 +21,6 @@ from rackflow_cli.tree import group
 
 app = group("Looking at the cloud.")
 
-HISTORY = (
-    Column("AT", "at"), Column("WHAT", "what"), Column("HOST", "host"),
-    Column("TOOK", "duration_s", words.duration, right=True), Column("ATTEMPT", "attempt", wide=True),
-    Column("OPERATION", "operation", wide=True), Column("REASON", "why", rare=True),
-)  # fmt: skip
 CAPACITY = (
     Column("HOST", "host"), Column("STATE", "state", state=True), Column("CLUSTER", "cluster", wide=True),
     Column("CPUS", "cpus", words.number, right=True),
@@ -37,6 +32,12 @@ CAPACITY = (
     Column("DISK", "disk_total_mib", words.mib, right=True), Column("FREE", "disk_free_mib", words.mib, right=True),
     Column("INSTANCES", "instances", words.number, right=True),
     Column("SAMPLED", "sampled_at", words.age, right=True),
+)  # fmt: skip
+FORECAST = (
+    Column("CLUSTER", "cluster"), Column("RESOURCE", "resource"), Column("RESERVED", "used", right=True),
+    Column("OF", "total", right=True), Column("IN 30 DAYS", "in_30_days", right=True),
+    Column("4 OF 5 TIMES", "between", right=True), Column("RUNS OUT", "runs_out_at", words.until),
+    Column("EARLIEST", "earliest_at", words.until), Column("LATEST", "latest_at", words.until),
 )  # fmt: skip
 
 
@@ -51,33 +52,36 @@ def explain(name: InstanceName, output: Output = Format.TABLE) -> None:
 
 
 @app.command()
-def history(name: InstanceName, output: Output = Format.TABLE) -> None:
-    """Show what happened to an instance, also to one that is deleted: states, operations, steps with durations."""
-    told = session.api().get(f"instances/{part(name)}/history")
-    if output in (Format.TABLE, Format.WIDE):
-        draw([_event(entry) for entry in told["timeline"]], HISTORY, wide=output is Format.WIDE)
-    else:
-        dump(told, output)
-
-
-def _event(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Say in a few words what an entry of the history was."""
-    kind = entry.get("kind")
-    if kind == "lifecycle":
-        what = " → ".join(str(entry[end]) for end in ("from", "to") if entry.get(end))
-    elif kind == "step":
-        what = f"  {entry.get('step')}: {entry.get('outcome')}"
-    else:
-        what = f"{entry.get('verb') or kind} {entry.get('to') or entry.get('outcome') or ''}".strip()
-    return {**entry, "what": what, "why": entry.get("reason") or entry.get("error")}
-
-
-@app.command()
-def capacity(output: Output = Format.TABLE) -> None:
+def capacity(
+    forecast: Annotated[
+        bool, typer.Option("--forecast", help="What clusters will be asked for, and when they run out.")
+    ] = False,
+    output: Output = Format.TABLE,
+) -> None:
     """Show what the hosts have, what is reserved on them and what is used."""
+    if forecast:
+        _forecast(session.api().get("capacity/forecast"), output)
+        return
     rows = session.api().get("capacity")
     named = [{**row, "name": row.get("host")} for row in rows] if output is Format.NAME else rows
     show_list(named, "host", output, columns=CAPACITY)
+
+
+def _forecast(rows: list[dict[str, Any]], output: Format) -> None:
+    named = [{**row, "name": row.get("cluster")} for row in rows] if output is Format.NAME else rows
+    if output in (Format.TABLE, Format.WIDE):
+        named = [_in_units(row) for row in rows]
+    show_list(named, "forecast", output, columns=FORECAST)
+    if rows and not rows[0]["proven"]:
+        talk("so far such forecasts did not do better than `stays as it is`: see rackflow history backtest")
+
+
+def _in_units(row: Mapping[str, Any]) -> dict[str, Any]:
+    form = words.mib if str(row["resource"]).endswith("_mib") else lambda value: f"{value:.1f}"
+    figures = {key: row[key] for key in ("used", "total", "in_30_days", "in_30_days_low", "in_30_days_high")}
+    said = {key: words.NOTHING if value is None else form(value) for key, value in figures.items()}
+    between = f"{said['in_30_days_low']} to {said['in_30_days_high']}"
+    return {**row, **said, "resource": str(row["resource"]).removesuffix("_mib"), "between": between}
 
 
 @app.command()

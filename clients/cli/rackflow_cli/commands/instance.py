@@ -223,6 +223,6 @@ def explain(name: InstanceName, output: Output = Format.TABLE) -> None:
 @app.command()
 def history(name: InstanceName, output: Output = Format.TABLE) -> None:
     """Show what happened to it (as `rackflow history`)."""
-    from rackflow_cli.commands.insight import history as told
+    from rackflow_cli.commands.history import show as told
 
     told(name, output)
