@@ -2,74 +2,159 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
-from control.placement.explain import MAX_CHANGES, failed_record, record
-from control.placement.filters import store_room_at
-from control.placement.look import Look, look, subtract
-from control.placement.model import Choice, Request, Shape, View, Work, start
-from control.placement.weights import best_store
+from control.placement.explain import MAX_CHANGES, Fitting, failed_record, record
+from control.placement.filters import needs_of, store_room, times
+from control.placement.look import good_for_one, room_of
+from control.placement.model import Choice, Ints, Request, Shape, View
+from control.placement.weights import DEFAULT, POLICIES, Policy, best_first, scores, worth_scoring
+from control.placement.work import Need, Work, missing, rows_of, start, take
 
 
-def choose(view: View, requests: Sequence[Request], features: Mapping[str, Any] | None = None) -> list[Choice]:
-    """Return where each request goes, in the order of the requests. Takes nothing twice; view is left as it is."""
+def choose(
+    view: View, requests: Sequence[Request], features: Mapping[str, Any] | None = None, *, policy: str = DEFAULT,
+    tell: bool = True,
+) -> list[Choice]:  # fmt: skip
+    """Return where each request goes, in the order of the requests. Takes nothing twice; view is left as it is.
+
+    policy: a name in weights.POLICIES; tell: whether the choices say why, else their records are empty.
+    """
     work = start(view, features)
-    chosen: dict[str, Choice] = {}
+    plan = POLICIES[policy]
+    hosts, positions = np.full(len(requests), -1, np.int64), np.zeros(len(requests), np.int64)
+    stores, records = np.zeros(len(requests), np.int64), np.zeros(len(requests), np.int64)
+    told: list[dict[str, Any]] = []
     failed = 0
     for shape, members in runs(requests):
-        waiting = list(members)
-        while waiting:
-            seen = look(view, work, shape)
-            why = record(view, work, shape, seen)
-            taken = _take(view, work, shape, seen, len(waiting))
-            if not taken:
-                break
-            for position, (host, store) in enumerate(taken):
-                chosen[waiting[position].key] = Choice(waiting[position], host, store, position, why)
-            waiting = waiting[len(taken) :]
-        if waiting:
+        done = 0
+        for found, where, why in _rounds(view, work, shape, len(members), plan, tell):
+            part = members[done : done + len(found)]
+            hosts[part], stores[part], records[part] = found, where, len(told)
+            positions[part] = np.arange(len(found))
+            told.append(why)
+            done += len(found)
+        if done < len(members):
             failed += 1
-            why = failed_record(view, work, shape, changes=failed <= MAX_CHANGES)
-            for position, request in enumerate(waiting):
-                chosen[request.key] = Choice(request, None, None, position, why)
-    return [chosen[request.key] for request in requests]
+            part = members[done:]
+            records[part], positions[part] = len(told), np.arange(len(part))
+            told.append(failed_record(view, work, shape, changes=failed <= MAX_CHANGES) if tell else {})
+    return _choices(view, requests, hosts, stores, positions, [told[n] for n in records.tolist()])
 
 
-def runs(requests: Sequence[Request]) -> list[tuple[Shape, list[Request]]]:
-    """Return requests by shape, in the order of arrival of each shape's first."""
-    found: dict[Shape, list[Request]] = {}
-    for request in requests:
-        found.setdefault(request.shape, []).append(request)
-    return list(found.items())
+def _choices(
+    view: View, requests: Sequence[Request], hosts: Ints, stores: Ints, positions: Ints,
+    records: Sequence[dict[str, Any]],
+) -> list[Choice]:  # fmt: skip
+    names: list[str | None] = [*view.stores, None]
+    where = [None if h < 0 else h for h in hosts.tolist()]
+    stored = [names[store] for store in np.where(hosts < 0, -1, stores).tolist()]
+    fields = zip(requests, where, stored, positions.tolist(), records, strict=True)
+    return list(map(tuple.__new__, repeat(Choice), fields))  # as Choice(…), in a third of the time
 
 
-def _take(view: View, work: Work, shape: Shape, seen: Look, wanted: int) -> list[tuple[int, str | None]]:
-    """Take room for up to wanted copies of a shape, best host first; return host and datastore of each."""
-    taken: list[tuple[int, str | None]] = []
-    order = np.lexsort((np.arange(len(view)), seen.score))
-    for h in (int(h) for h in order if seen.room[h] > 0):
-        store = best_store(view, work, shape, h)
-        n = min(wanted - len(taken), _room_now(view, work, shape, h, store), int(seen.room[h]))
-        if n > 0:
-            subtract(view, work, shape, h, store, n)
-            taken.extend([(h, store)] * n)
-        if len(taken) == wanted:
-            break
-    return taken
+def runs(requests: Sequence[Request]) -> list[tuple[Shape, Ints]]:
+    """Return the places of requests by shape, in the order of arrival of each shape's first."""
+    shapes = [request.shape for request in requests]
+    ids = np.fromiter(map(id, shapes), np.int64, len(shapes))  # comparing shapes takes longer than placing them
+    _, firsts, which = np.unique(ids, return_index=True, return_inverse=True)
+    numbers: dict[Shape, int] = {}
+    number = np.empty(len(firsts), np.int64)
+    for one in np.argsort(firsts).tolist():
+        number[one] = numbers.setdefault(shapes[firsts[one]], len(numbers))
+    run = number[which]
+    places = np.argsort(run, kind="stable")
+    ends = np.cumsum(np.bincount(run, minlength=len(numbers))).tolist()
+    return [(shape, places[a:b]) for shape, a, b in zip(numbers, [0, *ends], ends, strict=False)]
 
 
-def _room_now(view: View, work: Work, shape: Shape, h: int, store: str | None) -> int:
-    """Return how often a shape fits on host h by what hosts share, which others of this run may have taken."""
-    if store is None:
-        return 0
-    room = store_room_at(view, work, shape, store, h)
-    for name, count in shape.nics:
-        net = view.nets[name]
-        if count and not net.dhcp:
-            room = min(room, int(work.net_left[name][net.group[h]]) // count)
-    if any(address in work.net_taken[name] for name, address in shape.fixed):
-        return 0
-    return min(room, 1) if shape.fixed else room
+def _rounds(
+    view: View, work: Work, shape: Shape, wanted: int, policy: Policy, tell: bool
+) -> Iterator[tuple[Ints, Ints, dict[str, Any]]]:
+    """Take room for up to wanted copies of a shape, best host first; yield host and datastore of each, and why.
+
+    What hosts share is looked at again after each round, and so is every host when a policy spreads.
+    """
+    needs = needs_of(view, shape)
+    while wanted:
+        if wanted == 1 and not tell:
+            at = worth_scoring(work, good_for_one(view, work, shape, needs), policy)
+            room = np.ones(len(at), np.int64)
+        else:
+            rooms = room_of(view, work, shape, needs)
+            at = np.flatnonzero(rooms > 0)
+            room = rooms[at]
+        if not len(at):
+            return
+        score, parts = scores(view, work, shape, policy, at)
+        why = record(view, work, shape, Fitting(at, room, score, parts)) if tell else {}
+        order = best_first(view, score, at, min(wanted, len(at)))
+        most = np.minimum(room[order], 1 if policy.spreads else wanted)
+        hosts, counts, stores = _take(view, work, shape, needs, at[order], most, 1 if shape.fixed else wanted)
+        if not len(hosts):
+            return
+        yield np.repeat(hosts, counts), np.repeat(stores, counts), why
+        wanted -= int(counts.sum())
+
+
+def _take(
+    view: View, work: Work, shape: Shape, needs: Sequence[Need], order: Ints, most: Ints, wanted: int
+) -> tuple[Ints, Ints, Ints]:
+    """Take copies from hosts in this order, no more than most of each; return hosts, counts and datastores."""
+    stores, room = _stores(view, work, shape, order)
+    room = np.minimum(room, most)
+    if wanted > 1:  # what there is for one, there is for the first
+        for group, left in _shared(view, work, shape, needs, order, stores):
+            if (left < wanted).any():
+                room = _within(room, group, left)
+    counts = np.minimum(wanted - np.cumsum(room) + room, room)
+    used = counts > 0
+    hosts, counts, stores = order[used], counts[used], stores[used]
+    names = list(view.stores)
+    places = [(names[code], np.flatnonzero(stores == code)) for code in set(stores.tolist())]
+    if len(hosts):
+        take(view, work, shape, needs, hosts, counts, places)
+    return hosts, counts, stores
+
+
+def _stores(view: View, work: Work, shape: Shape, hosts: Ints) -> tuple[Ints, Ints]:
+    """Return the datastore of each host with most room, the first of equals, by number; and its room."""
+    best, most = np.zeros(len(hosts), np.int64), np.full(len(hosts), -1, np.int64)
+    for code, name in enumerate(view.stores):
+        if shape.datastore in (None, name):
+            room = store_room(view, work, shape, name, hosts)
+            best[room > most] = code
+            most = np.maximum(most, room)
+    return best, most
+
+
+def _shared(
+    view: View, work: Work, shape: Shape, needs: Sequence[Need], order: Ints, stores: Ints
+) -> Iterator[tuple[Ints, Ints]]:
+    """Yield what hosts share of what they would take: the group of each in order (-1: none), and its copies."""
+    rows = rows_of(view)
+    for row, need in needs:
+        if row in rows.groups and need > 0:
+            yield rows.groups[row][order], work.left[row, order] // need
+    for code, name in enumerate(view.stores):
+        group = rows.groups.get(rows.alloc[name])
+        if group is not None and (stores == code).any():
+            mine = np.where(stores == code, group[order], -1)
+            images = np.cumsum(shape.image_mib * missing(view, work, shape.image)[order] * (mine >= 0))
+            yield mine, times(work.left[rows.alloc[name], order], shape.disk_mib)
+            yield mine, times(work.left[rows.free[name], order] - images, shape.disk_mib)
+
+
+def _within(room: Ints, group: Ints, left: Ints) -> Ints:
+    """Return room cut so that hosts of a group, in this order, take no more together than is left for each of them."""
+    by_group = np.argsort(group, kind="stable")
+    sorted_room, sorted_group = room[by_group], group[by_group]
+    running = np.cumsum(sorted_room) - sorted_room
+    first = np.searchsorted(sorted_group, sorted_group)  # where its group begins
+    before = np.empty_like(room)
+    before[by_group] = running - running[first]
+    return np.where(group >= 0, np.clip(left - before, 0, room), room)

@@ -7,9 +7,10 @@ a pool, a shared datastore) is a group: `group[h]` says from which one host h dr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,19 @@ class Shape:
     leaves: str = ""  # the host that it is to move away from
     driver: str = ""  # only hosts with this driver: its disks are made for that
 
+    @cached_property
+    def networks(self) -> tuple[str, ...]:
+        """Return the networks that it has NICs in, each once."""
+        return tuple(dict.fromkeys([name for name, _ in self.nics] + [name for name, _ in self.fixed]))
+
+    @cached_property
+    def eligibility(self) -> Hashable:
+        """Return all that decides on which hosts it may be, whatever is left there."""
+        return (
+            self.kind, self.cluster, self.host, self.datastore, self.labels, self.networks, self.avoid, self.leaves,
+            self.driver,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Request:
@@ -81,6 +95,24 @@ class Net:
     reserved: frozenset[int] = frozenset()
 
 
+class Column:
+    """One attribute of all hosts, its values numbered, so that a test is made once per value."""
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        """Number the values, which must be hashable."""
+        index = {value: code for code, value in enumerate(dict.fromkeys(values))}
+        self.values = tuple(index)
+        self.codes = np.fromiter(map(index.__getitem__, values), np.intp, len(values))
+
+    def where(self, test: Callable[[Any], bool]) -> Mask:
+        """Return on which hosts the value passes a test."""
+        return mask_of([test(value) for value in self.values])[self.codes]
+
+    def equal(self, wanted: Any) -> Mask:
+        """Return on which hosts the value is this one."""
+        return self.where(lambda value: bool(value == wanted))
+
+
 @dataclass(frozen=True)
 class View:
     """The cloud at one moment. unknown: not enrolled or not looked at yet, so nothing can be said of it."""
@@ -106,72 +138,47 @@ class View:
     def __len__(self) -> int:
         return len(self.names)
 
+    @cached_property
+    def rank(self) -> Ints:
+        """Return each host's place by name: what decides between equals, whatever the order of the hosts."""
+        rank = np.empty(len(self), np.int64)
+        rank[np.array(sorted(range(len(self)), key=self.names.__getitem__), np.intp)] = np.arange(len(self))
+        return rank
 
-@dataclass
-class Work:
-    """What is left while a batch is being placed: copies of the view's arrays, which shrink."""
+    @cached_property
+    def fewest_cpus_m(self) -> int:
+        """Return the cores of the host that has fewest."""
+        return int(self.cpus_m.min(initial=MANY))
 
-    cpu_left_m: Ints
-    memory_left_mib: Ints
-    measured_left_mib: Floats  # infinite where nothing was measured
-    load_ratio: Floats  # measured use of the cores; 0 where nothing was measured
-    instances: Ints
-    store_left: dict[str, Ints]
-    store_free: dict[str, Ints]
-    net_left: dict[str, Ints]
-    net_taken: dict[str, set[int]]
-    images: dict[str, Mask]
-    may_wait: bool = False  # whether unreachable hosts count as well (see engine.could_ever)
+    @cached_property
+    def kept(self) -> dict[Hashable, Any]:
+        """Return what was worked out from this view before, by what it was asked for."""
+        return {}
+
+    def column(self, name: str, key: str | None = None) -> Column:
+        """Return an attribute of all hosts; key: of a mapping, None where a host's has no such key."""
+        found = self.kept.get(("column", name, key))
+        if found is None:
+            values = getattr(self, name)
+            found = Column(values if key is None else [one.get(key) for one in values])
+            self.kept["column", name, key] = found
+        return found
+
+    def stores_of(self, shape: Shape) -> list[str]:
+        """Return the datastores that a shape may use."""
+        if shape.datastore is None:
+            return list(self.stores)
+        return [shape.datastore] if shape.datastore in self.stores else []
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """Where a request goes; host None: nowhere. record: why, shared by all that were decided together."""
 
     request: Request
     host: int | None
     datastore: str | None
     position: int
-    record: dict[str, Any] = field(compare=False)
-
-
-def start(view: View, features: Mapping[str, Any] | None = None) -> Work:
-    """Return the work state for a view, with measured figures of hosts where there are enough samples."""
-    measured = (features or {}).get("hosts") or {}
-    left = np.full(len(view), np.inf)
-    load = np.zeros(len(view))
-    for index, name in enumerate(view.names):
-        seen = measured.get(name) or {}
-        if int(seen.get("samples") or 0) < MIN_SAMPLES:
-            continue
-        if seen.get("memory_used_mib") is not None:
-            left[index] = float(view.physical_mib[index]) - float(seen["memory_used_mib"])
-        load[index] = float(seen.get("cpu_used_ratio") or 0.0)
-    return Work(
-        view.cpu_left_m.copy(), view.memory_left_mib.copy(), left, load, view.instances.copy(),
-        {name: store.left_mib.copy() for name, store in view.stores.items()},
-        {name: store.free_mib.copy() for name, store in view.stores.items()},
-        {name: net.left.copy() for name, net in view.nets.items()},
-        {name: set(net.taken) for name, net in view.nets.items()},
-        {sha: mask.copy() for sha, mask in view.images.items()},
-    )  # fmt: skip
-
-
-def empty(view: View) -> Work:
-    """Return the work state of the same cloud without any instance, nothing measured, every lease free."""
-    return Work(
-        view.cpu_limit_m.copy(), view.memory_limit_mib.copy(), np.full(len(view), np.inf), np.zeros(len(view)),
-        np.zeros(len(view), np.int64),
-        {name: store.limit_mib.copy() for name, store in view.stores.items()},
-        {name: store.limit_mib.copy() for name, store in view.stores.items()},
-        {name: net.whole.copy() for name, net in view.nets.items()},
-        {name: set() for name in view.nets},
-        {sha: mask.copy() for sha, mask in view.images.items()},
-        may_wait=True,
-    )  # fmt: skip
-
-
-MIN_SAMPLES = 3  # of a host, before what was measured counts
+    record: dict[str, Any]
 
 
 def per_host(group: Ints, values: Ints, absent: int = 0) -> Ints:
@@ -179,14 +186,6 @@ def per_host(group: Ints, values: Ints, absent: int = 0) -> Ints:
     if not len(values):
         return np.full(len(group), absent, np.int64)
     return np.where(group >= 0, values[np.clip(group, 0, None)], absent)
-
-
-def times(left: Ints | Floats, need: int) -> Ints:
-    """Return how often need goes into what is left; MANY where nothing is needed and nothing is owed."""
-    if need <= 0:
-        return np.where(left >= 0, MANY, 0).astype(np.int64)
-    bounded = np.clip(left, 0, float(MANY)) if left.dtype.kind == "f" else np.clip(left, 0, MANY)
-    return (bounded // need).astype(np.int64)
 
 
 def mask_of(flags: Sequence[bool]) -> Mask:

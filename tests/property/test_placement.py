@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from control.placement import engine
 from control.placement.explain import failed_record
-from control.placement.look import could_ever, fits, look
-from control.placement.model import Request, Shape, start
+from control.placement.filters import needs_of
+from control.placement.look import could_ever, fits, room_of
+from control.placement.model import Request, Shape
+from control.placement.work import start
 from tests.property.oracle import Machine, view_of
 
 IMAGE_MIB = 50
@@ -73,7 +75,7 @@ def test_a_batch_takes_what_is_there_and_leaves_nobody_out_who_fits(
     machines, pools = copy.deepcopy(machines), copy.deepcopy(pools)
     by_key = {choice.request.key: choice for choice in choices}
     for shape, members in engine.runs(requests(shapes)):
-        for request in members:
+        for request in (requests(shapes)[place] for place in members):
             choice = by_key[request.key]
             if choice.host is not None:
                 machine = machines[choice.host]
@@ -194,6 +196,6 @@ def test_many_of_a_shape_are_placed_as_often_as_one_by_one(
 def test_looking_changes_nothing(cloud: tuple[list[Machine], dict[str, list[int]]], shape: Shape) -> None:
     machines, pools = cloud
     view = view_of(machines, pools)
-    before = look(view, start(view), shape).room.tolist()
+    before = room_of(view, start(view), shape, needs_of(view, shape)).tolist()
     engine.choose(view, requests([shape] * 3))
-    assert look(view, start(view), shape).room.tolist() == before
+    assert room_of(view, start(view), shape, needs_of(view, shape)).tolist() == before
