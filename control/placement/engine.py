@@ -81,13 +81,10 @@ def _rounds(
     """
     needs = needs_of(view, shape)
     while wanted:
-        if wanted == 1 and not tell:
-            at = worth_scoring(work, good_for_one(view, work, shape, needs), policy)
-            room = np.ones(len(at), np.int64)
-        else:
-            rooms = room_of(view, work, shape, needs)
-            at = np.flatnonzero(rooms > 0)
-            room = rooms[at]
+        count = good_for_one if wanted == 1 and not tell else room_of
+        rooms = count(view, work, shape, needs)
+        at = np.flatnonzero(rooms > 0) if tell else worth_scoring(work, rooms, wanted, policy)
+        room = rooms[at].astype(np.int64)
         if not len(at):
             return
         score, parts = scores(view, work, shape, policy, at)

@@ -86,9 +86,10 @@ class Standing:
         need = self._need(shape)
         norm = np.sqrt(need[0] * need[0] + need[1] * need[1] + need[2] * need[2])[self._kind[at]]
         norm *= self._norm[at]
-        found = shape.cpu_m * self._scaled[0, at]
-        found += shape.memory_mib * self._scaled[1, at]
-        found += shape.disk_mib * self._scaled[2, at]
+        cpu, memory, disk = self._scaled.take(at, axis=1)
+        found = shape.cpu_m * cpu
+        found += shape.memory_mib * memory
+        found += shape.disk_mib * disk
         return np.asarray(found / np.maximum(norm, 1e-12, out=norm), np.float64)
 
     def left_after(self, shape: Shape, at: Ints) -> Floats:
@@ -147,16 +148,16 @@ def scores(
     return total, parts
 
 
-def worth_scoring(work: Work, good: Mask, policy: Policy) -> Ints:
-    """Return the hosts out of good among which the best one is.
+def worth_scoring(work: Work, room: Ints | Mask, wanted: int, policy: Policy) -> Ints:
+    """Return the hosts with room among which the best ones for that many copies are.
 
     A policy that opens empty hosts last never prefers one, nor a hot one, to a host that runs something already.
     """
     if "empty" in policy.factors:
-        running = np.flatnonzero(good & work.preferred)
-        if len(running):
+        running = np.flatnonzero((room > 0) & work.preferred)
+        if room[running].sum() >= wanted:
             return running
-    return np.flatnonzero(good)
+    return np.flatnonzero(room > 0)
 
 
 _STEP = 1e6  # scores that differ by less than a millionth are equal; then the name decides
