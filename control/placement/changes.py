@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from control.addresses import text as address_text
-from control.placement.filters import FILTERS, disk_left
+from control.placement.filters import FILTERS
 from control.placement.look import eligible, fits, room_by, shutting
 from control.placement.model import Ints, Mask, Shape, View
+from control.placement.resources import disk_left
 from control.placement.work import CPU, MEASURED, MEMORY, Work
 from core.states import HostState
 

@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
 
 import numpy as np
 
+from control.placement import affinity
+from control.placement.batch import Lot, contended, fair_lots, lots
 from control.placement.explain import MAX_CHANGES, Fitting, failed_record, record
-from control.placement.filters import needs_of, store_room, times
+from control.placement.filters import needs_of
 from control.placement.look import good_for_one, room_of
 from control.placement.model import Choice, Ints, Request, Shape, View
+from control.placement.resources import store_room, times
 from control.placement.weights import DEFAULT, POLICIES, Policy, best_first, scores, worth_scoring
 from control.placement.work import Need, Work, missing, rows_of, start, take
+
+
+@dataclass
+class _Answer:
+    """Where requests go, by their places: host and datastore by number, -1 = none; what told says of each."""
+
+    hosts: Ints
+    stores: Ints
+    positions: Ints
+    records: Ints
+    told: list[dict[str, Any]] = field(default_factory=list)
+    failed: int = 0  # shapes that did not fit, or not all of them
+
+    def put(self, places: Ints, hosts: Ints | int, stores: Ints | int, why: dict[str, Any]) -> None:
+        """Note what was decided on some requests together."""
+        self.hosts[places], self.stores[places], self.records[places] = hosts, stores, len(self.told)
+        self.positions[places] = np.arange(len(places))
+        self.told.append(why)
 
 
 def choose(
@@ -22,54 +45,62 @@ def choose(
 ) -> list[Choice]:  # fmt: skip
     """Return where each request goes, in the order of the requests. Takes nothing twice; view is left as it is.
 
+    When there is not room for all, it goes by priority, and is shared between owners (batch.py).
     policy: a name in weights.POLICIES; tell: whether the choices say why, else their records are empty.
     """
-    work = start(view, features)
-    plan = POLICIES[policy]
-    hosts, positions = np.full(len(requests), -1, np.int64), np.zeros(len(requests), np.int64)
-    stores, records = np.zeros(len(requests), np.int64), np.zeros(len(requests), np.int64)
-    told: list[dict[str, Any]] = []
-    failed = 0
-    for shape, members in runs(requests):
-        done = 0
-        for found, where, why in _rounds(view, work, shape, len(members), plan, tell):
-            part = members[done : done + len(found)]
-            hosts[part], stores[part], records[part] = found, where, len(told)
-            positions[part] = np.arange(len(found))
-            told.append(why)
-            done += len(found)
-        if done < len(members):
-            failed += 1
-            part = members[done:]
-            records[part], positions[part] = len(told), np.arange(len(part))
-            told.append(failed_record(view, work, shape, changes=failed <= MAX_CHANGES) if tell else {})
-    return _choices(view, requests, hosts, stores, positions, [told[n] for n in records.tolist()])
+    answer = _placed(view, requests, lots(requests), start(view, features), POLICIES[policy], tell)
+    if answer.failed and contended(requests):
+        fair = fair_lots(view, requests)
+        answer = _placed(view, requests, fair, start(view, features), POLICIES[policy], tell)
+    return _choices(view, requests, answer)
 
 
-def _choices(
-    view: View, requests: Sequence[Request], hosts: Ints, stores: Ints, positions: Ints,
-    records: Sequence[dict[str, Any]],
-) -> list[Choice]:  # fmt: skip
+def _placed(
+    view: View, requests: Sequence[Request], order: Sequence[Lot], work: Work, policy: Policy, tell: bool
+) -> _Answer:
+    hosts, stores, positions, records = np.full((4, len(requests)), -1, np.int64)
+    answer = _Answer(hosts, stores, positions, records)
+    for lot in order:
+        before = deepcopy(work) if lot.gang else None
+        short = sum(len(_run(view, work, shape, places, answer, policy, tell)) for shape, places in lot.runs)
+        if before is not None and short:
+            work = before
+            _give_up(answer, lot, short)
+    return answer
+
+
+def _run(
+    view: View, work: Work, shape: Shape, places: Ints, answer: _Answer, policy: Policy, tell: bool
+) -> Ints:
+    """Place requests of one shape; return the places of those that fit nowhere."""
+    for hosts, stores, why in _rounds(view, work, shape, len(places), policy, tell):
+        answer.put(places[: len(hosts)], hosts, stores, why)
+        places = places[len(hosts) :]
+    if len(places):
+        answer.failed += 1
+        why = failed_record(view, work, shape, changes=answer.failed <= MAX_CHANGES) if tell else {}
+        answer.put(places, -1, -1, why)
+    return places
+
+
+def _give_up(answer: _Answer, lot: Lot, short: int) -> None:
+    """Take back all of a gang; those that would have fitted say which others did not."""
+    size = sum(len(places) for _, places in lot.runs)
+    told = f"gang {lot.gang}: {short} of its {size} fit nowhere, so none is placed"
+    for _, places in lot.runs:
+        for number in set(answer.records[places].tolist()):
+            if why := answer.told[number]:
+                why["summary"] = f"{told}; {why['summary']}" if "summary" in why else told
+        answer.hosts[places] = -1
+
+
+def _choices(view: View, requests: Sequence[Request], answer: _Answer) -> list[Choice]:
     names: list[str | None] = [*view.stores, None]
-    where = [None if h < 0 else h for h in hosts.tolist()]
-    stored = [names[store] for store in np.where(hosts < 0, -1, stores).tolist()]
-    fields = zip(requests, where, stored, positions.tolist(), records, strict=True)
+    hosts = [None if h < 0 else h for h in answer.hosts.tolist()]
+    stores = [names[store] for store in np.where(answer.hosts < 0, -1, answer.stores).tolist()]
+    records = [answer.told[n] for n in answer.records.tolist()]
+    fields = zip(requests, hosts, stores, answer.positions.tolist(), records, strict=True)
     return list(map(tuple.__new__, repeat(Choice), fields))  # as Choice(…), in a third of the time
-
-
-def runs(requests: Sequence[Request]) -> list[tuple[Shape, Ints]]:
-    """Return the places of requests by shape, in the order of arrival of each shape's first."""
-    shapes = [request.shape for request in requests]
-    ids = np.fromiter(map(id, shapes), np.int64, len(shapes))  # comparing shapes takes longer than placing them
-    _, firsts, which = np.unique(ids, return_index=True, return_inverse=True)
-    numbers: dict[Shape, int] = {}
-    number = np.empty(len(firsts), np.int64)
-    for one in np.argsort(firsts).tolist():
-        number[one] = numbers.setdefault(shapes[firsts[one]], len(numbers))
-    run = number[which]
-    places = np.argsort(run, kind="stable")
-    ends = np.cumsum(np.bincount(run, minlength=len(numbers))).tolist()
-    return [(shape, places[a:b]) for shape, a, b in zip(numbers, [0, *ends], ends, strict=False)]
 
 
 def _rounds(
@@ -83,15 +114,16 @@ def _rounds(
     while wanted:
         count = good_for_one if wanted == 1 and not tell else room_of
         rooms = count(view, work, shape, needs)
-        at = np.flatnonzero(rooms > 0) if tell else worth_scoring(work, rooms, wanted, policy)
+        at = np.flatnonzero(rooms > 0) if tell else worth_scoring(work, shape, rooms, wanted, policy)
         room = rooms[at].astype(np.int64)
         if not len(at):
             return
         score, parts = scores(view, work, shape, policy, at)
         why = record(view, work, shape, Fitting(at, room, score, parts)) if tell else {}
         order = best_first(view, score, at, min(wanted, len(at)))
-        most = np.minimum(room[order], 1 if policy.spreads else wanted)
-        hosts, counts, stores = _take(view, work, shape, needs, at[order], most, 1 if shape.fixed else wanted)
+        most = np.minimum(room[order], 1 if policy.spreads or shape.rules else wanted)
+        alone = shape.fixed or any(affinity.begins(view, work, shape, rule) for rule in shape.rules)
+        hosts, counts, stores = _take(view, work, shape, needs, at[order], most, 1 if alone else wanted)
         if not len(hosts):
             return
         yield np.repeat(hosts, counts), np.repeat(stores, counts), why
@@ -115,6 +147,8 @@ def _take(
     places = [(names[code], np.flatnonzero(stores == code)) for code in set(stores.tolist())]
     if len(hosts):
         take(view, work, shape, needs, hosts, counts, places)
+        if shape.own_labels or shape.rules:
+            affinity.joined(view, work, shape, hosts, counts)
     return hosts, counts, stores
 
 
@@ -135,8 +169,10 @@ def _shared(
     """Yield what hosts share of what they would take: the group of each in order (-1: none), and its copies."""
     rows = rows_of(view)
     for row, need in needs:
-        if row in rows.groups and need > 0:
+        if row in rows.groups and isinstance(need, int) and need > 0:
             yield rows.groups[row][order], work.left[row, order] // need
+    for domain in affinity.shares(view, shape):
+        yield domain[order], np.ones(len(order), np.int64)
     for code, name in enumerate(view.stores):
         group = rows.groups.get(rows.alloc[name])
         if group is not None and (stores == code).any():

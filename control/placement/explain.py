@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -116,13 +116,16 @@ def summary(found: Mapping[str, Any]) -> str:
 
 
 _FIELDS = tuple(field.name for field in fields(Shape))
+_FORMS: dict[str, Callable[[Any], Any]] = {  # of what JSON has no form for; the others stay as they are
+    "labels": dict, "own_labels": dict, "nics": dict, "pci": dict, "avoid": sorted, "capabilities": sorted,
+    "fixed": lambda fixed: [{"network": name, "address": address_text(address)} for name, address in fixed],
+    "rules": lambda rules: [str(rule) for rule in rules],
+}  # fmt: skip
 
 
 def describe(shape: Shape) -> dict[str, Any]:
     """Return a shape in JSON form; what is not asked for is left out."""
-    values = {name: getattr(shape, name) for name in _FIELDS}
-    values["cpu"] = values.pop("cpu_m") / 1000
-    values["labels"], values["nics"] = dict(shape.labels), dict(shape.nics)
-    values["fixed"] = [{"network": name, "address": address_text(address)} for name, address in shape.fixed]
-    values["avoid"] = sorted(shape.avoid)
-    return {name: value for name, value in values.items() if value not in (None, "", [], {}, 0)}
+    values = {name: value for name in _FIELDS if (value := getattr(shape, name))}
+    if shape.cpu_m:
+        values["cpu"] = values.pop("cpu_m") / 1000
+    return {name: _FORMS[name](value) if name in _FORMS else value for name, value in values.items()}

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from control.placement.filters import FILTERS, Filter, needs_of, times
+from control.placement.filters import FILTERS, Filter, needs_of
 from control.placement.model import MANY, Ints, Mask, Shape, View, mask_of
+from control.placement.resources import times
 from control.placement.work import MEASURED, Need, Work, empty
 
 NONE = len(FILTERS)  # what `failing` says of a host where it fits

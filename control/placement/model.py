@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -24,6 +24,25 @@ MANY = 2**40  # "no limit" as a count
 def millis(cpu: float) -> int:
     """Return cores as thousandths, rounded up (1e-6 of slack for sums of floats)."""
     return math.ceil(cpu * 1000 - 1e-3)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Together with, or apart from, instances that have labels (on_hosts: hosts that have them).
+
+    domain: "host", or a label of hosts; hard: never broken, else breaking it costs weight.
+    """
+
+    together: bool
+    labels: tuple[tuple[str, str], ...]
+    domain: str = "host"
+    hard: bool = True
+    weight: float = 1.0
+    on_hosts: bool = False
+
+    def __str__(self) -> str:
+        what = ", ".join(f"{key}={value}" for key, value in self.labels)
+        return f"{'together with' if self.together else 'apart from'} {what} by {self.domain}"
 
 
 @dataclass(frozen=True)
@@ -46,6 +65,17 @@ class Shape:
     avoid: frozenset[str] = frozenset()  # hosts where it failed before
     leaves: str = ""  # the host that it is to move away from
     driver: str = ""  # only hosts with this driver: its disks are made for that
+    arch: str = ""
+    capabilities: frozenset[str] = frozenset()  # that the host must have
+    where: str = ""  # a requirement (expressions.py)
+    rank: str = ""  # a number: hosts where it is higher come first, whatever the policy
+    own_labels: tuple[tuple[str, str], ...] = ()  # of the instance
+    rules: tuple[Rule, ...] = ()
+    pci: tuple[tuple[str, int], ...] = ()  # class of devices -> how many
+    pinned: bool = False  # cores of its own
+    one_cell: bool = False  # all its cores and memory out of one NUMA cell
+    hugepage_kib: int = 0  # its memory out of pages of this size
+    lifetime_s: int = 0  # how long it is expected to be there; 0 = not known
 
     @cached_property
     def networks(self) -> tuple[str, ...]:
@@ -57,17 +87,23 @@ class Shape:
         """Return all that decides on which hosts it may be, whatever is left there."""
         return (
             self.kind, self.cluster, self.host, self.datastore, self.labels, self.networks, self.avoid, self.leaves,
-            self.driver,
+            self.driver, self.arch, self.capabilities, self.where, self.lifetime_s,
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Request:
-    """One instance to be placed. key: whose choice it is (an operation's id); name: for messages."""
+    """One instance to be placed. key: whose choice it is (an operation's id); name: for messages.
+
+    priority: higher ones first when there is not room for all; gang: all that name it are placed, or none.
+    """
 
     key: str
     name: str
     shape: Shape
+    owner: str = ""
+    priority: int = 0
+    gang: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +129,42 @@ class Net:
     spans: tuple[tuple[tuple[int, int], ...], ...] = ()  # per group: (first, last) of its ranges
     taken: frozenset[int] = frozenset()
     reserved: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What all hosts have of one kind: in all, and what is left of it."""
+
+    limit: Ints
+    left: Ints
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One NUMA cell of all hosts (0 where a host has fewer): thousandths of cores and MiB for those bound to a cell."""
+
+    cpu_m: Pool
+    memory_mib: Pool
+
+
+@dataclass(frozen=True)
+class Guests:
+    """What runs already, as far as rules are about it; one place per instance."""
+
+    host: Ints
+    labels: tuple[tuple[tuple[str, str], ...], ...]
+    rules: tuple[tuple[Rule, ...], ...]
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Room on a host that is promised to something else from a moment on."""
+
+    host: int
+    begins_s: float  # from now
+    cpu_m: int
+    memory_mib: int
+    what: str
 
 
 class Column:
@@ -134,6 +206,15 @@ class View:
     stores: Mapping[str, Store]
     nets: Mapping[str, Net]
     images: Mapping[str, Mask]  # sha256 -> hosts with a copy
+    archs: tuple[str | None, ...] = ()  # () = not known, as in what follows
+    capabilities: tuple[frozenset[str], ...] = ()
+    pci: Mapping[str, Pool] = field(default_factory=dict)  # by class of devices
+    pins: Pool | None = None  # thousandths of cores that may be pinned
+    cells: tuple[Cell, ...] = ()
+    hugepages: Mapping[int, Pool] = field(default_factory=dict)  # KiB of a page -> MiB
+    guests: Guests | None = None
+    windows_s: Floats | None = None  # from now to the next maintenance; infinite where there is none
+    holds: tuple[Hold, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -159,7 +240,7 @@ class View:
         """Return an attribute of all hosts; key: of a mapping, None where a host's has no such key."""
         found = self.kept.get(("column", name, key))
         if found is None:
-            values = getattr(self, name)
+            values: Sequence[Any] = getattr(self, name) or (None,) * len(self)
             found = Column(values if key is None else [one.get(key) for one in values])
             self.kept["column", name, key] = found
         return found

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from control.placement import affinity
+from control.placement.expressions import number_of
 from control.placement.model import Column, Floats, Ints, Mask, Shape, View, per_host
 from control.placement.work import CPU, MEMORY, Work, missing, rows_of
 
@@ -106,11 +108,36 @@ def _standing(view: View, work: Work, shape: Shape) -> Standing:
     return found
 
 
+_OVERRUNS_S = (0, 900, 3600, 4 * 3600, 12 * 3600, 48 * 3600)
+
+
+def _lifetime(view: View, work: Work, shape: Shape, at: Ints) -> Floats | None:
+    """What outlives all others on a host keeps it from getting empty: how long it does, in steps."""
+    if not shape.lifetime_s:
+        return None
+    return np.searchsorted(_OVERRUNS_S, shape.lifetime_s - work.exit_s[at]) / len(_OVERRUNS_S)
+
+
+def _rank(view: View, work: Work, shape: Shape, at: Ints) -> Floats | None:
+    """How far below the highest rank of these hosts each one is, from 0 to 1; 1 where it has none."""
+    if not shape.rank:
+        return None
+    rank = number_of(shape.rank, view, work, shape)[at]
+    known = rank[np.isfinite(rank)]
+    span = known.max(initial=-np.inf) - known.min(initial=np.inf)
+    below = known.max(initial=-np.inf) - rank
+    return np.where(np.isfinite(rank), below / span if span > 0 else 0.0, 1.0)
+
+
 TERMS: Mapping[str, Term] = {
     "balance": lambda view, work, shape, at: -_standing(view, work, shape).cosine(shape, at),
     "left": lambda view, work, shape, at: _standing(view, work, shape).left_after(shape, at),
     "empty": lambda view, work, shape, at: (work.instances[at] == 0).astype(np.int64),
     "image": lambda view, work, shape, at: missing(view, work, shape.image)[at],
+    "lifetime": _lifetime,
+    "failure": lambda view, work, shape, at: work.failure_ratio[at] if work.measured else None,
+    "rules": affinity.preference,
+    "rank": _rank,
     "load": lambda view, work, shape, at: work.load_ratio[at] if work.measured else None,
     "hot": lambda view, work, shape, at: work.hot[at].astype(np.int64) if work.measured else None,
 }
@@ -124,9 +151,10 @@ class Policy:
     spreads: bool = False
 
 
-_ALWAYS = {"image": 0.2, "hot": 200_000.0}
+# A rule is kept even if that opens an empty host; a rank decides before anything else.
+_ALWAYS = {"image": 0.2, "hot": 200_000.0, "failure": 0.5, "rules": 150_000.0, "rank": 1e7}
 POLICIES: Mapping[str, Policy] = {
-    "balanced": Policy({"balance": 1.0, "left": 0.1, "empty": 100_000.0, "load": 0.5, **_ALWAYS}),
+    "balanced": Policy({"balance": 1.0, "left": 0.1, "empty": 100_000.0, "load": 0.5, "lifetime": 0.1, **_ALWAYS}),
     "pack": Policy({"left": 1.0, "empty": 100_000.0, **_ALWAYS}),
     "spread": Policy({"left": -1.0, **_ALWAYS}, spreads=True),
     "load-aware": Policy({"load": 10.0, "left": -0.1, **_ALWAYS}, spreads=True),
@@ -148,12 +176,12 @@ def scores(
     return total, parts
 
 
-def worth_scoring(work: Work, room: Ints | Mask, wanted: int, policy: Policy) -> Ints:
+def worth_scoring(work: Work, shape: Shape, room: Ints | Mask, wanted: int, policy: Policy) -> Ints:
     """Return the hosts with room among which the best ones for that many copies are.
 
     A policy that opens empty hosts last never prefers one, nor a hot one, to a host that runs something already.
     """
-    if "empty" in policy.factors:
+    if "empty" in policy.factors and not shape.rank and not shape.rules:
         running = np.flatnonzero((room > 0) & work.preferred)
         if room[running].sum() >= wanted:
             return running

@@ -6,10 +6,12 @@ import copy
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control.placement import engine
+from control.placement.batch import runs
 from control.placement.explain import failed_record
 from control.placement.filters import needs_of
 from control.placement.look import could_ever, fits, room_of
@@ -74,7 +76,7 @@ def test_a_batch_takes_what_is_there_and_leaves_nobody_out_who_fits(
     assert [choice.request.key for choice in choices] == [f"r{n}" for n in range(len(shapes))]
     machines, pools = copy.deepcopy(machines), copy.deepcopy(pools)
     by_key = {choice.request.key: choice for choice in choices}
-    for shape, members in engine.runs(requests(shapes)):
+    for shape, members in runs(requests(shapes), np.arange(len(shapes))):
         for request in (requests(shapes)[place] for place in members):
             choice = by_key[request.key]
             if choice.host is not None:
