@@ -13,6 +13,7 @@ import numpy as np
 from control.placement import affinity
 from control.placement.batch import Lot, contended, fair_lots, lots
 from control.placement.explain import MAX_CHANGES, Fitting, failed_record, record
+from control.placement.expressions import Type, parse
 from control.placement.filters import needs_of
 from control.placement.look import good_for_one, room_of
 from control.placement.model import Choice, Ints, Request, Shape, View
@@ -111,6 +112,7 @@ def _rounds(
     What hosts share is looked at again after each round, and so is every host when a policy spreads.
     """
     needs = needs_of(view, shape)
+    each = 1 if policy.spreads or shape.rules or _moves(shape) else wanted
     while wanted:
         count = good_for_one if wanted == 1 and not tell else room_of
         rooms = count(view, work, shape, needs)
@@ -121,13 +123,21 @@ def _rounds(
         score, parts = scores(view, work, shape, policy, at)
         why = record(view, work, shape, Fitting(at, room, score, parts)) if tell else {}
         order = best_first(view, score, at, min(wanted, len(at)))
-        most = np.minimum(room[order], 1 if policy.spreads or shape.rules else wanted)
+        most = np.minimum(room[order], each)
         alone = shape.fixed or any(affinity.begins(view, work, shape, rule) for rule in shape.rules)
         hosts, counts, stores = _take(view, work, shape, needs, at[order], most, 1 if alone else wanted)
         if not len(hosts):
             return
         yield np.repeat(hosts, counts), np.repeat(stores, counts), why
         wanted -= int(counts.sum())
+
+
+def _moves(shape: Shape) -> bool:
+    """Say whether each copy changes what a requirement or a rank says of the next one."""
+    return any(
+        text and parse(text, wanted).changing
+        for text, wanted in ((shape.where, Type.TRUTH), (shape.rank, Type.NUMBER))
+    )
 
 
 def _take(
