@@ -14,13 +14,17 @@ from typing import Any
 import numpy as np
 
 from control.addresses import text as address_text
-from control.placement.filters import FILTERS
-from control.placement.look import eligible, fits, room_by, shutting
+from control.placement.filters import FILTERS, needs_of
+from control.placement.look import eligible, fits, good_for_one, room_by, shutting
 from control.placement.model import Ints, Mask, Shape, View
 from control.placement.resources import disk_left
+from control.placement.twins import kinds_of_hosts, with_twin
 from control.placement.work import CPU, MEASURED, MEMORY, Work
 from core.states import HostState
 
+_ONE_MORE = 0.9  # what one more host costs beside other changes
+_KINDS_TRIED = 8  # of hosts, for one more of them
+MOST = 3  # constraints given up at once
 _SIZES = frozenset({"cpu", "memory", "measured-memory", "disk"})  # filters that a smaller size can pass
 _LEAST_CPU_M, _LEAST_MEMORY_MIB = 100, 16  # smaller ones would be of no use
 
@@ -106,6 +110,43 @@ RELAXATIONS: tuple[Relaxation, ...] = (
         ("datastore", "disk"), 0.5, lambda v, s: (v, replace(s, datastore=None)),
         _without("datastore", "requirements.datastore", lambda s: s.datastore),
     ),
+    Relaxation(
+        ("arch",), 0.6, lambda v, s: (v, replace(s, arch="")), _without("architecture", "arch", lambda s: s.arch)
+    ),
+    Relaxation(
+        ("capabilities",), 0.6, lambda v, s: (v, replace(s, capabilities=frozenset())),
+        _without("capabilities", "capabilities", lambda s: sorted(s.capabilities)),
+    ),
+    Relaxation(
+        ("requires",), 0.5, lambda v, s: (v, replace(s, where="")), _without("that", "where", lambda s: s.where)
+    ),
+    Relaxation(
+        ("rules",), 0.6, lambda v, s: (v, replace(s, rules=())),
+        _without("that it is", "rules", lambda s: [str(rule) for rule in s.rules]),
+    ),
+    Relaxation(
+        ("devices",), 0.6, lambda v, s: (v, replace(s, pci=())), _without("devices", "pci", lambda s: dict(s.pci))
+    ),
+    Relaxation(
+        ("pinning", "cpu"), 0.4, lambda v, s: (v, replace(s, pinned=False)),
+        _without("cores of its own:", "pinned", lambda s: s.pinned),
+    ),
+    Relaxation(
+        ("numa",), 0.3, lambda v, s: (v, replace(s, one_cell=False)),
+        _without("one NUMA cell:", "one_cell", lambda s: s.one_cell),
+    ),
+    Relaxation(
+        ("hugepages",), 0.3, lambda v, s: (v, replace(s, hugepage_kib=0)),
+        _without("pages of KiB", "hugepage_kib", lambda s: s.hugepage_kib),
+    ),
+    Relaxation(
+        ("maintenance",), 0.7, lambda v, s: (replace(v, windows_s=None), s),
+        lambda v, s, h: ("maintenance", v.names[h], None, f"without the coming maintenance of {v.names[h]}, it"),
+    ),
+    Relaxation(
+        ("promised",), 0.7, lambda v, s: (replace(v, holds=()), s),
+        lambda v, s, h: ("holds", v.names[h], None, f"without what is promised for later on {v.names[h]}, it"),
+    ),
     Relaxation(("avoid",), 0.7, lambda v, s: (v, replace(s, avoid=frozenset())), _tell_avoid),
     Relaxation(("state",), 0.7, _all_ready, _tell_ready),
     Relaxation(("network", "addresses"), 0.8, lambda v, s: (v, replace(s, nics=(), fixed=())), _tell_networks),
@@ -119,7 +160,7 @@ def smallest_change(view: View, work: Work, shape: Shape) -> dict[str, Any] | No
     options = [one for one in RELAXATIONS if shut & set(one.filters)]
     best: tuple[int, float] | None = None
     answer: tuple[list[Change], str] | None = None
-    for size in range(len(options) + 1):
+    for size in range(min(len(options), MOST) + 1):
         if best is not None and best[0] <= size:
             break
         for chosen in combinations(options, size):
@@ -127,6 +168,9 @@ def smallest_change(view: View, work: Work, shape: Shape) -> dict[str, Any] | No
             rank = (len(found[0]), sum(change.cost for change in found[0])) if found else None
             if rank is not None and rank[0] > 0 and (best is None or rank < best):
                 best, answer = rank, found
+    twin = _one_more(view, work, shape) if best is None or best > (1, _ONE_MORE) else None
+    if twin is not None:
+        return twin
     if answer is None:
         return None
     changes, host = answer
@@ -134,6 +178,19 @@ def smallest_change(view: View, work: Work, shape: Shape) -> dict[str, Any] | No
         "host": host, "text": f"{' and '.join(change.words for change in changes)} would fit on {host}",
         "changes": [{"field": c.field, "from": c.before, "to": c.to} for c in changes],
     }  # fmt: skip
+
+
+def _one_more(view: View, work: Work, shape: Shape) -> dict[str, Any] | None:
+    """Return the change to a cloud with one more host like one of those where the shape may be; None: none helps."""
+    for h in kinds_of_hosts(view, shape, eligible(view, work, shape).mask)[:_KINDS_TRIED]:
+        wider, left = with_twin(view, work, h)
+        if good_for_one(wider, left, shape, needs_of(wider, shape))[-1]:
+            name = view.names[h]
+            return {
+                "host": name, "text": f"one more host like {name} would hold it",
+                "changes": [{"field": "hosts", "from": None, "to": f"one more like {name}"}],
+            }  # fmt: skip
+    return None
 
 
 def _solve(

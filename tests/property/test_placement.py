@@ -126,7 +126,8 @@ def test_the_smallest_change_would_let_it_fit_and_is_needed(
     for one in change["changes"]:
         changed = _applied(one, changed, changed_host, pools)
     assert changed_host.first_failing(changed, pools, IMAGE_MIB) is None
-    assert change["text"].endswith(f"would fit on {host.name}")
+    grown = [one["field"] for one in change["changes"]] == ["hosts"]
+    assert change["text"].endswith(f"one more host like {host.name} would hold it" if grown else f"fit on {host.name}")
     if [one["field"] for one in change["changes"]] == ["memory_mib"]:
         more = replace(changed, memory_mib=changed.memory_mib + 1)
         assert all(m.first_failing(more, pools, IMAGE_MIB) for m in machines)
@@ -135,6 +136,10 @@ def test_the_smallest_change_would_let_it_fit_and_is_needed(
 def _applied(change: dict[str, Any], shape: Shape, host: Machine, pools: dict[str, list[int]]) -> Shape:
     """Return the shape, or alter the host, as the change says."""
     field, to = change["field"], change["to"]
+    if field == "hosts":  # a new one holds nothing
+        host.cpu_used_m = host.memory_used_mib = host.instances = 0
+        host.disk, host.images = {name: (total, 0) for name, (total, _) in host.disk.items()}, frozenset()
+        return shape
     if field.startswith("host "):
         host.state = to
         return shape

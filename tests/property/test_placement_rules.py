@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,3 +166,46 @@ def test_of_a_gang_all_are_placed_or_none_and_nothing_of_it_stays_taken(
         (alone,) = engine.choose(view, [after])
         assert (last.host, last.datastore) == (alone.host, alone.datastore)
         assert "so none is placed" in answers[0].record["summary"]
+
+
+@settings(deadline=None, max_examples=200)
+@given(hosts=machines(), shape=SHAPES)
+def test_the_smallest_change_makes_room_for_it(hosts: list[Machine], shape: Shape) -> None:
+    """Verified with the oracle: what is said is changed, and nothing else."""
+    pools = {"lan": list(range(3))}
+    (choice,) = engine.choose(view_of(hosts, pools), requests([shape]))
+    change = None if choice.host is not None else choice.record["change"]
+    if change is None:
+        return
+    changed = neighbours(copy.deepcopy(hosts))
+    host = next(m for m in changed if m.name == change["host"])
+    for one in change["changes"]:
+        field, to = one["field"], one["to"]
+        if field == "maintenance":
+            host.window_s = float("inf")
+        elif field == "hosts":
+            new = Machine(to, labels=host.labels, cpus=host.cpus, cpu_overcommit=host.cpu_overcommit,
+                          memory_mib=host.memory_mib, disk=host.disk, networks=host.networks, arch=host.arch,
+                          capabilities=host.capabilities, devices=host.devices, pins_m=host.pins_m, pages=host.pages,
+                          cells=host.cells)  # fmt: skip
+            neighbours([*changed, new])
+            changed.append(new)
+            host = new
+        else:
+            shape = replace(shape, **_FIELDS[field](to))
+    assert host.first_failing(shape, pools, 0) is None
+
+
+_FIELDS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "cpu": lambda to: {"cpu_m": round(1000 * to)},
+    "memory_mib": lambda to: {"memory_mib": to},
+    "disk_mib": lambda to: {"disk_mib": to},
+    "arch": lambda to: {"arch": ""},
+    "capabilities": lambda to: {"capabilities": frozenset()},
+    "rules": lambda to: {"rules": ()},
+    "pci": lambda to: {"pci": ()},
+    "pinned": lambda to: {"pinned": False},
+    "one_cell": lambda to: {"one_cell": False},
+    "hugepage_kib": lambda to: {"hugepage_kib": 0},
+    "nics": lambda to: {"nics": ()},
+}

@@ -122,3 +122,15 @@ def test_a_record_is_bounded_and_counts_the_rest() -> None:
     assert len(none.record["hosts"]) == 5
     assert none.record["others"] == {"memory": 35}
     assert "and 37 more" in none.record["summary"]
+
+
+def test_where_all_is_full_one_more_host_of_the_right_kind_is_named() -> None:
+    machines = [
+        Machine("big", cpus=16, cpu_used_m=16_000, disk={"local": (100, 0)}),
+        Machine("big-edge", cpus=16, cpu_used_m=16_000, disk={"local": (100, 0)}, cluster="edge"),
+        Machine("small", cpus=2, cpu_used_m=2000, disk={"local": (100, 0)}, cluster="edge"),
+    ]
+    wanted = replace(SMALL, cpu_m=4000, cluster="edge")
+    (choice,) = engine.choose(view_of(machines, {}), [Request("r", "r", wanted)])
+    assert choice.record["change"]["text"] == "one more host like big-edge would hold it"
+    assert choice.record["change"]["changes"] == [{"field": "hosts", "from": None, "to": "one more like big-edge"}]
