@@ -1,6 +1,7 @@
 """A made-up cloud and made-up requests, by a seed: what `scripts/bench placement` places, and how an answer is checked.
 
-20 templates ask for a cluster, a datastore, a network and labels of hosts; 15 flavours give the sizes.
+20 templates ask for a cluster, a datastore, a network and labels of hosts; 15 flavours give the sizes. 30 % of the
+templates need one NUMA cell, 5 % a GPU; of 10 % no two of a flavour may share a host.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from control.placement.model import Choice, Mask, Net, Request, Shape, Store, View
+from control.placement.batch import runs
+from control.placement.model import Cell, Choice, Ints, Mask, Net, Pool, Request, Rule, Shape, Store, View
 
 GIB = 1024
 SEED = 20261126
 TEMPLATES, FLAVOURS = 20, 15
+_APART = (7, 13)  # templates of which no two of a flavour may share a host
 HOST_CPUS, HOST_GIB = (48, 64, 96), (192, 256, 384)
 STORES, NETS, CLUSTERS = ("ssd", "hdd"), ("lan", "dmz", "lab"), ("c0", "c1", "c2", "c3")
 
@@ -32,7 +35,13 @@ def cloud(hosts: int, seed: int = SEED) -> View:
         memory_limit_mib=memory, memory_left_mib=memory, physical_mib=memory, instances=np.zeros(hosts, np.int64),
         stores={name: _store(rng.random(hosts) < 0.8, 4096 * GIB) for name in STORES},
         nets={name: _net(rng.random(hosts) < 0.8, 1_000_000) for name in NETS}, images={},
+        pci={"gpu": _pool(np.where(np.arange(hosts) % 2, 8, 0))},
+        cells=(Cell(_pool(cpus // 2), _pool(memory // 2)),) * 2,
     )  # fmt: skip
+
+
+def _pool(limit: Ints) -> Pool:
+    return Pool(limit, limit.copy())
 
 
 def _store(there: Mask, mib: int) -> Store:
@@ -55,6 +64,8 @@ def templates(seed: int = SEED) -> list[Shape]:
             "vm", 0, 0, 0, image=f"image{n}", image_mib=2 * GIB,
             cluster=None if n % 3 else CLUSTERS[rng.integers(len(CLUSTERS))], datastore=STORES[rng.integers(2)],
             labels=(("tier", "gold"),) if n % 2 else (), nics=((NETS[rng.integers(len(NETS))], 1),),
+            one_cell=n % 10 in (2, 5, 8), pci=(("gpu", 1),) if n == 4 else (),
+            own_labels=(("template", str(n)),) if n in _APART else (),
         )
         for n in range(TEMPLATES)
     ]  # fmt: skip
@@ -67,8 +78,8 @@ def requests(count: int, seed: int = SEED, *, distinct: bool = False) -> list[Re
     cpu = rng.choice([500, 1000, 2000, 4000, 8000], FLAVOURS)
     memory = cpu * rng.choice([1, 2, 4, 8], FLAVOURS) * GIB // 1000
     shapes = {
-        (t, f): replace(
-            shape, cpu_m=int(cpu[f]), memory_mib=int(memory[f]), disk_mib=10 * GIB * (1 + f % 4)
+        (t, f): _apart(
+            replace(shape, cpu_m=int(cpu[f]), memory_mib=int(memory[f]), disk_mib=10 * GIB * (1 + f % 4)), f
         )
         for t, shape in enumerate(known) for f in range(FLAVOURS)
     }  # fmt: skip
@@ -82,13 +93,25 @@ def requests(count: int, seed: int = SEED, *, distinct: bool = False) -> list[Re
     return [Request(str(n), f"i{n}", shape) for n, shape in enumerate(found)]
 
 
+def _apart(shape: Shape, flavour: int) -> Shape:
+    if not shape.own_labels:
+        return shape
+    labels = (*shape.own_labels, ("flavour", str(flavour)))
+    return replace(shape, own_labels=labels, rules=(Rule(together=False, labels=labels),))
+
+
 def check(view: View, choices: Sequence[Choice]) -> None:
     """Count everything again, one by one. Raise AssertionError when a host holds what it may not."""
     n = len(view)
     cpu, memory = np.zeros(n, np.int64), np.zeros(n, np.int64)
     disk = {name: np.zeros(n, np.int64) for name in view.stores}
     images: set[tuple[int, str]] = set()
-    for request, h, store, _, _ in choices:
+    roles: set[tuple[int, object]] = set()
+    gpus = view.pci["gpu"].left.copy()
+    cells = [[cell.cpu_m.left.copy(), cell.memory_mib.left.copy()] for cell in view.cells]
+    order = runs([choice.request for choice in choices], np.arange(len(choices)))
+    placed = [choices[place] for _, places in order for place in places]  # as cells were filled
+    for request, h, store, _, _ in placed:
         if h is None or store is None:
             continue
         s = request.shape
@@ -99,6 +122,14 @@ def check(view: View, choices: Sequence[Choice]) -> None:
         cpu[h], memory[h] = cpu[h] + s.cpu_m, memory[h] + s.memory_mib
         disk[store][h] += s.disk_mib + (0 if (h, s.image) in images else s.image_mib)
         images.add((h, s.image))
+        gpus[h] -= dict(s.pci).get("gpu", 0)
+        if s.rules:
+            assert (h, s.own_labels) not in roles
+            roles.add((h, s.own_labels))
+        if s.one_cell:
+            one = next(cell for cell in cells if cell[0][h] >= s.cpu_m and cell[1][h] >= s.memory_mib)
+            one[0][h], one[1][h] = one[0][h] - s.cpu_m, one[1][h] - s.memory_mib
+    assert (gpus >= 0).all()
     assert (cpu <= view.cpu_left_m).all()
     assert (memory <= view.memory_left_mib).all()
     for name, store_of in view.stores.items():

@@ -15,7 +15,7 @@ import numpy as np
 
 from control.addresses import text as address_text
 from control.placement.filters import FILTERS, needs_of
-from control.placement.look import eligible, fits, good_for_one, room_by, shutting
+from control.placement.look import eligible, fits, hosts_for_one, room_by, shutting
 from control.placement.model import Ints, Mask, Shape, View
 from control.placement.resources import disk_left
 from control.placement.twins import kinds_of_hosts, with_twin
@@ -184,7 +184,7 @@ def _one_more(view: View, work: Work, shape: Shape) -> dict[str, Any] | None:
     """Return the change to a cloud with one more host like one of those where the shape may be; None: none helps."""
     for h in kinds_of_hosts(view, shape, eligible(view, work, shape).mask)[:_KINDS_TRIED]:
         wider, left = with_twin(view, work, h)
-        if good_for_one(wider, left, shape, needs_of(wider, shape))[-1]:
+        if len(view) in hosts_for_one(wider, left, shape, needs_of(wider, shape)):
             name = view.names[h]
             return {
                 "host": name, "text": f"one more host like {name} would hold it",

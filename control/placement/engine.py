@@ -15,11 +15,11 @@ from control.placement.batch import Lot, contended, fair_lots, lots
 from control.placement.explain import MAX_CHANGES, Fitting, failed_record, record
 from control.placement.expressions import Type, parse
 from control.placement.filters import needs_of
-from control.placement.look import good_for_one, room_of
+from control.placement.look import hosts_for_one, room_of
 from control.placement.model import Choice, Ints, Request, Shape, View
 from control.placement.resources import store_room, times
-from control.placement.weights import DEFAULT, POLICIES, Policy, best_first, scores, worth_scoring
-from control.placement.work import Need, Work, missing, rows_of, start, take
+from control.placement.weights import DEFAULT, POLICIES, Policy, best_first, opens_last, scores
+from control.placement.work import Need, Work, missing, prefer, rows_of, start, take
 
 
 @dataclass
@@ -59,6 +59,9 @@ def choose(
 def _placed(
     view: View, requests: Sequence[Request], order: Sequence[Lot], work: Work, policy: Policy, tell: bool
 ) -> _Answer:
+    shapes = [shape for lot in order for shape, _ in lot.runs]
+    work.smallest = min((s.cpu_m for s in shapes), default=0), min((s.memory_mib for s in shapes), default=0)
+    prefer(work, slice(None))
     hosts, stores, positions, records = np.full((4, len(requests)), -1, np.int64)
     answer = _Answer(hosts, stores, positions, records)
     for lot in order:
@@ -112,12 +115,10 @@ def _rounds(
     What hosts share is looked at again after each round, and so is every host when a policy spreads.
     """
     needs = needs_of(view, shape)
+    last = opens_last(shape, policy)
     each = 1 if policy.spreads or shape.rules or _moves(shape) else wanted
     while wanted:
-        count = good_for_one if wanted == 1 and not tell else room_of
-        rooms = count(view, work, shape, needs)
-        at = np.flatnonzero(rooms > 0) if tell else worth_scoring(work, shape, rooms, wanted, policy)
-        room = rooms[at].astype(np.int64)
+        at, room = _fitting(view, work, shape, needs, wanted, last and not tell)
         if not len(at):
             return
         score, parts = scores(view, work, shape, policy, at)
@@ -132,6 +133,24 @@ def _rounds(
         wanted -= int(counts.sum())
 
 
+def _fitting(
+    view: View, work: Work, shape: Shape, needs: Sequence[Need], wanted: int, preferred: bool
+) -> tuple[Ints, Ints]:
+    """Return where a shape fits, and how often.
+
+    preferred: only on preferred hosts, if there is room for all on these; and for one it need not be counted how often.
+    """
+    if wanted == 1 and preferred:
+        at = hosts_for_one(view, work, shape, needs, work.preferred)
+        at = at if len(at) else hosts_for_one(view, work, shape, needs)
+        return at, np.ones(len(at), np.int64)
+    rooms = room_of(view, work, shape, needs)
+    at = np.flatnonzero((rooms > 0) & work.preferred)
+    if not preferred or rooms[at].sum() < wanted:
+        at = np.flatnonzero(rooms > 0)
+    return at, rooms[at]
+
+
 def _moves(shape: Shape) -> bool:
     """Say whether each copy changes what a requirement or a rank says of the next one."""
     return any(
@@ -144,8 +163,7 @@ def _take(
     view: View, work: Work, shape: Shape, needs: Sequence[Need], order: Ints, most: Ints, wanted: int
 ) -> tuple[Ints, Ints, Ints]:
     """Take copies from hosts in this order, no more than most of each; return hosts, counts and datastores."""
-    stores, room = _stores(view, work, shape, order)
-    room = np.minimum(room, most)
+    stores, room = _stores(view, work, shape, order, most)
     if wanted > 1:  # what there is for one, there is for the first
         for group, left in _shared(view, work, shape, needs, order, stores):
             if (left < wanted).any():
@@ -162,15 +180,18 @@ def _take(
     return hosts, counts, stores
 
 
-def _stores(view: View, work: Work, shape: Shape, hosts: Ints) -> tuple[Ints, Ints]:
-    """Return the datastore of each host with most room, the first of equals, by number; and its room."""
-    best, most = np.zeros(len(hosts), np.int64), np.full(len(hosts), -1, np.int64)
-    for code, name in enumerate(view.stores):
-        if shape.datastore in (None, name):
-            room = store_room(view, work, shape, name, hosts)
-            best[room > most] = code
-            most = np.maximum(most, room)
-    return best, most
+def _stores(view: View, work: Work, shape: Shape, hosts: Ints, most: Ints) -> tuple[Ints, Ints]:
+    """Return the datastore of each host with most room, the first of equals, by number; and its room, at most most."""
+    names = list(view.stores)
+    best, room = np.zeros(len(hosts), np.int64), np.zeros(len(hosts), np.int64)
+    allowed = view.stores_of(shape)
+    if len(allowed) == 1:
+        return best + names.index(allowed[0]), most
+    for name in allowed:
+        one = store_room(view, work, shape, name, hosts)
+        best[one > room] = names.index(name)
+        room = np.maximum(room, one)
+    return best, np.minimum(room, most)
 
 
 def _shared(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from control.placement.filters import FILTERS, Filter, needs_of
 from control.placement.model import MANY, Ints, Mask, Shape, View, mask_of
-from control.placement.resources import times
+from control.placement.resources import disk_room, times
 from control.placement.work import MEASURED, Need, Work, empty
 
 NONE = len(FILTERS)  # what `failing` says of a host where it fits
@@ -53,17 +53,21 @@ def room_of(view: View, work: Work, shape: Shape, needs: Sequence[Need]) -> Ints
     return room
 
 
-def good_for_one(view: View, work: Work, shape: Shape, needs: Sequence[Need]) -> Mask:
-    """Return on which hosts a shape fits: as `room_of`, without counting how often."""
-    good = eligible(view, work, shape).mask.copy()
+def hosts_for_one(view: View, work: Work, shape: Shape, needs: Sequence[Need], among: Mask | None = None) -> Ints:
+    """Return the hosts (of those among) where a shape fits: as `room_of`, without counting how often."""
+    mask = eligible(view, work, shape).mask
+    hosts = np.flatnonzero(mask if among is None else mask & among)
     for row, need in needs:
         if row != MEASURED or work.measured:
-            good &= work.left[row] >= need
+            hosts = hosts[work.left[row][hosts] >= (need if isinstance(need, int) else need[hosts])]
     for constraint in _ROOMS:
+        if constraint.name == "disk":  # the only one that every shape has: worked out for these hosts alone
+            hosts = hosts[disk_room(view, work, shape, hosts) > 0]
+            continue
         one = constraint.room(view, work, shape) if constraint.room else None
         if one is not None:
-            good &= one > 0
-    return good
+            hosts = hosts[one[hosts] > 0]
+    return hosts
 
 
 def room_by(view: View, work: Work, shape: Shape, constraint: Filter) -> Ints | None:
@@ -97,7 +101,7 @@ def shutting(view: View, work: Work, shape: Shape) -> set[str]:
 
 def fits(view: View, work: Work, shape: Shape) -> bool:
     """Return whether a shape fits anywhere."""
-    return bool(good_for_one(view, work, shape, needs_of(view, shape)).any())
+    return len(hosts_for_one(view, work, shape, needs_of(view, shape))) > 0
 
 
 def could_ever(view: View, shape: Shape) -> bool:

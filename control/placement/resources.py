@@ -213,12 +213,10 @@ def store_room(view: View, work: Work, shape: Shape, name: str, at: Ints | slice
     return times(np.minimum(work.left[rows.alloc[name], at], free), shape.disk_mib)
 
 
-def disk_room(view: View, work: Work, shape: Shape) -> Ints | None:
-    room: Ints | None = None
-    for name in view.stores_of(shape):
-        one = store_room(view, work, shape, name)
-        room = one if room is None else np.maximum(room, one)
-    return room
+def disk_room(view: View, work: Work, shape: Shape, at: Ints | slice = slice(None)) -> Ints:
+    """Return how often a shape's disks fit on the best datastore of the hosts at these places."""
+    rooms = [store_room(view, work, shape, name, at) for name in view.stores_of(shape)]
+    return np.maximum.reduce(rooms) if rooms else np.zeros(len(view), np.int64)[at]
 
 
 def disk_left(view: View, work: Work, shape: Shape) -> Ints:

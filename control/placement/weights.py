@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from control.placement import affinity
 from control.placement.expressions import number_of
-from control.placement.model import Column, Floats, Ints, Mask, Shape, View, per_host
+from control.placement.model import Column, Floats, Ints, Shape, View, per_host
 from control.placement.work import CPU, MEMORY, Work, missing, rows_of
 
 # Of the hosts at these places, before the factor; None: it says nothing.
@@ -49,6 +50,7 @@ class Standing:
         self._norm, self.total = np.empty(len(view)), np.empty(len(view))
         self._update(work, np.arange(len(view)))
         self._seen = len(work.touched)
+        self._asked: Shape | None = None
 
     def refresh(self, work: Work) -> None:
         """Take account of what was taken since."""
@@ -80,24 +82,24 @@ class Standing:
         self._norm[h] = math.sqrt(cpu * cpu + memory * memory + disk * disk)
         self.total[h] = cpu + memory + disk
 
-    def _need(self, shape: Shape) -> Floats:
-        return np.array([[shape.cpu_m], [shape.memory_mib], [shape.disk_mib]], np.float64) * self._inverse
+    def _need(self, shape: Shape) -> tuple[Floats, Floats]:
+        """Return the length and the sum of what a shape needs, as shares, by kind of host."""
+        if self._asked is not shape:
+            need = np.array([[shape.cpu_m], [shape.memory_mib], [shape.disk_mib]], np.float64) * self._inverse
+            cpu, memory, disk = need
+            self._asked, self._answer = shape, (np.sqrt(cpu * cpu + memory * memory + disk * disk), cpu + memory + disk)
+        return self._answer
 
     def cosine(self, shape: Shape, at: Ints) -> Floats:
         """Return how much need and what is left point the same way: 1 = the same proportions."""
-        need = self._need(shape)
-        norm = np.sqrt(need[0] * need[0] + need[1] * need[1] + need[2] * need[2])[self._kind[at]]
-        norm *= self._norm[at]
+        norm = self._need(shape)[0][self._kind[at]] * self._norm[at]
         cpu, memory, disk = self._scaled.take(at, axis=1)
-        found = shape.cpu_m * cpu
-        found += shape.memory_mib * memory
-        found += shape.disk_mib * disk
-        return np.asarray(found / np.maximum(norm, 1e-12, out=norm), np.float64)
+        found = shape.cpu_m * cpu + shape.memory_mib * memory + shape.disk_mib * disk
+        return np.asarray(found / np.maximum(norm, 1e-12), np.float64)
 
     def left_after(self, shape: Shape, at: Ints) -> Floats:
         """Return the sum of the shares that are left once one copy is there."""
-        need = self._need(shape)
-        return np.asarray(self.total[at] - (need[0] + need[1] + need[2])[self._kind[at]], np.float64)
+        return np.asarray(self.total[at] - self._need(shape)[1][self._kind[at]], np.float64)
 
 
 def _standing(view: View, work: Work, shape: Shape) -> Standing:
@@ -171,21 +173,18 @@ def scores(
     for name, factor in policy.factors.items():
         value = TERMS[name](view, work, shape, at)
         if value is not None:
-            parts[name] = np.multiply(value, factor, dtype=np.float64)
-            total += parts[name]
+            part: Any = factor * value
+            parts[name] = part
+            total += part
     return total, parts
 
 
-def worth_scoring(work: Work, shape: Shape, room: Ints | Mask, wanted: int, policy: Policy) -> Ints:
-    """Return the hosts with room among which the best ones for that many copies are.
+def opens_last(shape: Shape, policy: Policy) -> bool:
+    """Say whether the policy never prefers an empty or a hot host to one that runs something already and is not hot.
 
-    A policy that opens empty hosts last never prefers one, nor a hot one, to a host that runs something already.
+    Then those hosts (work.preferred) need not be compared with the others.
     """
-    if "empty" in policy.factors and not shape.rank and not shape.rules:
-        running = np.flatnonzero((room > 0) & work.preferred)
-        if room[running].sum() >= wanted:
-            return running
-    return np.flatnonzero(room > 0)
+    return "empty" in policy.factors and not shape.rank and not shape.rules
 
 
 _STEP = 1e6  # scores that differ by less than a millionth are equal; then the name decides

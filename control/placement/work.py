@@ -83,11 +83,12 @@ class Work:
     net_taken: dict[str, set[int]]
     missing: dict[str, Ints]  # image -> 1 where there is no copy of it
     hot: Mask  # measured use of the cores is high
-    preferred: Mask  # runs something already, and is not hot
+    preferred: Mask  # runs something already, is not hot, and has room for the smallest shape of the batch
     exit_s: Floats  # from now until the last one of a host is expected to end; 0 = nothing is known
     failure_ratio: Floats  # of a host's starts that failed, as far as known
     measured: bool = False  # whether anything is known of what hosts use
     may_wait: bool = False  # whether unreachable hosts count as well (see look.could_ever)
+    smallest: tuple[int, int] = (0, 0)  # thousandths of cores and MiB that any shape of the batch needs
     members: dict[tuple[tuple[str, str], ...], Ints] = field(default_factory=dict)  # labels -> instances per host
     placed: list[tuple[tuple[tuple[str, str], ...], Ints, Ints]] = field(default_factory=list)  # labels, hosts, counts
     holders: dict[Rule, Ints] | None = None  # see affinity.py
@@ -166,6 +167,13 @@ def missing(view: View, work: Work, image: str) -> Ints:
     return found
 
 
+def prefer(work: Work, hosts: Ints | slice) -> None:
+    """Work out again whether these hosts are preferred."""
+    cpu_m, memory_mib = work.smallest
+    good = (work.left[CPU][hosts] >= cpu_m) & (work.left[MEMORY][hosts] >= memory_mib)
+    work.preferred[hosts] = good & (work.instances[hosts] > 0) & ~work.hot[hosts]
+
+
 def take(
     view: View, work: Work, shape: Shape, needs: Sequence[Need], hosts: Ints, counts: Ints,
     stores: Sequence[tuple[str, Ints]],
@@ -175,7 +183,8 @@ def take(
     touched = hosts
     copy = missing(view, work, shape.image)
     for row, need in needs:
-        _subtract(work, rows, row, hosts, (need if isinstance(need, int) else need[hosts]) * counts)
+        if row != MEASURED or work.measured:
+            _subtract(work, rows, row, hosts, (need if isinstance(need, int) else need[hosts]) * counts)
     if shape.one_cell:
         _subtract_cells(work, rows, shape, hosts, counts)
     for name, places in stores:
@@ -187,7 +196,7 @@ def take(
     if shape.image:
         copy[hosts] = 0
     work.instances[hosts] += counts
-    work.preferred[hosts] = ~work.hot[hosts]
+    prefer(work, hosts)
     work.exit_s[hosts] = np.maximum(work.exit_s[hosts], shape.lifetime_s)
     for name, address in shape.fixed:
         work.net_taken[name].add(address)
