@@ -169,7 +169,7 @@ def _hosts() -> sa.Select[Any]:
             _CLUSTER.c.name.label("cluster"), _CLUSTER.c.cpu_overcommit.label("cluster_cpu"),
             _CLUSTER.c.memory_overcommit.label("cluster_memory"),
         )
-        .where(_HOST.c.cluster_id == _CLUSTER.c.id, _HOST.c.live_name.is_not(None)).order_by(_HOST.c.id)
+        .where(_HOST.c.cluster_id == _CLUSTER.c.id, _HOST.c.live_name.is_not(None)).order_by(_HOST.c.name)
     )  # fmt: skip
 
 

@@ -11,13 +11,21 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
+import numpy as np
+
 from control.addresses import text as address_text
-from control.placement.filters import FILTERS, stores_of
-from control.placement.look import fits, look
-from control.placement.model import Shape, View, Work, per_host
+from control.placement.filters import FILTERS, needs_of
+from control.placement.look import eligible, fits, hosts_for_one, room_by, shutting
+from control.placement.model import Ints, Mask, Shape, View
+from control.placement.resources import disk_left
+from control.placement.twins import kinds_of_hosts, with_twin
+from control.placement.work import CPU, MEASURED, MEMORY, Work
 from core.states import HostState
 
-_SIZES = ("cpu", "memory", "measured-memory", "disk")  # filters that a smaller size can pass
+_ONE_MORE = 0.9  # what one more host costs beside other changes
+_KINDS_TRIED = 8  # of hosts, for one more of them
+MOST = 3  # constraints given up at once
+_SIZES = frozenset({"cpu", "memory", "measured-memory", "disk"})  # filters that a smaller size can pass
 _LEAST_CPU_M, _LEAST_MEMORY_MIB = 100, 16  # smaller ones would be of no use
 
 
@@ -102,6 +110,43 @@ RELAXATIONS: tuple[Relaxation, ...] = (
         ("datastore", "disk"), 0.5, lambda v, s: (v, replace(s, datastore=None)),
         _without("datastore", "requirements.datastore", lambda s: s.datastore),
     ),
+    Relaxation(
+        ("arch",), 0.6, lambda v, s: (v, replace(s, arch="")), _without("architecture", "arch", lambda s: s.arch)
+    ),
+    Relaxation(
+        ("capabilities",), 0.6, lambda v, s: (v, replace(s, capabilities=frozenset())),
+        _without("capabilities", "capabilities", lambda s: sorted(s.capabilities)),
+    ),
+    Relaxation(
+        ("requires",), 0.5, lambda v, s: (v, replace(s, where="")), _without("that", "where", lambda s: s.where)
+    ),
+    Relaxation(
+        ("rules",), 0.6, lambda v, s: (v, replace(s, rules=())),
+        _without("that it is", "rules", lambda s: [str(rule) for rule in s.rules]),
+    ),
+    Relaxation(
+        ("devices",), 0.6, lambda v, s: (v, replace(s, pci=())), _without("devices", "pci", lambda s: dict(s.pci))
+    ),
+    Relaxation(
+        ("pinning", "cpu"), 0.4, lambda v, s: (v, replace(s, pinned=False)),
+        _without("cores of its own:", "pinned", lambda s: s.pinned),
+    ),
+    Relaxation(
+        ("numa",), 0.3, lambda v, s: (v, replace(s, one_cell=False)),
+        _without("one NUMA cell:", "one_cell", lambda s: s.one_cell),
+    ),
+    Relaxation(
+        ("hugepages",), 0.3, lambda v, s: (v, replace(s, hugepage_kib=0)),
+        _without("pages of KiB", "hugepage_kib", lambda s: s.hugepage_kib),
+    ),
+    Relaxation(
+        ("maintenance",), 0.7, lambda v, s: (replace(v, windows_s=None), s),
+        lambda v, s, h: ("maintenance", v.names[h], None, f"without the coming maintenance of {v.names[h]}, it"),
+    ),
+    Relaxation(
+        ("promised",), 0.7, lambda v, s: (replace(v, holds=()), s),
+        lambda v, s, h: ("holds", v.names[h], None, f"without what is promised for later on {v.names[h]}, it"),
+    ),
     Relaxation(("avoid",), 0.7, lambda v, s: (v, replace(s, avoid=frozenset())), _tell_avoid),
     Relaxation(("state",), 0.7, _all_ready, _tell_ready),
     Relaxation(("network", "addresses"), 0.8, lambda v, s: (v, replace(s, nics=(), fixed=())), _tell_networks),
@@ -111,12 +156,11 @@ RELAXATIONS: tuple[Relaxation, ...] = (
 
 def smallest_change(view: View, work: Work, shape: Shape) -> dict[str, Any] | None:
     """Return host, changes and a text for what would have to be otherwise; None: nothing that is known here helps."""
-    seen = look(view, work, shape)
-    failing = {f.name for f, room in zip(FILTERS, seen.rooms, strict=True) if bool((room <= 0).any())}
-    options = [one for one in RELAXATIONS if failing & set(one.filters)]
+    shut = shutting(view, work, shape)
+    options = [one for one in RELAXATIONS if shut & set(one.filters)]
     best: tuple[int, float] | None = None
     answer: tuple[list[Change], str] | None = None
-    for size in range(len(options) + 1):
+    for size in range(min(len(options), MOST) + 1):
         if best is not None and best[0] <= size:
             break
         for chosen in combinations(options, size):
@@ -124,6 +168,9 @@ def smallest_change(view: View, work: Work, shape: Shape) -> dict[str, Any] | No
             rank = (len(found[0]), sum(change.cost for change in found[0])) if found else None
             if rank is not None and rank[0] > 0 and (best is None or rank < best):
                 best, answer = rank, found
+    twin = _one_more(view, work, shape) if best is None or best > (1, _ONE_MORE) else None
+    if twin is not None:
+        return twin
     if answer is None:
         return None
     changes, host = answer
@@ -133,6 +180,19 @@ def smallest_change(view: View, work: Work, shape: Shape) -> dict[str, Any] | No
     }  # fmt: skip
 
 
+def _one_more(view: View, work: Work, shape: Shape) -> dict[str, Any] | None:
+    """Return the change to a cloud with one more host like one of those where the shape may be; None: none helps."""
+    for h in kinds_of_hosts(view, shape, eligible(view, work, shape).mask)[:_KINDS_TRIED]:
+        wider, left = with_twin(view, work, h)
+        if len(view) in hosts_for_one(wider, left, shape, needs_of(wider, shape)):
+            name = view.names[h]
+            return {
+                "host": name, "text": f"one more host like {name} would hold it",
+                "changes": [{"field": "hosts", "from": None, "to": f"one more like {name}"}],
+            }  # fmt: skip
+    return None
+
+
 def _solve(
     view: View, work: Work, shape: Shape, chosen: Sequence[Relaxation]
 ) -> tuple[list[Change], str] | None:
@@ -140,9 +200,7 @@ def _solve(
     wide, relaxed = view, shape
     for one in chosen:
         wide, relaxed = one.relax(wide, relaxed)
-    seen = look(wide, work, relaxed)
-    others = [room for f, room in zip(FILTERS, seen.rooms, strict=True) if f.name not in _SIZES]
-    hosts = [h for h in range(len(view)) if all(room[h] > 0 for room in others)]
+    hosts = np.flatnonzero(_without_sizes(wide, work, relaxed))
     for sizes, fitting, h in _cheapest_first(wide, work, relaxed, hosts):
         if fits(wide, work, replace(fitting, host=view.names[h])):
             told = [(one.cost, one.tell(view, shape, h)) for one in chosen]
@@ -151,47 +209,46 @@ def _solve(
 
 
 def _cheapest_first(
-    view: View, work: Work, shape: Shape, hosts: Sequence[int]
+    view: View, work: Work, shape: Shape, hosts: Ints
 ) -> Iterator[tuple[list[Change], Shape, int]]:
-    found = [(h, _smaller(view, work, shape, h)) for h in hosts]
-    known = [(*sizes, h) for h, sizes in found if sizes is not None]
-    yield from sorted(known, key=lambda item: (len(item[0]), sum(change.cost for change in item[0]), item[2]))
-
-
-def _smaller(view: View, work: Work, shape: Shape, h: int) -> tuple[list[Change], Shape] | None:
-    """Return the sizes that host h has room for and the shape with these; None: too small to be of use."""
-    cpu_m = min(int(work.cpu_left_m[h]), int(view.cpus_m[h])) // _LEAST_CPU_M * _LEAST_CPU_M
-    memory = int(min(float(work.memory_left_mib[h]), float(work.measured_left_mib[h])))
-    disk = _disk_left(view, work, shape, h)
-    if shape.cpu_m <= min(int(work.cpu_left_m[h]), int(view.cpus_m[h])):
-        cpu_m = shape.cpu_m
-    if disk < min(shape.disk_mib, shape.disk_min_mib) or cpu_m < min(shape.cpu_m, _LEAST_CPU_M):
-        return None
-    if memory < min(shape.memory_mib, _LEAST_MEMORY_MIB):
-        return None
-    fitting = replace(
-        shape, cpu_m=min(shape.cpu_m, cpu_m), memory_mib=min(shape.memory_mib, memory),
-        disk_mib=min(shape.disk_mib, disk),
+    """Yield the sizes that hosts have room for where smaller ones would do; the smallest changes first."""
+    cpu = np.minimum(work.left[CPU], view.cpus_m)[hosts]
+    memory = np.minimum(work.left[MEMORY], work.left[MEASURED])[hosts]
+    disk = disk_left(view, work, shape)[hosts]
+    cpu = np.where(cpu >= shape.cpu_m, shape.cpu_m, cpu // _LEAST_CPU_M * _LEAST_CPU_M)
+    good = (
+        (disk >= min(shape.disk_mib, shape.disk_min_mib)) & (cpu >= min(shape.cpu_m, _LEAST_CPU_M))
+        & (memory >= min(shape.memory_mib, _LEAST_MEMORY_MIB))
     )  # fmt: skip
+    rows = ((cpu, shape.cpu_m), (memory, shape.memory_mib), (disk, shape.disk_mib))
+    changed, cost = np.zeros(len(hosts), np.int64), np.zeros(len(hosts))
+    for have, need in rows:
+        changed += have < need
+        cost += np.clip(need - have, 0, None) / max(need, 1)
+    for n in np.lexsort((view.rank[hosts], cost, changed)).tolist():
+        if good[n]:
+            have = [min(int(row[n]), need) for row, need in rows]
+            fitting = replace(shape, cpu_m=have[0], memory_mib=have[1], disk_mib=have[2])
+            yield _smaller(shape, fitting), fitting, int(hosts[n])
+
+
+def _smaller(shape: Shape, fitting: Shape) -> list[Change]:
     rows = (
         ("cpu", shape.cpu_m / 1000, fitting.cpu_m / 1000, "cores"),
         ("memory_mib", shape.memory_mib, fitting.memory_mib, "MiB of memory"),
         ("disk_mib", shape.disk_mib, fitting.disk_mib, "MiB of disk"),
     )
-    changes = [
+    return [
         Change(field, need, have, f"{have:g} instead of {need:g} {unit}", (need - have) / need)
         for field, need, have, unit in rows if have < need
     ]  # fmt: skip
-    return changes, fitting
 
 
-def _disk_left(view: View, work: Work, shape: Shape, h: int) -> int:
-    """Return the largest disk that fits on a datastore of host h; negative: not even a copy of the image."""
-    cached = work.images.get(shape.image)
-    copy = 0 if cached is not None and cached[h] else shape.image_mib
-    found = [-1]
-    for name in stores_of(view, shape):
-        group = view.stores[name].group
-        left = int(per_host(group, work.store_left[name], -1)[h])
-        found.append(min(left, int(per_host(group, work.store_free[name], -1)[h]) - copy))
-    return max(found)
+def _without_sizes(view: View, work: Work, shape: Shape) -> Mask:
+    """Return on which hosts a shape would fit if it were small."""
+    good = eligible(view, work, shape).mask.copy()
+    for constraint in FILTERS:
+        room = None if constraint.name in _SIZES else room_by(view, work, shape, constraint)
+        if room is not None:
+            good &= room > 0
+    return good

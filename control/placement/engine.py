@@ -2,74 +2,223 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
-from control.placement.explain import MAX_CHANGES, failed_record, record
-from control.placement.filters import store_room_at
-from control.placement.look import Look, look, subtract
-from control.placement.model import Choice, Request, Shape, View, Work, start
-from control.placement.weights import best_store
+from control.placement import affinity
+from control.placement.batch import Lot, contended, fair_lots, lots
+from control.placement.explain import MAX_CHANGES, Fitting, failed_record, record
+from control.placement.expressions import Type, parse
+from control.placement.filters import needs_of
+from control.placement.look import hosts_for_one, room_of
+from control.placement.model import Choice, Ints, Request, Shape, View
+from control.placement.resources import store_room, times
+from control.placement.weights import DEFAULT, POLICIES, Policy, best_first, opens_last, scores
+from control.placement.work import Need, Work, missing, prefer, rows_of, start, take
 
 
-def choose(view: View, requests: Sequence[Request], features: Mapping[str, Any] | None = None) -> list[Choice]:
-    """Return where each request goes, in the order of the requests. Takes nothing twice; view is left as it is."""
-    work = start(view, features)
-    chosen: dict[str, Choice] = {}
-    failed = 0
-    for shape, members in runs(requests):
-        waiting = list(members)
-        while waiting:
-            seen = look(view, work, shape)
-            why = record(view, work, shape, seen)
-            taken = _take(view, work, shape, seen, len(waiting))
-            if not taken:
-                break
-            for position, (host, store) in enumerate(taken):
-                chosen[waiting[position].key] = Choice(waiting[position], host, store, position, why)
-            waiting = waiting[len(taken) :]
-        if waiting:
-            failed += 1
-            why = failed_record(view, work, shape, changes=failed <= MAX_CHANGES)
-            for position, request in enumerate(waiting):
-                chosen[request.key] = Choice(request, None, None, position, why)
-    return [chosen[request.key] for request in requests]
+@dataclass
+class _Answer:
+    """Where requests go, by their places: host and datastore by number, -1 = none; what told says of each."""
+
+    hosts: Ints
+    stores: Ints
+    positions: Ints
+    records: Ints
+    told: list[dict[str, Any]] = field(default_factory=list)
+    failed: int = 0  # shapes that did not fit, or not all of them
+
+    def put(self, places: Ints, hosts: Ints | int, stores: Ints | int, why: dict[str, Any]) -> None:
+        """Note what was decided on some requests together."""
+        self.hosts[places], self.stores[places], self.records[places] = hosts, stores, len(self.told)
+        self.positions[places] = np.arange(len(places))
+        self.told.append(why)
 
 
-def runs(requests: Sequence[Request]) -> list[tuple[Shape, list[Request]]]:
-    """Return requests by shape, in the order of arrival of each shape's first."""
-    found: dict[Shape, list[Request]] = {}
-    for request in requests:
-        found.setdefault(request.shape, []).append(request)
-    return list(found.items())
+def choose(
+    view: View, requests: Sequence[Request], features: Mapping[str, Any] | None = None, *, policy: str = DEFAULT,
+    tell: bool = True,
+) -> list[Choice]:  # fmt: skip
+    """Return where each request goes, in the order of the requests. Takes nothing twice; view is left as it is.
+
+    When there is not room for all, it goes by priority, and is shared between owners (batch.py).
+    policy: a name in weights.POLICIES; tell: whether the choices say why, else their records are empty.
+    """
+    answer = _placed(view, requests, lots(requests), start(view, features), POLICIES[policy], tell)
+    if answer.failed and contended(requests):
+        fair = fair_lots(view, requests)
+        answer = _placed(view, requests, fair, start(view, features), POLICIES[policy], tell)
+    return _choices(view, requests, answer)
 
 
-def _take(view: View, work: Work, shape: Shape, seen: Look, wanted: int) -> list[tuple[int, str | None]]:
-    """Take room for up to wanted copies of a shape, best host first; return host and datastore of each."""
-    taken: list[tuple[int, str | None]] = []
-    order = np.lexsort((np.arange(len(view)), seen.score))
-    for h in (int(h) for h in order if seen.room[h] > 0):
-        store = best_store(view, work, shape, h)
-        n = min(wanted - len(taken), _room_now(view, work, shape, h, store), int(seen.room[h]))
-        if n > 0:
-            subtract(view, work, shape, h, store, n)
-            taken.extend([(h, store)] * n)
-        if len(taken) == wanted:
-            break
-    return taken
+def _placed(
+    view: View, requests: Sequence[Request], order: Sequence[Lot], work: Work, policy: Policy, tell: bool
+) -> _Answer:
+    shapes = [shape for lot in order for shape, _ in lot.runs]
+    work.smallest = min((s.cpu_m for s in shapes), default=0), min((s.memory_mib for s in shapes), default=0)
+    prefer(work, slice(None))
+    hosts, stores, positions, records = np.full((4, len(requests)), -1, np.int64)
+    answer = _Answer(hosts, stores, positions, records)
+    for lot in order:
+        before = deepcopy(work) if lot.gang else None
+        short = sum(len(_run(view, work, shape, places, answer, policy, tell)) for shape, places in lot.runs)
+        if before is not None and short:
+            work = before
+            _give_up(answer, lot, short)
+    return answer
 
 
-def _room_now(view: View, work: Work, shape: Shape, h: int, store: str | None) -> int:
-    """Return how often a shape fits on host h by what hosts share, which others of this run may have taken."""
-    if store is None:
-        return 0
-    room = store_room_at(view, work, shape, store, h)
-    for name, count in shape.nics:
-        net = view.nets[name]
-        if count and not net.dhcp:
-            room = min(room, int(work.net_left[name][net.group[h]]) // count)
-    if any(address in work.net_taken[name] for name, address in shape.fixed):
-        return 0
-    return min(room, 1) if shape.fixed else room
+def _run(
+    view: View, work: Work, shape: Shape, places: Ints, answer: _Answer, policy: Policy, tell: bool
+) -> Ints:
+    """Place requests of one shape; return the places of those that fit nowhere."""
+    for hosts, stores, why in _rounds(view, work, shape, len(places), policy, tell):
+        answer.put(places[: len(hosts)], hosts, stores, why)
+        places = places[len(hosts) :]
+    if len(places):
+        answer.failed += 1
+        why = failed_record(view, work, shape, changes=answer.failed <= MAX_CHANGES) if tell else {}
+        answer.put(places, -1, -1, why)
+    return places
+
+
+def _give_up(answer: _Answer, lot: Lot, short: int) -> None:
+    """Take back all of a gang; those that would have fitted say which others did not."""
+    size = sum(len(places) for _, places in lot.runs)
+    told = f"gang {lot.gang}: {short} of its {size} fit nowhere, so none is placed"
+    for _, places in lot.runs:
+        for number in set(answer.records[places].tolist()):
+            if why := answer.told[number]:
+                why["summary"] = f"{told}; {why['summary']}" if "summary" in why else told
+        answer.hosts[places] = -1
+
+
+def _choices(view: View, requests: Sequence[Request], answer: _Answer) -> list[Choice]:
+    names: list[str | None] = [*view.stores, None]
+    hosts = [None if h < 0 else h for h in answer.hosts.tolist()]
+    stores = [names[store] for store in np.where(answer.hosts < 0, -1, answer.stores).tolist()]
+    records = [answer.told[n] for n in answer.records.tolist()]
+    fields = zip(requests, hosts, stores, answer.positions.tolist(), records, strict=True)
+    return list(map(tuple.__new__, repeat(Choice), fields))  # as Choice(…), in a third of the time
+
+
+def _rounds(
+    view: View, work: Work, shape: Shape, wanted: int, policy: Policy, tell: bool
+) -> Iterator[tuple[Ints, Ints, dict[str, Any]]]:
+    """Take room for up to wanted copies of a shape, best host first; yield host and datastore of each, and why.
+
+    What hosts share is looked at again after each round, and so is every host when a policy spreads.
+    """
+    needs = needs_of(view, shape)
+    last = opens_last(shape, policy)
+    each = 1 if policy.spreads or shape.rules or _moves(shape) else wanted
+    while wanted:
+        at, room = _fitting(view, work, shape, needs, wanted, last and not tell)
+        if not len(at):
+            return
+        score, parts = scores(view, work, shape, policy, at)
+        why = record(view, work, shape, Fitting(at, room, score, parts)) if tell else {}
+        order = best_first(view, score, at, min(wanted, len(at)))
+        most = np.minimum(room[order], each)
+        alone = shape.fixed or any(affinity.begins(view, work, shape, rule) for rule in shape.rules)
+        hosts, counts, stores = _take(view, work, shape, needs, at[order], most, 1 if alone else wanted)
+        if not len(hosts):
+            return
+        yield np.repeat(hosts, counts), np.repeat(stores, counts), why
+        wanted -= int(counts.sum())
+
+
+def _fitting(
+    view: View, work: Work, shape: Shape, needs: Sequence[Need], wanted: int, preferred: bool
+) -> tuple[Ints, Ints]:
+    """Return where a shape fits, and how often.
+
+    preferred: only on preferred hosts, if there is room for all on these; and for one it need not be counted how often.
+    """
+    if wanted == 1 and preferred:
+        at = hosts_for_one(view, work, shape, needs, work.preferred)
+        at = at if len(at) else hosts_for_one(view, work, shape, needs)
+        return at, np.ones(len(at), np.int64)
+    rooms = room_of(view, work, shape, needs)
+    at = np.flatnonzero((rooms > 0) & work.preferred)
+    if not preferred or rooms[at].sum() < wanted:
+        at = np.flatnonzero(rooms > 0)
+    return at, rooms[at]
+
+
+def _moves(shape: Shape) -> bool:
+    """Say whether each copy changes what a requirement or a rank says of the next one."""
+    return any(
+        text and parse(text, wanted).changing
+        for text, wanted in ((shape.where, Type.TRUTH), (shape.rank, Type.NUMBER))
+    )
+
+
+def _take(
+    view: View, work: Work, shape: Shape, needs: Sequence[Need], order: Ints, most: Ints, wanted: int
+) -> tuple[Ints, Ints, Ints]:
+    """Take copies from hosts in this order, no more than most of each; return hosts, counts and datastores."""
+    stores, room = _stores(view, work, shape, order, most)
+    if wanted > 1:  # what there is for one, there is for the first
+        for group, left in _shared(view, work, shape, needs, order, stores):
+            if (left < wanted).any():
+                room = _within(room, group, left)
+    counts = np.minimum(wanted - np.cumsum(room) + room, room)
+    used = counts > 0
+    hosts, counts, stores = order[used], counts[used], stores[used]
+    names = list(view.stores)
+    places = [(names[code], np.flatnonzero(stores == code)) for code in set(stores.tolist())]
+    if len(hosts):
+        take(view, work, shape, needs, hosts, counts, places)
+        if shape.own_labels or shape.rules:
+            affinity.joined(view, work, shape, hosts, counts)
+    return hosts, counts, stores
+
+
+def _stores(view: View, work: Work, shape: Shape, hosts: Ints, most: Ints) -> tuple[Ints, Ints]:
+    """Return the datastore of each host with most room, the first of equals, by number; and its room, at most most."""
+    names = list(view.stores)
+    best, room = np.zeros(len(hosts), np.int64), np.zeros(len(hosts), np.int64)
+    allowed = view.stores_of(shape)
+    if len(allowed) == 1:
+        return best + names.index(allowed[0]), most
+    for name in allowed:
+        one = store_room(view, work, shape, name, hosts)
+        best[one > room] = names.index(name)
+        room = np.maximum(room, one)
+    return best, np.minimum(room, most)
+
+
+def _shared(
+    view: View, work: Work, shape: Shape, needs: Sequence[Need], order: Ints, stores: Ints
+) -> Iterator[tuple[Ints, Ints]]:
+    """Yield what hosts share of what they would take: the group of each in order (-1: none), and its copies."""
+    rows = rows_of(view)
+    for row, need in needs:
+        if row in rows.groups and isinstance(need, int) and need > 0:
+            yield rows.groups[row][order], work.left[row, order] // need
+    for domain in affinity.shares(view, shape):
+        yield domain[order], np.ones(len(order), np.int64)
+    for code, name in enumerate(view.stores):
+        group = rows.groups.get(rows.alloc[name])
+        if group is not None and (stores == code).any():
+            mine = np.where(stores == code, group[order], -1)
+            images = np.cumsum(shape.image_mib * missing(view, work, shape.image)[order] * (mine >= 0))
+            yield mine, times(work.left[rows.alloc[name], order], shape.disk_mib)
+            yield mine, times(work.left[rows.free[name], order] - images, shape.disk_mib)
+
+
+def _within(room: Ints, group: Ints, left: Ints) -> Ints:
+    """Return room cut so that hosts of a group, in this order, take no more together than is left for each of them."""
+    by_group = np.argsort(group, kind="stable")
+    sorted_room, sorted_group = room[by_group], group[by_group]
+    running = np.cumsum(sorted_room) - sorted_room
+    first = np.searchsorted(sorted_group, sorted_group)  # where its group begins
+    before = np.empty_like(room)
+    before[by_group] = running - running[first]
+    return np.where(group >= 0, np.clip(left - before, 0, room), room)

@@ -1,52 +1,97 @@
-"""Why a host was or was not chosen, in words and numbers."""
+"""Why a host was or was not chosen, in words and numbers: of the best hosts, and of some that each constraint shuts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from control.addresses import text as address_text
 from control.placement.changes import smallest_change
 from control.placement.filters import FILTERS
-from control.placement.look import Look, look
-from control.placement.model import MANY, Shape, View, Work
+from control.placement.look import NONE, eligible, failing
+from control.placement.model import Floats, Ints, Shape, View
+from control.placement.weights import best_first
+from control.placement.work import Work
 
-DETAILED = 256  # hosts told of one by one in a record; of the rest only names, by constraint
+BEST = 5  # hosts where it fits that are told of one by one
+SHUT = 5  # of each constraint, hosts that it shuts; of the rest only how many
 MAX_CHANGES = 20  # failing shapes of one batch for which a change is sought
 
 
-def record(view: View, work: Work, shape: Shape, seen: Look) -> dict[str, Any]:
-    """Return what one decision rests on: for every host its room and score, or its first failing constraint."""
-    order = np.lexsort((np.arange(len(view)), seen.score))
-    rank = {int(h): n for n, h in enumerate(int(h) for h in order if seen.room[h] > 0)}
-    told = sorted(range(len(view)), key=lambda h: (rank.get(h, MANY), h))[:DETAILED]
-    entries = [_host(view, work, shape, seen, h, rank.get(h)) for h in told]
-    rest: dict[str, list[str]] = {}
-    for h in set(range(len(view))) - set(told):
-        failing = seen.first_failing(h)
-        rest.setdefault("score" if failing is None else FILTERS[failing].name, []).append(view.names[h])
-    return {"shape": describe(shape), "hosts": entries, **({"others": rest} if rest else {})}
+@dataclass(frozen=True)
+class Fitting:
+    """Where a shape fits: hosts, how often there, scores and their parts; all in one order."""
+
+    hosts: Ints
+    room: Ints
+    score: Floats
+    parts: Mapping[str, Floats]
 
 
-def _host(view: View, work: Work, shape: Shape, seen: Look, h: int, rank: int | None) -> dict[str, Any]:
-    failing = seen.first_failing(h)
-    if failing is not None:
-        constraint = FILTERS[failing]
-        return {"host": view.names[h], "constraint": constraint.name, **constraint.reason(view, work, shape, h)}
-    return {
-        "host": view.names[h], "rank": rank, "fits": min(int(seen.room[h]), 2**31),
-        "score": round(float(seen.score[h]), 4),
-        "parts": {name: round(float(part[h]), 4) for name, part in seen.parts.items()},
-    }  # fmt: skip
+def record(view: View, work: Work, shape: Shape, seen: Fitting) -> dict[str, Any]:
+    """Return what one decision rests on: the best hosts with their scores, the others by what keeps the shape away."""
+    best = best_first(view, seen.score, seen.hosts, BEST) if len(seen.hosts) else seen.hosts
+    entries = [
+        {
+            "host": view.names[seen.hosts[n]], "rank": rank, "fits": min(int(seen.room[n]), 2**31),
+            "score": round(float(seen.score[n]), 4),
+            "parts": {name: round(float(part[n]), 4) for name, part in seen.parts.items()},
+        }
+        for rank, n in enumerate(best.tolist())
+    ]  # fmt: skip
+    others = {"fits": len(seen.hosts) - len(best)}
+    if len(seen.hosts) < len(view):
+        shut, more = _shut(view, work, shape, len(seen.hosts))
+        entries += shut
+        others |= more
+    others = {name: count for name, count in others.items() if count}
+    return {"shape": describe(shape), "hosts": entries, **({"others": others} if others else {})}
+
+
+def _shut(view: View, work: Work, shape: Shape, fitting: int) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Return some hosts of each constraint with its reason, and how many more there are of each.
+
+    What the tests say of a kind of shapes does not change while a batch is placed, and is put into words once.
+    """
+    where = eligible(view, work, shape)
+    key = ("shut", work.may_wait, shape.eligibility)
+    if key not in view.kept:
+        view.kept[key] = _shut_by(view, work, shape, where.failing)
+    entries, more = view.kept[key]
+    if fitting < int(where.mask.sum()):
+        by_room = np.where(where.mask, failing(view, work, shape), np.uint8(NONE))
+        entries_by_room, more_by_room = _shut_by(view, work, shape, by_room)
+        return entries + entries_by_room, more | more_by_room
+    return entries, more
+
+
+def _shut_by(
+    view: View, work: Work, shape: Shape, first: npt.NDArray[np.uint8]
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    entries: list[dict[str, Any]] = []
+    more: dict[str, int] = {}
+    for index, count in enumerate(np.bincount(first, minlength=NONE)[:NONE].tolist()):
+        if not count:
+            continue
+        constraint, hosts = FILTERS[index], np.flatnonzero(first == index)
+        left = constraint.left(view, work, shape) if constraint.left else None
+        far = np.zeros(count) if left is None else -left[hosts].astype(np.float64)
+        nearest = hosts[best_first(view, far, hosts, SHUT)]
+        for h in nearest.tolist():
+            reason = constraint.reason(view, work, shape, h)
+            entries.append({"host": view.names[h], "constraint": constraint.name, **reason})
+        more[constraint.name] = count - len(nearest)
+    return entries, more
 
 
 def failed_record(view: View, work: Work, shape: Shape, *, changes: bool) -> dict[str, Any]:
-    """Return why a shape fits nowhere: each host's first failing constraint, and the smallest change that would fit."""
-    seen = look(view, work, shape)
-    found = record(view, work, shape, seen)
+    """Return why a shape fits nowhere: what keeps it from each host, and the smallest change that would fit."""
+    none = np.zeros(0, np.int64)
+    found = record(view, work, shape, Fitting(none, none, np.zeros(0), {}))
     found["summary"] = summary(found)
     if changes:
         found["change"] = smallest_change(view, work, shape)
@@ -62,18 +107,25 @@ def summary(found: Mapping[str, Any]) -> str:
     parts: list[str] = []
     for constraint, entries in by_constraint.items():
         names = [entry["host"] for entry in entries]
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        count = len(names) + (found.get("others") or {}).get(constraint, 0)
+        more = f" and {count - 3} more" if count > 3 else ""
         best = max(entries, key=lambda entry: entry.get("free") or 0)
         where = f"; best is {best['host']}" if len(names) > 1 and "free" in best else ""
         parts.append(f"{constraint} on {', '.join(names[:3])}{more} ({best['reason']}{where})")
     return "; ".join(parts) or "there is no host"
 
 
+_FIELDS = tuple(field.name for field in fields(Shape))
+_FORMS: dict[str, Callable[[Any], Any]] = {  # of what JSON has no form for; the others stay as they are
+    "labels": dict, "own_labels": dict, "nics": dict, "pci": dict, "avoid": sorted, "capabilities": sorted,
+    "fixed": lambda fixed: [{"network": name, "address": address_text(address)} for name, address in fixed],
+    "rules": lambda rules: [str(rule) for rule in rules],
+}  # fmt: skip
+
+
 def describe(shape: Shape) -> dict[str, Any]:
     """Return a shape in JSON form; what is not asked for is left out."""
-    values = asdict(shape)
-    values["cpu"] = values.pop("cpu_m") / 1000
-    values["labels"], values["nics"] = dict(shape.labels), dict(shape.nics)
-    values["fixed"] = [{"network": name, "address": address_text(address)} for name, address in shape.fixed]
-    values["avoid"] = sorted(shape.avoid)
-    return {name: value for name, value in values.items() if value not in (None, "", [], {}, 0)}
+    values = {name: value for name in _FIELDS if (value := getattr(shape, name))}
+    if shape.cpu_m:
+        values["cpu"] = values.pop("cpu_m") / 1000
+    return {name: _FORMS[name](value) if name in _FORMS else value for name, value in values.items()}

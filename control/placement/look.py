@@ -1,81 +1,121 @@
-"""One evaluation of a shape against all hosts; what is left after some were taken; whether it could ever fit."""
+"""One evaluation of a shape against all hosts, and whether it could ever fit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from control.placement.filters import FILTERS
-from control.placement.model import MANY, Floats, Ints, Shape, View, Work, empty
-from control.placement.weights import scores
+from control.placement.filters import FILTERS, Filter, needs_of
+from control.placement.model import MANY, Ints, Mask, Shape, View, mask_of
+from control.placement.resources import disk_room, times
+from control.placement.work import MEASURED, Need, Work, empty
+
+NONE = len(FILTERS)  # what `failing` says of a host where it fits
+_ROOMS = [constraint for constraint in FILTERS if constraint.room]
 
 
 @dataclass(frozen=True)
-class Look:
-    """One evaluation of a shape: how often it fits on each host by each constraint, and the scores."""
+class Eligible:
+    """Where a kind of shapes may be, whatever is left there. failing: per host its first failing test, or NONE."""
 
-    rooms: tuple[Ints, ...]  # in the order of FILTERS
-    room: Ints
-    score: Floats
-    parts: Mapping[str, Floats]
-
-    def first_failing(self, h: int) -> int | None:
-        """Return the index in FILTERS of the first constraint that keeps the shape from host h."""
-        return next((i for i, room in enumerate(self.rooms) if room[h] <= 0), None)
+    failing: npt.NDArray[np.uint8]
+    mask: Mask
+    room: Ints  # MANY or 0
 
 
-def look(view: View, work: Work, shape: Shape) -> Look:
-    """Evaluate a shape on all hosts."""
-    rooms = tuple(constraint.room(view, work, shape) for constraint in FILTERS)
-    room = np.full(len(view), MANY, np.int64)
-    for one in rooms:
-        room = np.minimum(room, one)
-    score, parts = scores(view, work, shape)
-    return Look(rooms, room, score, parts)
+def eligible(view: View, work: Work, shape: Shape) -> Eligible:
+    """Return where a shape may be, worked out once per view for all shapes that ask for the same."""
+    key = ("eligible", work.may_wait, shape.eligibility)
+    found = view.kept.get(key)
+    if found is None:
+        failing = np.full(len(view), NONE, np.uint8)
+        for index, constraint in reversed(list(enumerate(FILTERS))):
+            mask = constraint.test(view, work, shape) if constraint.test else None
+            if mask is not None:
+                failing[~mask] = index
+        found = view.kept[key] = Eligible(failing, failing == NONE, np.where(failing == NONE, MANY, 0))
+    return found
+
+
+def room_of(view: View, work: Work, shape: Shape, needs: Sequence[Need]) -> Ints:
+    """Return how often a shape fits on each host; below 1: not at all."""
+    room = eligible(view, work, shape).room
+    for row, need in needs:
+        if row != MEASURED or work.measured:
+            room = np.minimum(room, times(work.left[row], need))
+    for constraint in _ROOMS:
+        one = constraint.room(view, work, shape) if constraint.room else None
+        if one is not None:
+            room = np.minimum(room, one)
+    return room
+
+
+def hosts_for_one(view: View, work: Work, shape: Shape, needs: Sequence[Need], among: Mask | None = None) -> Ints:
+    """Return the hosts (of those among) where a shape fits: as `room_of`, without counting how often."""
+    mask = eligible(view, work, shape).mask
+    hosts = np.flatnonzero(mask if among is None else mask & among)
+    for row, need in needs:
+        if row != MEASURED or work.measured:
+            hosts = hosts[work.left[row][hosts] >= (need if isinstance(need, int) else need[hosts])]
+    for constraint in _ROOMS:
+        if constraint.name == "disk":  # the only one that every shape has: worked out for these hosts alone
+            hosts = hosts[disk_room(view, work, shape, hosts) > 0]
+            continue
+        one = constraint.room(view, work, shape) if constraint.room else None
+        if one is not None:
+            hosts = hosts[one[hosts] > 0]
+    return hosts
+
+
+def room_by(view: View, work: Work, shape: Shape, constraint: Filter) -> Ints | None:
+    """Return how often a shape fits by one constraint, its test apart; None: without limit."""
+    rooms = [times(work.left[row], need) for row, need in (constraint.needs(view, shape) if constraint.needs else ())]
+    other = constraint.room(view, work, shape) if constraint.room else None
+    rooms += [] if other is None else [other]
+    return np.minimum.reduce(rooms) if rooms else None
+
+
+def failing(view: View, work: Work, shape: Shape) -> npt.NDArray[np.uint8]:
+    """Return per host the index in FILTERS of the first constraint that keeps a shape from it, or NONE."""
+    found = eligible(view, work, shape).failing
+    for index, constraint in enumerate(FILTERS):
+        room = room_by(view, work, shape, constraint)
+        if room is not None:
+            found = np.where((found == NONE) & (room <= 0), np.uint8(index), found)
+    return found
+
+
+def shutting(view: View, work: Work, shape: Shape) -> set[str]:
+    """Return the names of all constraints that keep a shape from some host."""
+    found: set[str] = set()
+    for constraint in FILTERS:
+        mask = constraint.test(view, work, shape) if constraint.test else None
+        room = room_by(view, work, shape, constraint)
+        if (mask is not None and not mask.all()) or (room is not None and (room <= 0).any()):
+            found.add(constraint.name)
+    return found
 
 
 def fits(view: View, work: Work, shape: Shape) -> bool:
     """Return whether a shape fits anywhere."""
-    return bool((look(view, work, shape).room > 0).any())
-
-
-def subtract(view: View, work: Work, shape: Shape, h: int, store: str | None, n: int) -> None:
-    """Take n copies of a shape out of what is left on host h."""
-    work.cpu_left_m[h] -= n * shape.cpu_m
-    work.memory_left_mib[h] -= n * shape.memory_mib
-    work.measured_left_mib[h] -= n * shape.memory_mib
-    work.instances[h] += n
-    if store is not None:
-        group = view.stores[store].group[h]
-        cached = work.images.setdefault(shape.image, np.zeros(len(view), np.bool_)) if shape.image else None
-        copy = 0 if cached is not None and cached[h] else shape.image_mib
-        work.store_left[store][group] -= n * shape.disk_mib
-        work.store_free[store][group] -= n * shape.disk_mib + copy
-        if cached is not None:
-            cached[h] = True
-    for name, count in shape.nics:
-        if not view.nets[name].dhcp:
-            work.net_left[name][view.nets[name].group[h]] -= n * count
-    for name, address in shape.fixed:
-        work.net_taken[name].add(address)
-        work.net_left[name][view.nets[name].group[h]] -= 1
+    return len(hosts_for_one(view, work, shape, needs_of(view, shape))) > 0
 
 
 def could_ever(view: View, shape: Shape) -> bool:
     """Return whether a shape could fit some enabled host if nothing else ran; hosts not known yet count as hope."""
     work = empty(view)
-    seen = look(view, work, shape)
-    if bool((seen.room > 0).any()):
+    if fits(view, work, shape):
         return True
     hope = view.unknown.copy()
-    stores = [shape.datastore] if shape.datastore else list(view.stores)
-    for name in stores:
+    for name in [shape.datastore] if shape.datastore else list(view.stores):
         if name in view.stores:
             hope |= view.stores[name].unseen
-    for constraint, room in zip(FILTERS, seen.rooms, strict=True):
-        if constraint.static and constraint.name != "kind":
-            hope &= room > 0
-    known = np.array([bool(kinds) and shape.kind not in kinds for kinds in view.kinds], np.bool_)
+    for constraint in FILTERS:
+        mask = constraint.test(view, work, shape) if constraint.static and constraint.test else None
+        if mask is not None and constraint.name != "kind":
+            hope &= mask
+    known = mask_of([bool(kinds) and shape.kind not in kinds for kinds in view.kinds])
     return bool((hope & ~known).any())

@@ -7,9 +7,10 @@ a pool, a shared datastore) is a group: `group[h]` says from which one host h dr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,25 @@ MANY = 2**40  # "no limit" as a count
 def millis(cpu: float) -> int:
     """Return cores as thousandths, rounded up (1e-6 of slack for sums of floats)."""
     return math.ceil(cpu * 1000 - 1e-3)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Together with, or apart from, instances that have labels (on_hosts: hosts that have them).
+
+    domain: "host", or a label of hosts; hard: never broken, else breaking it costs weight.
+    """
+
+    together: bool
+    labels: tuple[tuple[str, str], ...]
+    domain: str = "host"
+    hard: bool = True
+    weight: float = 1.0
+    on_hosts: bool = False
+
+    def __str__(self) -> str:
+        what = ", ".join(f"{key}={value}" for key, value in self.labels)
+        return f"{'together with' if self.together else 'apart from'} {what} by {self.domain}"
 
 
 @dataclass(frozen=True)
@@ -45,15 +65,45 @@ class Shape:
     avoid: frozenset[str] = frozenset()  # hosts where it failed before
     leaves: str = ""  # the host that it is to move away from
     driver: str = ""  # only hosts with this driver: its disks are made for that
+    arch: str = ""
+    capabilities: frozenset[str] = frozenset()  # that the host must have
+    where: str = ""  # a requirement (expressions.py)
+    rank: str = ""  # a number: hosts where it is higher come first, whatever the policy
+    own_labels: tuple[tuple[str, str], ...] = ()  # of the instance
+    rules: tuple[Rule, ...] = ()
+    pci: tuple[tuple[str, int], ...] = ()  # class of devices -> how many
+    pinned: bool = False  # cores of its own
+    one_cell: bool = False  # all its cores and memory out of one NUMA cell
+    hugepage_kib: int = 0  # its memory out of pages of this size
+    lifetime_s: int = 0  # how long it is expected to be there; 0 = not known
+
+    @cached_property
+    def networks(self) -> tuple[str, ...]:
+        """Return the networks that it has NICs in, each once."""
+        return tuple(dict.fromkeys([name for name, _ in self.nics] + [name for name, _ in self.fixed]))
+
+    @cached_property
+    def eligibility(self) -> Hashable:
+        """Return all that decides on which hosts it may be, whatever is left there."""
+        return (
+            self.kind, self.cluster, self.host, self.datastore, self.labels, self.networks, self.avoid, self.leaves,
+            self.driver, self.arch, self.capabilities, self.where, self.lifetime_s,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Request:
-    """One instance to be placed. key: whose choice it is (an operation's id); name: for messages."""
+    """One instance to be placed. key: whose choice it is (an operation's id); name: for messages.
+
+    priority: higher ones first when there is not room for all; gang: all that name it are placed, or none.
+    """
 
     key: str
     name: str
     shape: Shape
+    owner: str = ""
+    priority: int = 0
+    gang: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,6 +132,60 @@ class Net:
 
 
 @dataclass(frozen=True)
+class Pool:
+    """What all hosts have of one kind: in all, and what is left of it."""
+
+    limit: Ints
+    left: Ints
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One NUMA cell of all hosts (0 where a host has fewer): thousandths of cores and MiB for those bound to a cell."""
+
+    cpu_m: Pool
+    memory_mib: Pool
+
+
+@dataclass(frozen=True)
+class Guests:
+    """What runs already, as far as rules are about it; one place per instance."""
+
+    host: Ints
+    labels: tuple[tuple[tuple[str, str], ...], ...]
+    rules: tuple[tuple[Rule, ...], ...]
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Room on a host that is promised to something else from a moment on."""
+
+    host: int
+    begins_s: float  # from now
+    cpu_m: int
+    memory_mib: int
+    what: str
+
+
+class Column:
+    """One attribute of all hosts, its values numbered, so that a test is made once per value."""
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        """Number the values, which must be hashable."""
+        index = {value: code for code, value in enumerate(dict.fromkeys(values))}
+        self.values = tuple(index)
+        self.codes = np.fromiter(map(index.__getitem__, values), np.intp, len(values))
+
+    def where(self, test: Callable[[Any], bool]) -> Mask:
+        """Return on which hosts the value passes a test."""
+        return mask_of([test(value) for value in self.values])[self.codes]
+
+    def equal(self, wanted: Any) -> Mask:
+        """Return on which hosts the value is this one."""
+        return self.where(lambda value: bool(value == wanted))
+
+
+@dataclass(frozen=True)
 class View:
     """The cloud at one moment. unknown: not enrolled or not looked at yet, so nothing can be said of it."""
 
@@ -102,76 +206,60 @@ class View:
     stores: Mapping[str, Store]
     nets: Mapping[str, Net]
     images: Mapping[str, Mask]  # sha256 -> hosts with a copy
+    archs: tuple[str | None, ...] = ()  # () = not known, as in what follows
+    capabilities: tuple[frozenset[str], ...] = ()
+    pci: Mapping[str, Pool] = field(default_factory=dict)  # by class of devices
+    pins: Pool | None = None  # thousandths of cores that may be pinned
+    cells: tuple[Cell, ...] = ()
+    hugepages: Mapping[int, Pool] = field(default_factory=dict)  # KiB of a page -> MiB
+    guests: Guests | None = None
+    windows_s: Floats | None = None  # from now to the next maintenance; infinite where there is none
+    holds: tuple[Hold, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
 
+    @cached_property
+    def rank(self) -> Ints:
+        """Return each host's place by name: what decides between equals, whatever the order of the hosts."""
+        rank = np.empty(len(self), np.int64)
+        rank[np.array(sorted(range(len(self)), key=self.names.__getitem__), np.intp)] = np.arange(len(self))
+        return rank
 
-@dataclass
-class Work:
-    """What is left while a batch is being placed: copies of the view's arrays, which shrink."""
+    @cached_property
+    def fewest_cpus_m(self) -> int:
+        """Return the cores of the host that has fewest."""
+        return int(self.cpus_m.min(initial=MANY))
 
-    cpu_left_m: Ints
-    memory_left_mib: Ints
-    measured_left_mib: Floats  # infinite where nothing was measured
-    load_ratio: Floats  # measured use of the cores; 0 where nothing was measured
-    instances: Ints
-    store_left: dict[str, Ints]
-    store_free: dict[str, Ints]
-    net_left: dict[str, Ints]
-    net_taken: dict[str, set[int]]
-    images: dict[str, Mask]
-    may_wait: bool = False  # whether unreachable hosts count as well (see engine.could_ever)
+    @cached_property
+    def kept(self) -> dict[Hashable, Any]:
+        """Return what was worked out from this view before, by what it was asked for."""
+        return {}
+
+    def column(self, name: str, key: str | None = None) -> Column:
+        """Return an attribute of all hosts; key: of a mapping, None where a host's has no such key."""
+        found = self.kept.get(("column", name, key))
+        if found is None:
+            values: Sequence[Any] = getattr(self, name) or (None,) * len(self)
+            found = Column(values if key is None else [one.get(key) for one in values])
+            self.kept["column", name, key] = found
+        return found
+
+    def stores_of(self, shape: Shape) -> list[str]:
+        """Return the datastores that a shape may use."""
+        if shape.datastore is None:
+            return list(self.stores)
+        return [shape.datastore] if shape.datastore in self.stores else []
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """Where a request goes; host None: nowhere. record: why, shared by all that were decided together."""
 
     request: Request
     host: int | None
     datastore: str | None
     position: int
-    record: dict[str, Any] = field(compare=False)
-
-
-def start(view: View, features: Mapping[str, Any] | None = None) -> Work:
-    """Return the work state for a view, with measured figures of hosts where there are enough samples."""
-    measured = (features or {}).get("hosts") or {}
-    left = np.full(len(view), np.inf)
-    load = np.zeros(len(view))
-    for index, name in enumerate(view.names):
-        seen = measured.get(name) or {}
-        if int(seen.get("samples") or 0) < MIN_SAMPLES:
-            continue
-        if seen.get("memory_used_mib") is not None:
-            left[index] = float(view.physical_mib[index]) - float(seen["memory_used_mib"])
-        load[index] = float(seen.get("cpu_used_ratio") or 0.0)
-    return Work(
-        view.cpu_left_m.copy(), view.memory_left_mib.copy(), left, load, view.instances.copy(),
-        {name: store.left_mib.copy() for name, store in view.stores.items()},
-        {name: store.free_mib.copy() for name, store in view.stores.items()},
-        {name: net.left.copy() for name, net in view.nets.items()},
-        {name: set(net.taken) for name, net in view.nets.items()},
-        {sha: mask.copy() for sha, mask in view.images.items()},
-    )  # fmt: skip
-
-
-def empty(view: View) -> Work:
-    """Return the work state of the same cloud without any instance, nothing measured, every lease free."""
-    return Work(
-        view.cpu_limit_m.copy(), view.memory_limit_mib.copy(), np.full(len(view), np.inf), np.zeros(len(view)),
-        np.zeros(len(view), np.int64),
-        {name: store.limit_mib.copy() for name, store in view.stores.items()},
-        {name: store.limit_mib.copy() for name, store in view.stores.items()},
-        {name: net.whole.copy() for name, net in view.nets.items()},
-        {name: set() for name in view.nets},
-        {sha: mask.copy() for sha, mask in view.images.items()},
-        may_wait=True,
-    )  # fmt: skip
-
-
-MIN_SAMPLES = 3  # of a host, before what was measured counts
+    record: dict[str, Any]
 
 
 def per_host(group: Ints, values: Ints, absent: int = 0) -> Ints:
@@ -179,14 +267,6 @@ def per_host(group: Ints, values: Ints, absent: int = 0) -> Ints:
     if not len(values):
         return np.full(len(group), absent, np.int64)
     return np.where(group >= 0, values[np.clip(group, 0, None)], absent)
-
-
-def times(left: Ints | Floats, need: int) -> Ints:
-    """Return how often need goes into what is left; MANY where nothing is needed and nothing is owed."""
-    if need <= 0:
-        return np.where(left >= 0, MANY, 0).astype(np.int64)
-    bounded = np.clip(left, 0, float(MANY)) if left.dtype.kind == "f" else np.clip(left, 0, MANY)
-    return (bounded // need).astype(np.int64)
 
 
 def mask_of(flags: Sequence[bool]) -> Mask:

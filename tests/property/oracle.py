@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from control.placement.model import Net, Shape, Store, View
+from control.placement.model import Cell, Guests, Net, Pool, Rule, Shape, Store, View
 
 
 @dataclass
@@ -27,9 +29,49 @@ class Machine:
     disk: dict[str, tuple[int, int]] = field(default_factory=dict)  # datastore -> (total, used)
     networks: tuple[str, ...] = ()
     images: frozenset[str] = frozenset()
+    arch: str = "x86_64"
+    capabilities: frozenset[str] = frozenset()
+    window_s: float = math.inf
+    devices: dict[str, int] = field(default_factory=dict)
+    pins_m: int = 0
+    pages: dict[int, int] = field(default_factory=dict)
+    cells: list[list[int]] = field(default_factory=lambda: [[0, 0], [0, 0]])  # thousandths of cores, MiB
+    guests: list[tuple[dict[str, str], tuple[Rule, ...]]] = field(default_factory=list)
+    neighbours: list[Machine] = field(default_factory=list, repr=False)  # all hosts, this one too
+
+    def _cell(self, shape: Shape) -> list[int] | None:
+        """Return the first cell with room for the shape."""
+        return next((c for c in self.cells if c[0] >= shape.cpu_m and c[1] >= shape.memory_mib), None)
+
+    def _domain(self, rule: Rule) -> list[Machine]:
+        if rule.domain == "host":
+            return [self]
+        return [m for m in self.neighbours if m.labels.get(rule.domain) == self.labels.get(rule.domain)]
+
+    def _keeps(self, rule: Rule, shape: Shape) -> bool:
+        """Say whether a rule of the shape would be kept here."""
+        if rule.on_hosts:
+            return _has(self.labels, rule) == rule.together
+        if rule.domain != "host" and rule.domain not in self.labels:
+            return False
+        there = any(_has(labels, rule) for m in self._domain(rule) for labels, _ in m.guests)
+        anywhere = any(_has(labels, rule) for m in self.neighbours for labels, _ in m.guests)
+        begins = rule.together and not anywhere and _has(dict(shape.own_labels), rule)
+        return begins or there == rule.together
+
+    def _welcome(self, shape: Shape) -> bool:
+        """Say whether the shape keeps its own hard rules here, and those of all that are here already."""
+        others = [
+            rule for m in self.neighbours for _, rules in m.guests for rule in rules
+            if rule.hard and not rule.together and not rule.on_hosts and _has(dict(shape.own_labels), rule)
+            and any(one is self for one in m._domain(rule))
+        ]  # fmt: skip
+        return not others and all(self._keeps(rule, shape) for rule in shape.rules if rule.hard)
 
     def first_failing(self, shape: Shape, pools: dict[str, list[int]], image_mib: int) -> str | None:
         """Return the first constraint, in the engine's order, that keeps the shape from this host."""
+        cpu_m = shape.cpu_m * (self.cpu_overcommit if shape.pinned else 1)
+        cpu_left_m = self.cpus * self.cpu_overcommit * 1000 - self.cpu_used_m
         stores = [s for s in self.disk if shape.datastore in (None, s)]
         copy = 0 if shape.image in self.images else image_mib
         checks = (
@@ -39,11 +81,19 @@ class Machine:
             ("host", shape.host in (None, self.name)),
             ("labels", all(self.labels.get(k) == v for k, v in shape.labels)),
             ("avoid", self.name not in shape.avoid),
+            ("arch", shape.arch in ("", self.arch)),
+            ("capabilities", shape.capabilities <= self.capabilities),
+            ("maintenance", self.window_s > (shape.lifetime_s or 3600)),
             ("datastore", bool(stores)),
             ("network", all(name in self.networks for name, _ in shape.nics)),
             ("addresses", all(len(pools[name]) >= count for name, count in shape.nics)),
-            ("cpu", shape.cpu_m <= min(self.cpus * 1000, self.cpus * self.cpu_overcommit * 1000 - self.cpu_used_m)),
+            ("rules", self._welcome(shape)),
+            ("devices", all(self.devices.get(name, 0) >= n for name, n in shape.pci)),
+            ("cpu", shape.cpu_m <= self.cpus * 1000 and cpu_m <= cpu_left_m),
             ("memory", shape.memory_mib <= self.memory_mib - self.memory_used_mib),
+            ("pinning", not shape.pinned or shape.cpu_m <= self.pins_m),
+            ("hugepages", not shape.hugepage_kib or self.pages.get(shape.hugepage_kib, 0) >= shape.memory_mib),
+            ("numa", not shape.one_cell or self._cell(shape) is not None),
             ("disk", any(self._fits(s, shape, copy) for s in stores)),
         )
         return next((name for name, good in checks if not good), None)
@@ -54,7 +104,7 @@ class Machine:
 
     def take(self, shape: Shape, store: str, pools: dict[str, list[int]]) -> None:
         """Take a copy of the shape out of this host."""
-        self.cpu_used_m += shape.cpu_m
+        self.cpu_used_m += shape.cpu_m * (self.cpu_overcommit if shape.pinned else 1)
         self.memory_used_mib += shape.memory_mib
         self.instances += 1
         total, used = self.disk[store]
@@ -63,6 +113,27 @@ class Machine:
         self.images |= {shape.image}
         for name, count in shape.nics:
             del pools[name][:count]
+        for name, count in shape.pci:
+            self.devices[name] -= count
+        if shape.pinned:
+            self.pins_m -= shape.cpu_m
+        if shape.hugepage_kib:
+            self.pages[shape.hugepage_kib] -= shape.memory_mib
+        if shape.one_cell and (cell := self._cell(shape)):
+            cell[0] -= shape.cpu_m
+            cell[1] -= shape.memory_mib
+        self.guests.append((dict(shape.own_labels), shape.rules))
+
+
+def _has(labels: Mapping[str, str], rule: Rule) -> bool:
+    return all(labels.get(key) == value for key, value in rule.labels)
+
+
+def neighbours(machines: list[Machine]) -> list[Machine]:
+    """Let each host know all."""
+    for one in machines:
+        one.neighbours = machines
+    return machines
 
 
 def view_of(machines: list[Machine], pools: dict[str, list[int]]) -> View:
@@ -83,6 +154,28 @@ def view_of(machines: list[Machine], pools: dict[str, list[int]]) -> View:
         stores={name: _store(machines, name) for name in stores},
         nets={name: _net(machines, name, pool) for name, pool in pools.items()},
         images={sha: np.array([sha in m.images for m in machines], np.bool_) for sha in images},
+        archs=tuple(m.arch for m in machines), capabilities=tuple(m.capabilities for m in machines),
+        windows_s=np.array([m.window_s for m in machines], np.float64),
+        pci={d: _pool(m.devices.get(d, 0) for m in machines) for d in {d for m in machines for d in m.devices}},
+        pins=_pool(m.pins_m for m in machines),
+        cells=tuple(
+            Cell(_pool(m.cells[n][0] for m in machines), _pool(m.cells[n][1] for m in machines)) for n in range(2)
+        ),
+        hugepages={k: _pool(m.pages.get(k, 0) for m in machines) for k in {k for m in machines for k in m.pages}},
+        guests=_guests(machines),
+    )  # fmt: skip
+
+
+def _pool(values: object) -> Pool:
+    left = _ints(values)
+    return Pool(left, left.copy())
+
+
+def _guests(machines: list[Machine]) -> Guests:
+    found = [(h, labels, rules) for h, m in enumerate(machines) for labels, rules in m.guests]
+    return Guests(
+        _ints(h for h, _, _ in found), tuple(tuple(sorted(labels.items())) for _, labels, _ in found),
+        tuple(rules for _, _, rules in found),
     )  # fmt: skip
 
 

@@ -32,8 +32,8 @@ def show_reasons(name: str, told: Mapping[str, Any]) -> None:
         draw([_row(entry, chosen) for entry in told["hosts"]], HOSTS, wide=False)
     else:
         print("there is no host")
-    for constraint, names in (told.get("others") or {}).items():
-        print(f"and {words.counted(len(names), 'host')} more: {constraint}")
+    for constraint, count in (told.get("others") or {}).items():
+        print(f"and {words.counted(count, 'host')} more: {constraint}")
     if change := told.get("change"):
         print(f"\n{paint('smallest change:', 'cyan', sys.stdout)} {change['text']}")
 

@@ -36,7 +36,7 @@ def test_explain_says_why_there(front_end: FrontEnd, cli: Cli) -> None:
 
 def test_explain_says_why_nowhere_and_what_would_fit(front_end: FrontEnd, cli: Cli) -> None:
     told = {
-        **EXPLAINED, "host": None, "hosts": EXPLAINED["hosts"][2:], "others": {"memory": ["h4", "h5"]},
+        **EXPLAINED, "host": None, "hosts": EXPLAINED["hosts"][2:], "others": {"memory": 2},
         "change": {"host": "h1", "text": "256 MiB of memory instead of 512 would fit on h1", "changes": []},
     }  # fmt: skip
     front_end.on("GET", "instances/web/explain", 200, told)

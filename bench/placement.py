@@ -1,0 +1,77 @@
+"""Benchmark: the placement engine alone, CPU time of one thread, every answer checked; no lab, no database."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bench import synthetic
+from control.placement import engine
+
+REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: what is placed where. each: seconds are per call of one request, the mean of this many fresh views."""
+
+    key: str
+    unit: float  # figures per second
+    pending: int
+    hosts: int
+    distinct: bool = False
+    tell: bool = False
+
+
+CASES = (
+    Case("20k_x_2500_cpu_ms", 1e3, 20_000, 2_500),
+    Case("20k_x_2500_told_cpu_ms", 1e3, 20_000, 2_500, tell=True),
+    Case("100k_x_10k_cpu_ms", 1e3, 100_000, 10_000),
+    Case("20k_distinct_cpu_s", 1.0, 20_000, 2_500, distinct=True),
+    Case("one_x_2500_ms", 1e3, 1, 2_500, tell=True),
+)
+
+
+def main() -> None:
+    """Print a table and, as the last line, the figures as JSON."""
+    parser = argparse.ArgumentParser(prog="scripts/bench placement", description=__doc__)
+    parser.add_argument("--only", action="append", choices=[case.key for case in CASES], help="some of the figures")
+    only = parser.parse_args().only or [case.key for case in CASES]
+    print(f"{'case':24} {'pending':>8} {'hosts':>7} {'shapes':>7} {'placed':>8} {'figure':>10} {'per second':>12}")
+    figures: dict[str, float] = {}
+    for case in CASES:
+        if case.key in only:
+            figures[case.key] = _run(case)
+    figures["peak_rss_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(json.dumps(figures))
+
+
+def _run(case: Case) -> float:
+    pending = synthetic.requests(case.pending, distinct=case.distinct)
+    best, placed = float("inf"), 0
+    for _ in range(REPEATS if case.pending > 1 else 20):
+        view = synthetic.cloud(case.hosts)  # fresh: nothing of it is worked out yet
+        seconds, choices = _cpu(lambda view=view: engine.choose(view, pending, tell=case.tell))  # type: ignore[misc]
+        synthetic.check(view, choices)
+        best, placed = min(best, seconds), sum(choice.host is not None for choice in choices)
+    shapes, figure = len({request.shape for request in pending}), round(best * case.unit, 2)
+    print(
+        f"{case.key:24} {case.pending:8} {case.hosts:7} {shapes:7} {placed:8} {figure:10.2f} "
+        f"{case.pending / best:12.0f}"
+    )
+    return figure
+
+
+def _cpu(call: Callable[[], Any]) -> tuple[float, Any]:
+    before = time.process_time()
+    answer = call()
+    return time.process_time() - before, answer
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Together or apart: rules between instances, by their labels, and between instances and hosts, by the hosts' labels.
+
+A rule holds within a domain: one host, or all hosts with the same value of a label (rack, row). A role is a label of
+instances. Rules of those that run already bind new ones too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from control.placement.model import MANY, Column, Floats, Ints, Mask, Rule, Shape, View
+from control.placement.work import Work
+
+
+def matches(rule: Rule, labels: tuple[tuple[str, str], ...]) -> bool:
+    """Say whether labels of an instance, or of a host, are those that a rule is about."""
+    return set(rule.labels) <= set(labels)
+
+
+def _domain(view: View, rule: Rule) -> tuple[Ints, Mask]:
+    """Return each host's domain by number, and which hosts are in one."""
+    if rule.domain == "host":
+        return np.arange(len(view)), np.ones(len(view), np.bool_)
+    column: Column = view.column("labels", rule.domain)
+    return column.codes, column.where(lambda value: value is not None)
+
+
+def _inside(view: View, rule: Rule, per_host: Ints) -> Ints:
+    """Return for each host how many there are in its domain."""
+    domain, _ = _domain(view, rule)
+    return np.bincount(domain, weights=per_host, minlength=1)[domain].astype(np.int64)
+
+
+def members(view: View, work: Work, rule: Rule) -> Ints:
+    """Return for each host how many of the instances that a rule is about it holds."""
+    found = work.members.get(rule.labels)
+    if found is None:
+        found = np.zeros(len(view), np.int64)
+        if view.guests is not None and not work.may_wait:
+            which = Column(view.guests.labels).where(lambda labels: matches(rule, labels))
+            np.add.at(found, view.guests.host[which], 1)
+        for labels, hosts, counts in work.placed:
+            if matches(rule, labels):
+                found[hosts] += counts
+        work.members[rule.labels] = found
+    return found
+
+
+def holders(view: View, work: Work) -> dict[Rule, Ints]:
+    """Return the hard rules that keep others away, with how many instances on each host have them."""
+    if work.holders is None:
+        work.holders = {}
+        if view.guests is not None and not work.may_wait:
+            for host, rules in zip(view.guests.host.tolist(), view.guests.rules, strict=True):
+                for rule in rules:
+                    _hold(view, work.holders, rule, np.array([host]), 1)
+    return work.holders
+
+
+def _hold(view: View, known: dict[Rule, Ints], rule: Rule, hosts: Ints, counts: Ints | int) -> None:
+    if rule.hard and not rule.together and not rule.on_hosts:
+        known.setdefault(rule, np.zeros(len(view), np.int64))[hosts] += counts
+
+
+def joined(view: View, work: Work, shape: Shape, hosts: Ints, counts: Ints) -> None:
+    """Count copies of a shape, placed on hosts, among those that rules are about."""
+    known = holders(view, work)
+    for rule in shape.rules:
+        _hold(view, known, rule, hosts, counts)
+    for labels, found in work.members.items():
+        if set(labels) <= set(shape.own_labels):
+            found[hosts] += counts
+    work.placed.append((shape.own_labels, hosts, counts))
+
+
+def room(view: View, work: Work, shape: Shape) -> Ints | None:
+    """Return how often a shape fits by hard rules, its own and those of others; None: without limit."""
+    found: Ints | None = None
+    for _, broken, copies in broken_by(view, work, shape):
+        one = np.where(broken, 0, copies)
+        found = one if found is None else np.minimum(found, one)
+    return found
+
+
+def broken_by(view: View, work: Work, shape: Shape) -> Iterator[tuple[Rule, Mask, int]]:
+    """Yield the hard rules that bind a shape, on which hosts each would be broken, and how often it fits elsewhere."""
+    for rule in shape.rules:
+        if rule.hard:
+            copies = 1 if apart(rule, shape) else MANY
+            yield rule, _broken(view, work, shape, rule), copies
+    for rule, per_host in holders(view, work).items():
+        if matches(rule, shape.own_labels):
+            yield rule, _inside(view, rule, per_host) > 0, MANY
+
+
+def _broken(view: View, work: Work, shape: Shape, rule: Rule) -> Mask:
+    if rule.on_hosts:
+        there = np.array([matches(rule, tuple(labels.items())) for labels in view.labels], np.bool_)
+        return ~there if rule.together else there
+    _, known = _domain(view, rule)
+    if begins(view, work, shape, rule):
+        return ~known
+    inside = _inside(view, rule, members(view, work, rule)) > 0
+    return ~known | (~inside if rule.together else inside)
+
+
+def apart(rule: Rule, shape: Shape) -> bool:
+    """Say whether copies of a shape must be apart from one another."""
+    return rule.hard and not rule.together and not rule.on_hosts and matches(rule, shape.own_labels)
+
+
+def begins(view: View, work: Work, shape: Shape, rule: Rule) -> bool:
+    """Say whether a shape is the first of those that are to be together: where it goes, the others must follow."""
+    first = rule.hard and rule.together and not rule.on_hosts and matches(rule, shape.own_labels)
+    return first and not members(view, work, rule).any()
+
+
+def shares(view: View, shape: Shape) -> Iterator[Ints]:
+    """Yield the domains, by number for each host, in each of which only one copy of a shape may be."""
+    for rule in shape.rules:
+        if apart(rule, shape):
+            yield _domain(view, rule)[0]
+
+
+def reason(view: View, work: Work, shape: Shape, h: int) -> dict[str, Any]:
+    """Return which rule keeps a shape from host h, with how many are there."""
+    for rule, broken, _ in broken_by(view, work, shape):
+        if broken[h]:
+            return {"reason": _words(view, work, shape, rule, h), "rule": str(rule)}
+    return {"reason": "no rule"}
+
+
+def _words(view: View, work: Work, shape: Shape, rule: Rule, h: int) -> str:
+    what = ", ".join(f"{key}={value}" for key, value in rule.labels)
+    if rule.on_hosts:
+        return f"{'lacks' if rule.together else 'has'} {what}"
+    if not _domain(view, rule)[1][h]:
+        return f"has no label {rule.domain}, which {rule} is about"
+    where = "host" if rule.domain == "host" else f"{rule.domain} {view.labels[h][rule.domain]}"
+    own = rule in shape.rules
+    counted = members(view, work, rule) if own else holders(view, work)[rule]
+    n = int(_inside(view, rule, counted)[h])
+    if rule.together:
+        return f"there is no instance with {what} on its {where}"
+    return f"{n} with {what} on its {where}" if own else f"{n} on its {where} must be apart from {what}"
+
+
+def preference(view: View, work: Work, shape: Shape, at: Ints) -> Floats | None:
+    """Return the weight of the soft rules that would be broken on the hosts at these places; None: there are none."""
+    soft = [rule for rule in shape.rules if not rule.hard]
+    if not soft:
+        return None
+    found = np.zeros(len(at))
+    for rule in soft:
+        found += rule.weight * _broken(view, work, shape, rule)[at]
+    return found

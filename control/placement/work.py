@@ -1,0 +1,230 @@
+"""What is left while a batch is being placed: one row of whole numbers per resource, one column per host.
+
+What hosts share (a pool of addresses, a shared datastore) stands in every column that draws from it, and shrinks in all
+of them at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from control.placement.model import MANY, Floats, Ints, Mask, Pool, Rule, Shape, View, per_host
+
+CPU, MEMORY, MEASURED = 0, 1, 2  # rows of every view; those of datastores and networks follow
+HOT_RATIO = 0.8  # measured use of the cores above which a host is avoided
+MIN_SAMPLES = 3  # of a host, before what was measured counts
+
+Need = tuple[int, int | Ints]  # row, and how much of it one copy takes, on each host if that differs
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which row holds what, and what hosts share. alloc and free: of a datastore what is left and what was measured."""
+
+    alloc: Mapping[str, int]
+    free: Mapping[str, int]
+    nets: Mapping[str, int]
+    pci: Mapping[str, int]
+    hugepages: Mapping[int, int]
+    pins: int | None
+    cells: Sequence[tuple[int, int]]  # cores and memory of each
+    pools: Mapping[int, Pool]  # row -> pool, of the four before
+    groups: Mapping[int, Ints]  # row -> group of each host, of the rows that hosts share
+    sizes: Mapping[int, int]  # row -> how many groups
+    count: int
+
+
+def rows_of(view: View) -> Rows:
+    """Return where what stands in the rows of a view's work."""
+    found = view.kept.get("rows")
+    if found is None:
+        found = view.kept["rows"] = _rows(view)
+    return found
+
+
+def _rows(view: View) -> Rows:
+    first = MEASURED + 1
+    alloc = {name: first + 2 * n for n, name in enumerate(view.stores)}
+    free = {name: row + 1 for name, row in alloc.items()}
+    first += 2 * len(alloc)
+    nets = {name: first + n for n, name in enumerate(view.nets)}
+    pools: dict[int, Pool] = {}
+
+    def add(pool: Pool) -> int:
+        pools[first + len(nets) + len(pools)] = pool
+        return first + len(nets) + len(pools) - 1
+
+    pci = {name: add(pool) for name, pool in view.pci.items()}
+    hugepages = {size: add(pool) for size, pool in view.hugepages.items()}
+    pins = None if view.pins is None else add(view.pins)
+    cells = [(add(cell.cpu_m), add(cell.memory_mib)) for cell in view.cells]
+    groups = {row: view.stores[name].group for name, row in [*alloc.items(), *free.items()]}
+    groups |= {row: view.nets[name].group for name, row in nets.items() if not view.nets[name].dhcp}
+    shared = {row: group for row, group in groups.items() if np.bincount(group[group >= 0], minlength=1).max() > 1}
+    sizes = {row: int(group.max()) + 1 for row, group in shared.items()}
+    return Rows(
+        alloc, free, nets, pci, hugepages, pins, cells, pools, shared, sizes, first + len(nets) + len(pools)
+    )
+
+
+@dataclass
+class Work:
+    """What is left, and what else changes while a batch is being placed."""
+
+    left: Ints  # rows, hosts
+    load_ratio: Floats  # measured use of the cores; 0 where nothing was measured
+    instances: Ints
+    net_taken: dict[str, set[int]]
+    missing: dict[str, Ints]  # image -> 1 where there is no copy of it
+    hot: Mask  # measured use of the cores is high
+    preferred: Mask  # runs something already, is not hot, and has room for the smallest shape of the batch
+    exit_s: Floats  # from now until the last one of a host is expected to end; 0 = nothing is known
+    failure_ratio: Floats  # of a host's starts that failed, as far as known
+    measured: bool = False  # whether anything is known of what hosts use
+    may_wait: bool = False  # whether unreachable hosts count as well (see look.could_ever)
+    smallest: tuple[int, int] = (0, 0)  # thousandths of cores and MiB that any shape of the batch needs
+    members: dict[tuple[tuple[str, str], ...], Ints] = field(default_factory=dict)  # labels -> instances per host
+    placed: list[tuple[tuple[tuple[str, str], ...], Ints, Ints]] = field(default_factory=list)  # labels, hosts, counts
+    holders: dict[Rule, Ints] | None = None  # see affinity.py
+    touched: list[Ints] = field(default_factory=list)  # hosts of which something was taken, in order
+
+    @cached_property
+    def kept(self) -> dict[Any, Any]:
+        """Return what was worked out from what is left, by what it was asked for; see `touched`."""
+        return {}
+
+
+def start(view: View, features: Mapping[str, Any] | None = None) -> Work:
+    """Return the work state for a view, with measured figures of hosts where there are enough samples."""
+    measured = (features or {}).get("hosts") or {}
+    left = np.full(len(view), MANY, np.int64)
+    load, exit_s, failures = (np.zeros(len(view)) for _ in range(3))
+    for index, name in enumerate(view.names if measured else ()):
+        seen = measured.get(name) or {}
+        exit_s[index] = float(seen.get("exit_s") or 0.0)
+        failures[index] = float(seen.get("failure_ratio") or 0.0)
+        if int(seen.get("samples") or 0) < MIN_SAMPLES:
+            continue
+        if seen.get("memory_used_mib") is not None:
+            left[index] = math.floor(float(view.physical_mib[index]) - float(seen["memory_used_mib"]))
+        load[index] = float(seen.get("cpu_used_ratio") or 0.0)
+    stores = {name: (store.left_mib, store.free_mib) for name, store in view.stores.items()}
+    nets = {name: net.left for name, net in view.nets.items()}
+    rows = _filled(view, view.cpu_left_m, view.memory_left_mib, left, stores, nets, whole=False)
+    hot = load >= HOT_RATIO
+    taken = {name: set(net.taken) for name, net in view.nets.items()}
+    return Work(
+        rows, load, view.instances.copy(), taken, _missing(view), hot, (view.instances > 0) & ~hot, exit_s, failures,
+        bool(measured),
+    )
+
+
+def empty(view: View) -> Work:
+    """Return the work state of the same cloud without any instance, nothing measured, every lease free."""
+    stores = {name: (store.limit_mib, store.limit_mib) for name, store in view.stores.items()}
+    nets = {name: net.whole for name, net in view.nets.items()}
+    unbounded = np.full(len(view), MANY, np.int64)
+    rows = _filled(view, view.cpu_limit_m, view.memory_limit_mib, unbounded, stores, nets, whole=True)
+    none, nowhere = np.zeros(len(view), np.int64), np.zeros(len(view), np.bool_)
+    taken: dict[str, set[int]] = {name: set() for name in view.nets}
+    load, exit_s, failures = (np.zeros(len(view)) for _ in range(3))
+    return Work(rows, load, none, taken, _missing(view), nowhere, nowhere.copy(), exit_s, failures, may_wait=True)
+
+
+def _filled(
+    view: View, cpu_m: Ints, memory_mib: Ints, measured_mib: Ints, stores: Mapping[str, tuple[Ints, Ints]],
+    nets: Mapping[str, Ints], *, whole: bool,
+) -> Ints:  # fmt: skip
+    """Return the rows. stores: what may be allocated and what was measured, nets: free addresses, each by group."""
+    rows = rows_of(view)
+    left = np.empty((rows.count, len(view)), np.int64)
+    left[CPU], left[MEMORY], left[MEASURED] = cpu_m, memory_mib, measured_mib
+    for name, (alloc, free) in stores.items():
+        left[rows.alloc[name]] = per_host(view.stores[name].group, alloc, -1)
+        left[rows.free[name]] = per_host(view.stores[name].group, free, -1)
+    for row, pool in rows.pools.items():
+        left[row] = pool.limit if whole else pool.left
+    for name, addresses in nets.items():
+        left[rows.nets[name]] = per_host(view.nets[name].group, addresses)
+    return left
+
+
+def _missing(view: View) -> dict[str, Ints]:
+    return {sha: (~mask).astype(np.int64) for sha, mask in view.images.items()}
+
+
+def missing(view: View, work: Work, image: str) -> Ints:
+    """Return 1 for each host without a copy of an image, else 0."""
+    found = work.missing.get(image)
+    if found is None:
+        found = work.missing[image] = np.ones(len(view), np.int64)
+    return found
+
+
+def prefer(work: Work, hosts: Ints | slice) -> None:
+    """Work out again whether these hosts are preferred."""
+    cpu_m, memory_mib = work.smallest
+    good = (work.left[CPU][hosts] >= cpu_m) & (work.left[MEMORY][hosts] >= memory_mib)
+    work.preferred[hosts] = good & (work.instances[hosts] > 0) & ~work.hot[hosts]
+
+
+def take(
+    view: View, work: Work, shape: Shape, needs: Sequence[Need], hosts: Ints, counts: Ints,
+    stores: Sequence[tuple[str, Ints]],
+) -> None:  # fmt: skip
+    """Take copies of a shape out of what is left. hosts: each once; stores: datastore, places in hosts that use it."""
+    rows = rows_of(view)
+    touched = hosts
+    copy = missing(view, work, shape.image)
+    for row, need in needs:
+        if row != MEASURED or work.measured:
+            _subtract(work, rows, row, hosts, (need if isinstance(need, int) else need[hosts]) * counts)
+    if shape.one_cell:
+        _subtract_cells(work, rows, shape, hosts, counts)
+    for name, places in stores:
+        there, disks = hosts[places], shape.disk_mib * counts[places]
+        _subtract(work, rows, rows.alloc[name], there, disks)
+        _subtract(work, rows, rows.free[name], there, disks + shape.image_mib * copy[there])
+        if rows.alloc[name] in rows.groups:
+            touched = np.arange(len(view))
+    if shape.image:
+        copy[hosts] = 0
+    work.instances[hosts] += counts
+    prefer(work, hosts)
+    work.exit_s[hosts] = np.maximum(work.exit_s[hosts], shape.lifetime_s)
+    for name, address in shape.fixed:
+        work.net_taken[name].add(address)
+    work.touched.append(touched)
+
+
+def _subtract(work: Work, rows: Rows, row: int, hosts: Ints, amounts: Ints) -> None:
+    group = rows.groups.get(row)
+    if group is None:
+        work.left[row][hosts] -= amounts
+        return
+    taken = np.zeros(rows.sizes[row] + 1, np.int64)  # the last one stands for hosts that have no group (-1)
+    np.add.at(taken, group[hosts], amounts)
+    taken[-1] = 0
+    work.left[row] -= taken[group]
+
+
+def cell_rooms(work: Work, rows: Rows, shape: Shape) -> list[Ints]:
+    """Return how often a shape fits in each NUMA cell of every host."""
+    return [np.minimum(work.left[c] // max(shape.cpu_m, 1), work.left[m] // max(shape.memory_mib, 1))
+            for c, m in rows.cells]  # fmt: skip
+
+
+def _subtract_cells(work: Work, rows: Rows, shape: Shape, hosts: Ints, counts: Ints) -> None:
+    """Take copies out of the cells, the first one that has room first."""
+    waiting = counts.copy()
+    for (c, m), room in zip(rows.cells, cell_rooms(work, rows, shape), strict=True):
+        here = np.minimum(np.maximum(room[hosts], 0), waiting)
+        work.left[c][hosts] -= here * shape.cpu_m
+        work.left[m][hosts] -= here * shape.memory_mib
+        waiting -= here
