@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from control.placement.model import MANY, Column, Floats, Ints, Mask, Rule, Shape, View
+from control.placement.model import MANY, At, Column, Floats, Ints, Mask, Rule, Shape, View
 from control.placement.work import Work
 
 
@@ -30,6 +30,8 @@ def _domain(view: View, rule: Rule) -> tuple[Ints, Mask]:
 
 def _inside(view: View, rule: Rule, per_host: Ints) -> Ints:
     """Return for each host how many there are in its domain."""
+    if rule.domain == "host":
+        return per_host
     domain, _ = _domain(view, rule)
     return np.bincount(domain, weights=per_host, minlength=1)[domain].astype(np.int64)
 
@@ -76,11 +78,11 @@ def joined(view: View, work: Work, shape: Shape, hosts: Ints, counts: Ints) -> N
     work.placed.append((shape.own_labels, hosts, counts))
 
 
-def room(view: View, work: Work, shape: Shape) -> Ints | None:
+def room(view: View, work: Work, shape: Shape, at: At) -> Ints | None:
     """Return how often a shape fits by hard rules, its own and those of others; None: without limit."""
     found: Ints | None = None
     for _, broken, copies in broken_by(view, work, shape):
-        one = np.where(broken, 0, copies)
+        one = np.where(broken[at], 0, copies)
         found = one if found is None else np.minimum(found, one)
     return found
 

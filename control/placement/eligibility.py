@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from control.placement.expressions import holds, parse
-from control.placement.model import MANY, Ints, Mask, Shape, View
+from control.placement.model import MANY, At, Ints, Mask, Shape, View
 from control.placement.work import Work
 from core.states import HostState
 
@@ -88,10 +88,10 @@ def required(view: View, work: Work, shape: Shape) -> Mask | None:
     return holds(shape.where, view, work, shape)
 
 
-def required_now(view: View, work: Work, shape: Shape) -> Ints | None:
+def required_now(view: View, work: Work, shape: Shape, at: At) -> Ints | None:
     if not shape.where or not parse(shape.where).changing:
         return None
-    return np.where(holds(shape.where, view, work, shape), MANY, 0)
+    return np.where(holds(shape.where, view, work, shape)[at], MANY, 0)
 
 
 NOT_KNOWN_S = 3600.0  # how long something is expected to stay of which nothing is known, for maintenance

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -104,7 +106,20 @@ def _choices(view: View, requests: Sequence[Request], answer: _Answer) -> list[C
     stores = [names[store] for store in np.where(answer.hosts < 0, -1, answer.stores).tolist()]
     records = [answer.told[n] for n in answer.records.tolist()]
     fields = zip(requests, hosts, stores, answer.positions.tolist(), records, strict=True)
-    return list(map(tuple.__new__, repeat(Choice), fields))  # as Choice(…), in a third of the time
+    with _uncollected():
+        return list(map(tuple.__new__, repeat(Choice), fields))  # as Choice(…), in a third of the time
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Let no garbage be looked for: a hundred thousand new tuples, none of them garbage, would call for it in vain."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _rounds(
@@ -168,12 +183,13 @@ def _take(
         for group, left in _shared(view, work, shape, needs, order, stores):
             if (left < wanted).any():
                 room = _within(room, group, left)
-    counts = np.minimum(wanted - np.cumsum(room) + room, room)
-    used = counts > 0
-    hosts, counts, stores = order[used], counts[used], stores[used]
-    names = list(view.stores)
-    places = [(names[code], np.flatnonzero(stores == code)) for code in set(stores.tolist())]
+    hosts, counts = order, np.minimum(wanted - np.cumsum(room) + room, room)
+    if not counts.all() or counts[-1] < 0:
+        used = counts > 0
+        hosts, counts, stores = hosts[used], counts[used], stores[used]
     if len(hosts):
+        names, codes = list(view.stores), set(stores.tolist())
+        places = [(names[code], np.flatnonzero(stores == code)) for code in codes]
         take(view, work, shape, needs, hosts, counts, places)
         if shape.own_labels or shape.rules:
             affinity.joined(view, work, shape, hosts, counts)

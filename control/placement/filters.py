@@ -13,12 +13,13 @@ from control.placement import affinity
 from control.placement import eligibility as on
 from control.placement import resources as of
 from control.placement.eligibility import say
-from control.placement.model import Mask, Shape, View
+from control.placement.model import Ints, Mask, Shape, View
 from control.placement.resources import Room
 from control.placement.work import CPU, MEASURED, MEMORY, Need, Work
 
 Test = Callable[[View, Work, Shape], Mask | None]  # on which hosts it may be; None: on all
 Rows = Callable[[View, Shape], list[Need]]  # what one copy takes of what is left
+Left = Callable[[View, Work, Shape], Ints]
 Reason = Callable[[View, Work, Shape, int], dict[str, Any]]  # why not at all on host h: text and numbers
 
 
@@ -35,7 +36,7 @@ class Filter:
     test: Test | None = None
     needs: Rows | None = None
     room: Room | None = None
-    left: Room | None = None
+    left: Left | None = None
     static: bool = False
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from control.placement.filters import FILTERS, Filter, needs_of
-from control.placement.model import MANY, Ints, Mask, Shape, View, mask_of
-from control.placement.resources import disk_room, times
+from control.placement.model import ALL, MANY, Ints, Mask, Shape, View, mask_of
+from control.placement.resources import times
 from control.placement.work import MEASURED, Need, Work, empty
 
 NONE = len(FILTERS)  # what `failing` says of a host where it fits
@@ -47,7 +47,7 @@ def room_of(view: View, work: Work, shape: Shape, needs: Sequence[Need]) -> Ints
         if row != MEASURED or work.measured:
             room = np.minimum(room, times(work.left[row], need))
     for constraint in _ROOMS:
-        one = constraint.room(view, work, shape) if constraint.room else None
+        one = constraint.room(view, work, shape, ALL) if constraint.room else None
         if one is not None:
             room = np.minimum(room, one)
     return room
@@ -61,19 +61,16 @@ def hosts_for_one(view: View, work: Work, shape: Shape, needs: Sequence[Need], a
         if row != MEASURED or work.measured:
             hosts = hosts[work.left[row][hosts] >= (need if isinstance(need, int) else need[hosts])]
     for constraint in _ROOMS:
-        if constraint.name == "disk":  # the only one that every shape has: worked out for these hosts alone
-            hosts = hosts[disk_room(view, work, shape, hosts) > 0]
-            continue
-        one = constraint.room(view, work, shape) if constraint.room else None
+        one = constraint.room(view, work, shape, hosts) if constraint.room else None
         if one is not None:
-            hosts = hosts[one[hosts] > 0]
+            hosts = hosts[one > 0]
     return hosts
 
 
 def room_by(view: View, work: Work, shape: Shape, constraint: Filter) -> Ints | None:
     """Return how often a shape fits by one constraint, its test apart; None: without limit."""
     rooms = [times(work.left[row], need) for row, need in (constraint.needs(view, shape) if constraint.needs else ())]
-    other = constraint.room(view, work, shape) if constraint.room else None
+    other = constraint.room(view, work, shape, ALL) if constraint.room else None
     rooms += [] if other is None else [other]
     return np.minimum.reduce(rooms) if rooms else None
 

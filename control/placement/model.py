@@ -18,6 +18,8 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+At = Ints | slice  # places of hosts
+ALL = slice(None)
 MANY = 2**40  # "no limit" as a count
 
 

@@ -9,10 +9,11 @@ import numpy as np
 
 from control.addresses import text
 from control.placement.eligibility import say
-from control.placement.model import MANY, Hold, Ints, Shape, View, per_host
+from control.placement.model import ALL, MANY, At, Hold, Ints, Shape, View, per_host
 from control.placement.work import CPU, MEASURED, MEMORY, Need, Work, cell_rooms, missing, rows_of
 
-Room = Callable[[View, Work, Shape], "Ints | None"]  # how often it fits, by this constraint alone; None: without limit
+# How often a shape fits on the hosts at these places, by one constraint alone; None: without limit.
+Room = Callable[[View, Work, Shape, At], Ints | None]
 
 
 def times(left: Ints, need: int | Ints) -> Ints:
@@ -35,8 +36,8 @@ def addresses(view: View, shape: Shape) -> list[Need]:
     return drawn + [(nets[name], 1) for name, _ in shape.fixed if name in view.nets]
 
 
-def fixed_addresses(view: View, work: Work, shape: Shape) -> Ints | None:
-    return _least([_gives_address(view, work, name, address) for name, address in shape.fixed])
+def fixed_addresses(view: View, work: Work, shape: Shape, at: At) -> Ints | None:
+    return _least([_gives_address(view, work, name, address)[at] for name, address in shape.fixed])
 
 
 def _gives_address(view: View, work: Work, name: str, address: int) -> Ints:
@@ -70,11 +71,11 @@ def no_address(view: View, work: Work, shape: Shape, h: int) -> dict[str, Any]:
     return say("no address")
 
 
-def cores_room(view: View, work: Work, shape: Shape) -> Ints | None:
+def cores_room(view: View, work: Work, shape: Shape, at: At) -> Ints | None:
     """Overcommit gives no instance more cores than a host has."""
     if shape.cpu_m <= view.fewest_cpus_m:
         return None
-    return np.where(view.cpus_m >= shape.cpu_m, MANY, 0)
+    return np.where(view.cpus_m[at] >= shape.cpu_m, MANY, 0)
 
 
 def no_cpu(view: View, work: Work, shape: Shape, h: int) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def pages(view: View, shape: Shape) -> list[Need]:
 
 def nowhere(missing: Callable[[View, Shape], bool]) -> Room:
     """Return a room that is none where no host has what is asked for."""
-    return lambda view, work, shape: np.zeros(len(view), np.int64) if missing(view, shape) else None
+    return lambda view, work, shape, at: np.zeros(len(view), np.int64)[at] if missing(view, shape) else None
 
 
 def no_device(view: View, work: Work, shape: Shape, h: int) -> dict[str, Any]:
@@ -158,11 +159,11 @@ def no_pins(view: View, work: Work, shape: Shape, h: int) -> dict[str, Any]:
     return say(told, need=need, free=left, limit=limit)
 
 
-def cells_room(view: View, work: Work, shape: Shape) -> Ints | None:
+def cells_room(view: View, work: Work, shape: Shape, at: At) -> Ints | None:
     if not shape.one_cell:
         return None
-    found = np.zeros(len(view), np.int64)
-    for room in cell_rooms(work, rows_of(view), shape):
+    found = np.zeros(len(view), np.int64)[at]
+    for room in cell_rooms(work, rows_of(view), shape, at):
         found += np.maximum(room, 0)
     return found
 
@@ -179,7 +180,7 @@ def _held_from(view: View, shape: Shape) -> list[Hold]:
     return [hold for hold in view.holds if not shape.lifetime_s or hold.begins_s < shape.lifetime_s]
 
 
-def promised(view: View, work: Work, shape: Shape) -> Ints | None:
+def promised(view: View, work: Work, shape: Shape, at: At) -> Ints | None:
     holds_ = _held_from(view, shape)
     if not holds_ or work.may_wait:
         return None
@@ -190,7 +191,7 @@ def promised(view: View, work: Work, shape: Shape) -> Ints | None:
     room = np.minimum(times(cpu, shape.cpu_m), times(memory, shape.memory_mib))
     concerned = np.zeros(len(view), np.bool_)
     concerned[hosts] = True
-    return np.where(concerned, room, MANY)
+    return np.where(concerned, room, MANY)[at]
 
 
 def not_free_long(view: View, work: Work, shape: Shape, h: int) -> dict[str, Any]:
@@ -203,7 +204,7 @@ def not_free_long(view: View, work: Work, shape: Shape, h: int) -> dict[str, Any
     return say(f"has {cpu:g} cores and {memory} MiB free, but promised {told}", holds=[hold.what for hold in mine])
 
 
-def store_room(view: View, work: Work, shape: Shape, name: str, at: Ints | slice = slice(None)) -> Ints:
+def store_room(view: View, work: Work, shape: Shape, name: str, at: At = ALL) -> Ints:
     """Return how often a shape's disks fit on one datastore, on the hosts at these places.
 
     A missing copy of the image counts once.
@@ -213,7 +214,7 @@ def store_room(view: View, work: Work, shape: Shape, name: str, at: Ints | slice
     return times(np.minimum(work.left[rows.alloc[name], at], free), shape.disk_mib)
 
 
-def disk_room(view: View, work: Work, shape: Shape, at: Ints | slice = slice(None)) -> Ints:
+def disk_room(view: View, work: Work, shape: Shape, at: At) -> Ints:
     """Return how often a shape's disks fit on the best datastore of the hosts at these places."""
     rooms = [store_room(view, work, shape, name, at) for name in view.stores_of(shape)]
     return np.maximum.reduce(rooms) if rooms else np.zeros(len(view), np.int64)[at]

@@ -46,14 +46,16 @@ class Standing:
         self._inverse = 1.0 / np.maximum(limits, 1.0)  # dimensions, kinds of hosts
         self._inverses = self._inverse.T.tolist()
         self._kind = kinds.codes
-        self._scaled = np.empty((3, len(view)))  # shares left, by the capacity once more
-        self._norm, self.total = np.empty(len(view)), np.empty(len(view))
+        # Three rows of shares left, by the capacity once more; the length of these shares; their sum.
+        self._rows = np.empty((5, len(view)))
         self._update(work, np.arange(len(view)))
         self._seen = len(work.touched)
-        self._asked: Shape | None = None
+        self._answer: tuple[Shape, Ints, Floats, Floats] | None = None
 
     def refresh(self, work: Work) -> None:
         """Take account of what was taken since."""
+        if self._seen == len(work.touched):
+            return
         for hosts in work.touched[self._seen :]:
             if len(hosts) > _FEW:
                 self._update(work, hosts)
@@ -61,14 +63,15 @@ class Standing:
                 for h in hosts.tolist():
                     self._update_one(work, h)
         self._seen = len(work.touched)
+        self._answer = None
 
     def _update(self, work: Work, hosts: Ints) -> None:
         inverse, row = self._inverse[:, self._kind[hosts]], self._disk_row[hosts]
         disk = np.where(row >= 0, work.left[row, hosts], 0)
         left = np.stack([work.left[CPU, hosts], work.left[MEMORY, hosts], disk]) * inverse
-        self._scaled[:, hosts] = left * inverse
-        self._norm[hosts] = np.sqrt(left[0] * left[0] + left[1] * left[1] + left[2] * left[2])
-        self.total[hosts] = left[0] + left[1] + left[2]
+        self._rows[:3, hosts] = left * inverse
+        self._rows[3, hosts] = np.sqrt(left[0] * left[0] + left[1] * left[1] + left[2] * left[2])
+        self._rows[4, hosts] = left[0] + left[1] + left[2]
 
     def _update_one(self, work: Work, h: int) -> None:
         """Do as `_update`, to the last bit; a single host is faster without arrays."""
@@ -76,30 +79,22 @@ class Standing:
         cpu = work.left.item(CPU, h) * inverse[0]
         memory = work.left.item(MEMORY, h) * inverse[1]
         disk = work.left.item(row, h) * inverse[2] if row >= 0 else 0.0
-        self._scaled[0, h], self._scaled[1, h], self._scaled[2, h] = (
-            cpu * inverse[0], memory * inverse[1], disk * inverse[2]
+        self._rows[:, h] = (
+            cpu * inverse[0], memory * inverse[1], disk * inverse[2],
+            math.sqrt(cpu * cpu + memory * memory + disk * disk), cpu + memory + disk,
         )  # fmt: skip
-        self._norm[h] = math.sqrt(cpu * cpu + memory * memory + disk * disk)
-        self.total[h] = cpu + memory + disk
 
-    def _need(self, shape: Shape) -> tuple[Floats, Floats]:
-        """Return the length and the sum of what a shape needs, as shares, by kind of host."""
-        if self._asked is not shape:
+    def after(self, shape: Shape, at: Ints) -> tuple[Floats, Floats]:
+        """Return the cosine of need and what is left (1: the same proportions), and the sum left after one copy."""
+        if self._answer is None or self._answer[0] is not shape or self._answer[1] is not at:
             need = np.array([[shape.cpu_m], [shape.memory_mib], [shape.disk_mib]], np.float64) * self._inverse
-            cpu, memory, disk = need
-            self._asked, self._answer = shape, (np.sqrt(cpu * cpu + memory * memory + disk * disk), cpu + memory + disk)
-        return self._answer
-
-    def cosine(self, shape: Shape, at: Ints) -> Floats:
-        """Return how much need and what is left point the same way: 1 = the same proportions."""
-        norm = self._need(shape)[0][self._kind[at]] * self._norm[at]
-        cpu, memory, disk = self._scaled.take(at, axis=1)
-        found = shape.cpu_m * cpu + shape.memory_mib * memory + shape.disk_mib * disk
-        return np.asarray(found / np.maximum(norm, 1e-12), np.float64)
-
-    def left_after(self, shape: Shape, at: Ints) -> Floats:
-        """Return the sum of the shares that are left once one copy is there."""
-        return np.asarray(self.total[at] - self._need(shape)[1][self._kind[at]], np.float64)
+            norms = np.sqrt(need[0] * need[0] + need[1] * need[1] + need[2] * need[2])
+            kind = self._kind[at]
+            cpu, memory, disk, norm, total = self._rows.take(at, axis=1)
+            along = shape.cpu_m * cpu + shape.memory_mib * memory + shape.disk_mib * disk
+            cosine = along / np.maximum(norms[kind] * norm, 1e-12)
+            self._answer = shape, at, cosine, total - (need[0] + need[1] + need[2])[kind]
+        return self._answer[2:]
 
 
 def _standing(view: View, work: Work, shape: Shape) -> Standing:
@@ -132,8 +127,8 @@ def _rank(view: View, work: Work, shape: Shape, at: Ints) -> Floats | None:
 
 
 TERMS: Mapping[str, Term] = {
-    "balance": lambda view, work, shape, at: -_standing(view, work, shape).cosine(shape, at),
-    "left": lambda view, work, shape, at: _standing(view, work, shape).left_after(shape, at),
+    "balance": lambda view, work, shape, at: -_standing(view, work, shape).after(shape, at)[0],
+    "left": lambda view, work, shape, at: _standing(view, work, shape).after(shape, at)[1],
     "empty": lambda view, work, shape, at: (work.instances[at] == 0).astype(np.int64),
     "image": lambda view, work, shape, at: missing(view, work, shape.image)[at],
     "lifetime": _lifetime,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from control.placement.model import MANY, Floats, Ints, Mask, Pool, Rule, Shape, View, per_host
+from control.placement.model import MANY, At, Floats, Ints, Mask, Pool, Rule, Shape, View, per_host
 
 CPU, MEMORY, MEASURED = 0, 1, 2  # rows of every view; those of datastores and networks follow
 HOT_RATIO = 0.8  # measured use of the cores above which a host is avoided
@@ -182,17 +182,25 @@ def take(
     rows = rows_of(view)
     touched = hosts
     copy = missing(view, work, shape.image)
+    plain = [(row, need) for row, need in needs if row not in rows.groups and isinstance(need, int)]
+    if len(stores) == 1 and rows.alloc[stores[0][0]] not in rows.groups:  # the usual case, in one go
+        alloc, free = rows.alloc[stores[0][0]], rows.free[stores[0][0]]
+        plain += [(alloc, shape.disk_mib), (free, shape.disk_mib)]
+        work.left[free][hosts] -= shape.image_mib * copy[hosts]
+    else:
+        for name, places in stores:
+            there, disks = hosts[places], shape.disk_mib * counts[places]
+            _subtract(work, rows, rows.alloc[name], there, disks)
+            _subtract(work, rows, rows.free[name], there, disks + shape.image_mib * copy[there])
+            if rows.alloc[name] in rows.groups:
+                touched = np.arange(len(view))
+    together = np.array(plain, np.int64)
+    work.left[together[:, :1], hosts] -= together[:, 1:] * counts
     for row, need in needs:
-        if row != MEASURED or work.measured:
+        if row in rows.groups or not isinstance(need, int):
             _subtract(work, rows, row, hosts, (need if isinstance(need, int) else need[hosts]) * counts)
     if shape.one_cell:
         _subtract_cells(work, rows, shape, hosts, counts)
-    for name, places in stores:
-        there, disks = hosts[places], shape.disk_mib * counts[places]
-        _subtract(work, rows, rows.alloc[name], there, disks)
-        _subtract(work, rows, rows.free[name], there, disks + shape.image_mib * copy[there])
-        if rows.alloc[name] in rows.groups:
-            touched = np.arange(len(view))
     if shape.image:
         copy[hosts] = 0
     work.instances[hosts] += counts
@@ -214,17 +222,17 @@ def _subtract(work: Work, rows: Rows, row: int, hosts: Ints, amounts: Ints) -> N
     work.left[row] -= taken[group]
 
 
-def cell_rooms(work: Work, rows: Rows, shape: Shape) -> list[Ints]:
-    """Return how often a shape fits in each NUMA cell of every host."""
-    return [np.minimum(work.left[c] // max(shape.cpu_m, 1), work.left[m] // max(shape.memory_mib, 1))
+def cell_rooms(work: Work, rows: Rows, shape: Shape, at: At) -> list[Ints]:
+    """Return how often a shape fits in each NUMA cell of the hosts at these places."""
+    return [np.minimum(work.left[c][at] // max(shape.cpu_m, 1), work.left[m][at] // max(shape.memory_mib, 1))
             for c, m in rows.cells]  # fmt: skip
 
 
 def _subtract_cells(work: Work, rows: Rows, shape: Shape, hosts: Ints, counts: Ints) -> None:
     """Take copies out of the cells, the first one that has room first."""
     waiting = counts.copy()
-    for (c, m), room in zip(rows.cells, cell_rooms(work, rows, shape), strict=True):
-        here = np.minimum(np.maximum(room[hosts], 0), waiting)
+    for (c, m), room in zip(rows.cells, cell_rooms(work, rows, shape, hosts), strict=True):
+        here = np.minimum(np.maximum(room, 0), waiting)
         work.left[c][hosts] -= here * shape.cpu_m
         work.left[m][hosts] -= here * shape.memory_mib
         waiting -= here
