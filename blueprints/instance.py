@@ -43,6 +43,24 @@ class Requirements(Spec):
     host: Name | None = None
     datastore: Name | None = None
     host_labels: Labels = Field(default_factory=dict)
+    architecture: Annotated[str, Field(max_length=32)] | None = Field(default=None, description="as uname -m says it")
+    where: Annotated[str, Field(max_length=1024)] = Field(
+        default="", description='what must hold of the host, such as: cpus >= 16 and label.rack in ["r1", "r2"]'
+    )
+    rank: Annotated[str, Field(max_length=1024)] = Field(
+        default="", description="a number; hosts where it is higher come first, such as: cpu_free"
+    )
+
+
+class Affinity(Spec):
+    """Instances, by their labels, that an instance is to be near to, or apart from."""
+
+    labels: Labels = Field(min_length=1)
+    domain: Annotated[str, Field(min_length=1, max_length=63)] = Field(
+        default="host", description="host, or a label of hosts, such as rack: all with the same value are one domain"
+    )
+    hard: bool = Field(default=True, description="never broken; false: a wish")
+    weight: Annotated[float, Field(gt=0, le=100)] = Field(default=1.0, description="of a wish beside others")
 
 
 class InstanceSpec(Spec):
@@ -66,6 +84,8 @@ class InstanceSpec(Spec):
     ssh_keys: tuple[str, ...] = ()
     labels: Labels = Field(default_factory=dict)
     requirements: Requirements = Requirements()
+    affinity: tuple[Affinity, ...] = Field(default=(), description="instances that it is to be near to")
+    anti_affinity: tuple[Affinity, ...] = Field(default=(), description="instances that it is to be apart from")
     count: Annotated[int, Field(ge=0, le=10_000)] | None = Field(
         default=None, description="makes NAME-1 .. NAME-count"
     )

@@ -225,7 +225,8 @@ def _targets(c: sa.Connection, asked: Sequence[tuple[Plan, Request]]) -> list[Pl
     """Return plans with a target for each, or with the reason why there is none; room is not taken twice."""
     if not asked:
         return []
-    cloud = Cloud(c, {request.shape for _, request in asked}, lock=False)
+    leaving = {one.guest.id for one, _ in asked}
+    cloud = Cloud(c, {request.shape for _, request in asked}, lock=False, without=leaving)
     choices = engine.choose(cloud.view, [request for _, request in asked])
     found: list[Plan] = []
     for (one, request), choice in zip(asked, choices, strict=True):

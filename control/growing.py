@@ -62,7 +62,10 @@ def _take(c: sa.Connection, op: Operation, row: Mapping[Any, Any], delta: Instan
     """See that the host has room for what comes on top, as placement counts, and draw addresses for new NICs."""
     host = hosts.by_id(c, [row["host_id"]])[row["host_id"]]
     shape = shape_of(delta, row["kind"], disk_mib, None)
-    shape = replace(shape, host=host.name, cluster=None, datastore=None, labels=())
+    shape = replace(
+        shape, host=host.name, cluster=None, datastore=None, labels=(), arch="", where="", rank="", own_labels=(),
+        rules=(),
+    )  # fmt: skip
     for _ in range(placing.ROUNDS):
         cloud = Cloud(c, {shape}, lock=True)
         named = zip(cloud.view.names, cloud.view.states, strict=True)

@@ -13,7 +13,8 @@ from blueprints.instance import InstanceSpec
 from control import addresses, hosts, instances_on, networks, sql, tables
 from control.images import ImageRecord
 from control.networks import NetworkRecord
-from control.placement.model import Mask, Net, Shape, Store, View, mask_of, millis
+from control.placement.model import Guests, Mask, Net, Shape, Store, View, mask_of, millis
+from control.placing_rules import guests_of, rules_of
 from core.states import CopyState, HostState
 
 _HOST, _CLUSTER, _DS, _DS_HOST = tables.host, tables.cluster, tables.datastore, tables.datastore_host
@@ -39,15 +40,25 @@ def shape_of(
         disk_min_mib=image.virtual_size_mib if image else 0, cluster=where.cluster, host=where.host,
         datastore=where.datastore, labels=tuple(sorted(where.host_labels.items())), nics=tuple(sorted(counts.items())),
         fixed=tuple((n.network, addresses.number(n.address)) for n, has_one in drawn if n.address and not has_one),
-        avoid=frozenset(avoid),
+        avoid=frozenset(avoid), arch=where.architecture or "", where=where.where, rank=where.rank,
+        own_labels=tuple(sorted(spec.labels.items())), rules=rules_of(spec.affinity, spec.anti_affinity),
     )  # fmt: skip
 
 
 class Cloud:
     """A view with what it takes to write a choice down: ids, versions, address ranges. Index h: the view's host."""
 
-    def __init__(self, c: sa.Connection, shapes: Collection[Shape], *, lock: bool) -> None:
-        """Read the cloud as far as these shapes need it. lock: nobody else gives addresses of their networks away."""
+    def __init__(
+        self, c: sa.Connection, shapes: Collection[Shape], *, lock: bool, without: Collection[str] = ()
+    ) -> None:
+        """Read the cloud as far as these shapes need it.
+
+        lock: nobody else gives addresses of their networks away, or places what rules are about.
+        without: ids of instances that are on their way elsewhere, so that no rule counts them where they are.
+        """
+        ruled = any(shape.rules or shape.own_labels for shape in shapes)
+        if lock and ruled:  # a rule may be about hosts that nobody else would lock, such as those of a rack
+            c.execute(sa.select(_CLUSTER.c.id).order_by(_CLUSTER.c.id).with_for_update()).all()
         wanted = {name for shape in shapes for name, _ in (*shape.nics, *shape.fixed)}
         if lock and wanted:
             net = tables.network
@@ -64,9 +75,10 @@ class Cloud:
         self.leased = networks.leased(c, [net.id for net in self.networks.values()])
         self.stores: dict[str, str] = {}  # datastore name -> id
         self._index = {host_id: h for h, host_id in enumerate(self.ids)}
-        self.view = self._view(c, {shape.image for shape in shapes if shape.image})
+        guests = guests_of(c, self._index, without) if ruled else None
+        self.view = self._view(c, {shape.image for shape in shapes if shape.image}, guests)
 
-    def _view(self, c: sa.Connection, images: Collection[str]) -> View:
+    def _view(self, c: sa.Connection, images: Collection[str], guests: Guests | None) -> View:
         rows = self.rows
         held = instances_on.reserved(c, self.ids)
         used = [held.get(host_id, instances_on.NOTHING) for host_id in self.ids]
@@ -83,7 +95,9 @@ class Cloud:
             physical_mib=np.array([max(row["physical_mib"] or 0, row["memory_mib"]) for row in rows], np.int64),
             instances=np.array([one.instances for one in used], np.int64),
             stores=self._stores(c), nets={name: self._net(c, net) for name, net in self.networks.items()},
-            images=self._images(c, images),
+            images=self._images(c, images), archs=tuple(row["architecture"] for row in rows),
+            capabilities=tuple(frozenset(k for k, v in row["capabilities"].items() if v is True) for row in rows),
+            guests=guests,
         )  # fmt: skip
 
     def _stores(self, c: sa.Connection) -> dict[str, Store]:
@@ -166,6 +180,7 @@ def _hosts() -> sa.Select[Any]:
             _HOST.c.id, _HOST.c.name, _HOST.c.state, _HOST.c.driver, _HOST.c.cpus, _HOST.c.memory_mib,
             _HOST.c.cpu_overcommit, _HOST.c.memory_overcommit, _HOST.c.labels, _HOST.c.capabilities, _HOST.c.version,
             _HOST.c.seen_at, _HOST.c.retry_at, _HOST.c.facts["memory_mib"].as_integer().label("physical_mib"),
+            _HOST.c.facts["architecture"].as_string().label("architecture"),
             _CLUSTER.c.name.label("cluster"), _CLUSTER.c.cpu_overcommit.label("cluster_cpu"),
             _CLUSTER.c.memory_overcommit.label("cluster_memory"),
         )

@@ -16,6 +16,7 @@ from control.datastores import by_name as datastores_by_name
 from control.images import ImageRecord
 from control.instances import lifecycle_event
 from control.networks import NetworkRecord
+from control.placement.expressions import Type, parse
 from control.waiting import NEVER
 from core.clock import now
 from core.errors import Conflict, Invalid, NotFound, Unsupported
@@ -136,7 +137,9 @@ def _nics(spec: InstanceSpec, kind: InstanceKind, known: Mapping[str, NetworkRec
 
 
 def check_places(c: sa.Connection, wanted: Sequence[InstanceSpec]) -> None:
-    """Raise NotFound for a cluster, host or datastore that is required and does not exist."""
+    """Raise NotFound for a cluster, host or datastore that is required and not there, Invalid for an expression."""
+    for spec in wanted:
+        check_expressions(spec)
     for name in {spec.requirements.cluster for spec in wanted} - {None}:
         clusters.id_of(c, str(name))
     named = {spec.requirements.host for spec in wanted if spec.requirements.host}
@@ -146,6 +149,20 @@ def check_places(c: sa.Connection, wanted: Sequence[InstanceSpec]) -> None:
     missing = sorted(stores - set(datastores_by_name(c, stores)))
     if missing:
         raise NotFound(f"there is no datastore {missing[0]}", f"datastore/{missing[0]}", {"missing": missing})
+
+
+def check_expressions(spec: InstanceSpec) -> None:
+    """Raise Invalid for a requirement or rank that cannot be understood, with where it goes wrong."""
+    for field, wanted in (("where", Type.TRUTH), ("rank", Type.NUMBER)):
+        text = str(getattr(spec.requirements, field))
+        try:
+            if text:
+                parse(text, wanted)
+        except Invalid as error:
+            raise Invalid(
+                f"{spec.name}: requirements.{field}: {error.message}", f"instance/{spec.name}", {field: text},
+                "docs/placement.md shows the language",
+            ) from error  # fmt: skip
 
 
 def check_addresses(c: sa.Connection, wanted: Sequence[InstanceSpec], nouns: Nouns) -> None:

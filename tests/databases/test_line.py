@@ -228,3 +228,15 @@ def test_a_plan_says_where_and_changes_nothing(cloud: Rig) -> None:
     planned = read(cloud, placing.plan, [spec])
     assert [(p["name"], p["host"], p["error"]) for p in planned] == [("web-1", "h1", None), ("web-2", "h1", None)]
     assert read(cloud, instances.list_) == []
+
+
+def test_rules_between_instances(cloud: Rig) -> None:
+    cloud.run(lambda c: c.execute(sa.update(tables.host).values(facts={"architecture": "x86_64", "memory_mib": 4096})))
+    apart = {"labels": {"role": "web"}, "anti_affinity": [{"labels": {"role": "web"}}]}
+    cloud.deploy("web-1", **apart)
+    cloud.deploy("web-2", **apart)
+    assert {cloud.show(name)["host"] for name in ("web-1", "web-2")} == {"h1", "h2"}
+    cloud.ask("web-3", requirements={"architecture": "x86_64", "where": "cpus > 0"}, **apart)
+    (outcome,) = cloud.place(cloud.claim())
+    assert isinstance(outcome.error, NoCapacityNow)
+    assert "1 with role=web on its host" in outcome.error.message
