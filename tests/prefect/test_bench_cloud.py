@@ -12,7 +12,7 @@ import pytest
 from bench.cloud import cloud
 from tests.prefect.test_up import living
 
-pytestmark = pytest.mark.prefect
+pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 NETWORK = """\
 networks:
 - name: {name}
