@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -57,6 +58,17 @@ def freeze(cgroups: Cgroups, host: str, *, off: bool) -> None:
         (ROOT / f"rf-{host}" / "cgroup.freeze").write_text(str(int(off)))
     else:
         _freezer(host).write_text("FROZEN" if off else "THAWED")
+
+
+def thaw(cgroups: Cgroups, host: str) -> None:
+    """Let all of a host's processes go on, also a container's that LXD had frozen to stop it when the power failed."""
+    if cgroups.version == 2:
+        top, name, word = ROOT / f"rf-{host}", "cgroup.freeze", "0"
+    else:
+        top, name, word = _freezer(host).parent, "freezer.state", "THAWED"
+    for file in sorted(top.rglob(name), key=lambda path: len(path.parts)):
+        with suppress(OSError):  # its group has just gone
+            file.write_text(word)
 
 
 def is_frozen(cgroups: Cgroups, host: str) -> bool:

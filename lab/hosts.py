@@ -111,8 +111,7 @@ def crash(settings: LabSettings, host: LabHost) -> bool:
     for straggler in stragglers - {pid}:
         _kill(straggler)
     groups = cgroups.detect()
-    if cgroups.is_frozen(groups, host.name):  # what hangs in version 1 dies only when it may go on
-        cgroups.freeze(groups, host.name, off=False)
+    cgroups.thaw(groups, host.name)  # what is frozen in version 1 dies only when it may go on
     wait_until(lambda: not processes(host))
     (folder(settings, host) / "init.pid").unlink(missing_ok=True)
     network.unplug(host)  # a reboot loses run-time network settings: the next boot gets a new network stack
