@@ -7,8 +7,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from prefect import Flow
 
+import tasks.fencing
+import tasks.watch
 from blueprints.datastore import DatastoreSpec
 from control import datastores, hosts, operations
 from control.hosts import HostRecord
@@ -145,3 +148,10 @@ def running(instance_id: str) -> list[str]:
         host.name for host in world.hosts.values()
         if (one := host.instances.get(on_host(instance_id))) and one.power is PowerState.RUNNING
     ]  # fmt: skip
+
+
+def fence_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let looks at a BMC follow each other at once, and silence be short."""
+    monkeypatch.setattr(tasks.fencing, "APART_S", 0.01)
+    monkeypatch.setattr(tasks.fencing, "ANSWER_S", 2.0)
+    monkeypatch.setattr(tasks.watch, "BMC_S", 0.2)

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-import tasks.fencing
-import tasks.watch
 from control import drift, hosts, instances, operations, recovery
 from control.lifecycle import PASSING
 from core.errors import Unreachable
@@ -18,16 +16,14 @@ from core.ids import on_host
 from core.states import HostState, InstanceState, OperationState, PowerState, Verb
 from drivers.fake_world import world
 from tests.integration.line import Line
-from tests.integration.pump import Pump, at_once, deploy, host_of, look, running, with_bmcs, with_san
+from tests.integration.pump import Pump, at_once, deploy, fence_quickly, host_of, look, running, with_bmcs, with_san
 
 LIMIT_S = 20.0
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks.fencing, "APART_S", 0.01)
-    monkeypatch.setattr(tasks.fencing, "ANSWER_S", 2.0)
-    monkeypatch.setattr(tasks.watch, "BMC_S", 0.2)
+    fence_quickly(monkeypatch)
 
 
 @pytest_asyncio.fixture

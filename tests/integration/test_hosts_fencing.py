@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-import tasks.fencing
-import tasks.watch
 from blueprints.cluster import ClusterSpec
 from control import clusters, drift, hosts, operations
 from control.accept.draft import unfinished
@@ -19,16 +17,25 @@ from core.states import HostState, InstanceState, MachinePower, OperationState, 
 from drivers.baremetal.fake import FakeBmc
 from drivers.fake_world import FOREVER, world
 from tests.integration.line import Line
-from tests.integration.pump import SAN, Pump, at_once, deploy, host_of, look, running, with_bmcs, with_san
+from tests.integration.pump import (
+    SAN,
+    Pump,
+    at_once,
+    deploy,
+    fence_quickly,
+    host_of,
+    look,
+    running,
+    with_bmcs,
+    with_san,
+)
 
 DONE = OperationState.DONE
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks.fencing, "APART_S", 0.01)
-    monkeypatch.setattr(tasks.fencing, "ANSWER_S", 2.0)
-    monkeypatch.setattr(tasks.watch, "BMC_S", 0.2)
+    fence_quickly(monkeypatch)
 
 
 @pytest_asyncio.fixture
