@@ -135,6 +135,7 @@ def test_a_qemu_that_hangs_keeps_no_other_waiting(vm: Guest, front_end: Cloud, l
         assert vm.show()["state"] == "running"
 
 
+@pytest.mark.slow
 def test_a_qemu_that_hangs_is_shut_down(vm: Guest, lab: Lab) -> None:
     qemu(lab, vm, "STOP")
     began = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Any
 
 import pytest
 
@@ -22,16 +23,22 @@ MINUTES = float(os.environ.get("RACKFLOW_CHAOS_MINUTES", "0"))
 BEGAN = time.monotonic()
 
 
-def chosen() -> list[Pair]:
-    """Return all of this shard, or one for each fault."""
+OTHERS_SHOW = {LiveFault.WORKER, LiveFault.POWER, LiveFault.SSH}  # tests/live disturbs guests in these ways as well
+
+
+def chosen() -> list[Any]:
+    """Return all of this shard, or one for each fault, slow where other tests show the like."""
     pairs = [pair for pair in all_pairs(SEED) if ONLY in pair.name]
     if ALL:
         first, of = (int(part) for part in SHARD.split("/"))
-        return pairs[first - 1 :: of]
-    return [next(pair for pair in pairs if pair.fault is fault) for fault in LiveFault]
+        return [pytest.param(pair, id=pair.name) for pair in pairs[first - 1 :: of]]
+    few = [next(pair for pair in pairs if pair.fault is fault) for fault in LiveFault]
+    return [
+        pytest.param(pair, id=pair.name, marks=[pytest.mark.slow] * (pair.fault in OTHERS_SHOW)) for pair in few
+    ]
 
 
-@pytest.mark.parametrize("pair", chosen(), ids=lambda pair: pair.name)
+@pytest.mark.parametrize("pair", chosen())
 def test_all_is_well_in_the_end(pair: Pair, front_end: Cloud, lab: Lab) -> None:
     if not ALL:
         assert run(pair, front_end, lab).wrong == {}
