@@ -6,20 +6,25 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from control import tables
+from control import sql, tables
 from core.states import OperationState, Verb
 
+_T = tables.operation
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)  # not_before of what its owner holds
 
 
 def wake(c: sa.Connection) -> int:
-    """Make every deploy that waits for capacity due now; return how many."""
-    t = tables.operation
-    return c.execute(
-        sa.update(t)
+    """Make every deploy that waits for capacity due now; return how many.
+
+    What another transaction has locked is left out: it is being claimed, and will look for itself, or is ending.
+    """
+    waits = (
+        sa.select(_T.c.id)
         .where(
-            t.c.state == OperationState.PENDING, t.c.verb == Verb.DEPLOY, t.c.not_before.is_not(None),
-            t.c.not_before < NEVER,
+            _T.c.state == OperationState.PENDING, _T.c.verb == Verb.DEPLOY, _T.c.not_before.is_not(None),
+            _T.c.not_before < NEVER,
         )
-        .values(not_before=None)
-    ).rowcount  # fmt: skip
+        .with_for_update(skip_locked=True)
+    )  # fmt: skip
+    due = list(c.scalars(waits))
+    return sql.run_in(c, due, lambda part: sa.update(_T).where(_T.c.id.in_(part)).values(not_before=None))
