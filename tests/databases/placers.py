@@ -46,7 +46,8 @@ class Placer:
     def ask(self) -> None:
         """Ask for one to four instances."""
         names = [f"{self.name}-{len(self.mine)}-{self.seen['asked']}-{n}" for n in range(self.dice.randint(1, 4))]
-        wanted = [{"name": name, "image": "tiny", **self.dice.choice(SIZES), **self.dice.choice(NICS)} for name in names]
+        kinds = [{**self.dice.choice(SIZES), **self.dice.choice(NICS)} for _ in names]
+        wanted = [{"name": name, "image": "tiny", **kind} for name, kind in zip(names, kinds, strict=True)]
         self._submit(Verb.DEPLOY, wanted)
         self.mine += names
         self.seen["asked"] += len(names)
