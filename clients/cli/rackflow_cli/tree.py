@@ -51,6 +51,7 @@ TREE: dict[str, Entry] = {
     "top": Entry(LOOK, "top", "Show what hosts and instances use, and keep showing it.", alone=True),
     "capacity": Entry(LOOK, "insight", "Show what the hosts have, what is reserved and what is used.", alone=True),
     "query": Entry(LOOK, "insight", "Run one SELECT over the history.", alone=True),
+    "simulate": Entry(LOOK, "simulate", "Replay arrivals on hosts: what fits, and by which policy best.", alone=True),
     "drift": Entry(LOOK, "drift", "Where the world differs from the record: list, show, set-policy."),
     "reconcile": Entry(LOOK, "insight", "Compare record and world now, and repair.", alone=True),
     "up": Entry(HERE, "local", "Start rackflow's processes.", alone=True),

@@ -1,0 +1,118 @@
+"""rackflow simulate: given arrivals on given hosts, through the placement that the cloud itself uses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from rackflow_cli import words
+from rackflow_cli.columns import Column
+from rackflow_cli.errors import CliError, ExitCode, from_problem
+from rackflow_cli.options import Output
+from rackflow_cli.output import Format, draw, dump
+from rackflow_cli.session import session, talk
+from rackflow_cli.tree import group
+
+app = group("Simulations.")
+
+_COLUMNS = (
+    Column("POLICY", "policy"), Column("HOSTS", "hosts", words.number, right=True),
+    Column("PLACED", "placed", words.number, right=True), Column("REJECTED", "rejected", words.number, right=True),
+    Column("USED AT MOST", "hosts_used_peak", words.number, right=True),
+    Column("EMPTY %", "empty_hosts_mean_percent", words.number, right=True),
+    Column("MIN HOSTS", "min_hosts", words.number, right=True, rare=True),
+    Column("MOVED", "moved", words.number, right=True, rare=True),
+    Column("STRANDED", "stranded", words.number, right=True, rare=True),
+    Column("STUCK", "stuck", words.number, right=True, rare=True),
+    Column("MORE FIT", "fits", words.number, right=True, rare=True),
+    Column("FIRST REJECTED", "first_rejection.name", rare=True),
+    Column("AT", "first_rejection.at_s", words.duration, right=True, rare=True),
+    Column("CPU S", "cpu_s", words.number, right=True),
+)  # fmt: skip
+
+
+@app.command()
+def simulate(
+    arrivals: Annotated[str, typer.Option(metavar="FILE", help="CSV of what comes and goes; - is standard input.")],
+    hosts: Annotated[
+        list[str],
+        typer.Option(metavar="NxCPUSc/MEMORY", help="As 300x64c/192GiB[,cluster=NAME][,KEY=VALUE]; repeatable."),
+    ],
+    policy: Annotated[str, typer.Option(metavar="NAME", help="The policy of placement; else the usual one.")] = "",
+    history: Annotated[
+        str, typer.Option(metavar="FILE", help="CSV of past arrivals, from which lifetimes are learned.")
+    ] = "",
+    until_rejection: Annotated[
+        bool, typer.Option("--until-rejection", help="Stop when something fits nowhere: when, what and why.")
+    ] = False,
+    find_min_hosts: Annotated[
+        bool, typer.Option("--find-min-hosts", help="How few hosts of the first --hosts would do without rejection.")
+    ] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="All policies, one after the other.")] = False,
+    fit: Annotated[str, typer.Option(metavar="CPU,MEMORY", help="How many more of this size fit at the end.")] = "",
+    add: Annotated[
+        list[str] | None, typer.Option(metavar="NxCPUSc/MEMORY@TIME", help="Hosts that come then; repeatable.")
+    ] = None,
+    lose: Annotated[
+        list[str] | None, typer.Option(metavar="N@TIME", help="Hosts that die; what they ran starts elsewhere.")
+    ] = None,
+    drain: Annotated[list[str] | None, typer.Option(metavar="N@TIME", help="Hosts that are emptied.")] = None,
+    spare: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Hosts kept empty that step in for lost ones (N+1: 1).")
+    ] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Chooses which hosts are lost and drained.")] = 0,
+    output: Output = Format.TABLE,
+) -> None:
+    """Replay arrivals on hosts that need not exist: what fits, when it runs out, which policy serves better.
+
+    The CSV has a header: name,arrival_s,lifetime_s,cpu,memory_mib and, where wanted, owner,template,kind,labels. An
+    empty lifetime_s: it never leaves. What arrives at one moment is placed as one batch. TIME counts as arrival_s does
+    (90, 15m, 36h, 2d). Needs no front-end. Means leave out the first day.
+    """
+    if until_rejection and find_min_hosts:
+        fix = "ask for one of the two"
+        raise CliError("--until-rejection and --find-min-hosts answer different questions", ExitCode.USAGE, fix=fix)
+    told = _ask({
+        "arrivals": arrivals, "hosts": hosts, "policy": policy, "history": history, "seed": seed, "spare": spare,
+        "until_rejection": until_rejection, "find_min_hosts": find_min_hosts, "compare": compare, "fit": fit,
+        "add": add or [], "lose": lose or [], "drain": drain or [], "quiet": session.quiet,
+    })  # fmt: skip
+    if history and not told["learned"]:
+        talk("the history foretells lifetimes no better than a naive answer does: it is not used")
+    _show(told["answers"], output, many=compare)
+
+
+def _ask(question: dict[str, Any]) -> dict[str, Any]:
+    """Have the answer worked out by a process of the rooms. Raise CliError."""
+    argv = [sys.executable, "-P", "-m", "daemon.simulate", json.dumps(question)]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, check=False)
+    if done.returncode == ExitCode.INTERRUPTED:
+        raise CliError("interrupted", ExitCode.INTERRUPTED)
+    told: dict[str, Any] = json.loads(done.stdout) if done.stdout else {}
+    if done.returncode:
+        error = told.get("error") or {"message": f"the simulation ended with exit code {done.returncode}"}
+        found = from_problem(400, error)
+        raise CliError(found.message, ExitCode(done.returncode) if told else ExitCode.FAILED, fix=found.fix)
+    return told
+
+
+def _show(answers: list[dict[str, Any]], output: Format, *, many: bool) -> None:
+    if output in (Format.JSON, Format.YAML):
+        dump(answers if many else answers[0], output)
+    elif output is Format.NAME:
+        print("\n".join(one["policy"] for one in answers))
+    else:
+        draw(answers, _COLUMNS, wide=output is Format.WIDE)
+        for one in answers[: 0 if many else 1]:
+            _say_why(one.get("first_rejection"))
+
+
+def _say_why(rejection: dict[str, Any] | None) -> None:
+    if rejection:
+        talk(f"{rejection['name']} fitted nowhere at {rejection['at_s']:g} s: {rejection['why']}")
+        if rejection["change"]:
+            talk(f"what would help: {rejection['change']}")

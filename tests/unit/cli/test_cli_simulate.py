@@ -1,0 +1,65 @@
+"""rackflow simulate: the process it starts, its tables, JSON and errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.conftest import Cli
+
+CSV = """\
+name,arrival_s,lifetime_s,cpu,memory_mib,owner
+a,0,100,4,4096,x
+b,0,,4,4096,y
+c,50,10,8,1024,x
+d,200,9,1,64,x
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    made = tmp_path / "arrivals.csv"
+    made.write_text(CSV)
+    return str(made)
+
+
+def test_json_has_the_figures(cli: Cli, file: str) -> None:
+    asked = ("--arrivals", file, "--hosts", "2x8c/8GiB", "--find-min-hosts", "--fit", "2,1GiB", "-o", "json")
+    said = cli("simulate", *asked)
+    assert said.code == 0
+    found = json.loads(said.out)
+    assert found.pop("cpu_s") > 0
+    assert found == {
+        "policy": "balanced", "hosts": 2, "placed": 4, "rejected": 0, "hosts_used_peak": 2,
+        "empty_hosts_mean_percent": None, "first_rejection": None, "moved": 0, "stranded": 0, "stuck": 0, "fits": 5,
+        "min_hosts": 2,
+    }  # fmt: skip
+
+
+def test_the_table_and_why_it_ran_out(cli: Cli, file: str) -> None:
+    said = cli("simulate", "--arrivals", file, "--hosts", "1x8c/8GiB", "--until-rejection")
+    assert said.out.splitlines()[1].split()[:7] == ["balanced", "1", "2", "1", "1", "-", "c"]
+    assert "c fitted nowhere at 50 s: cpu on h0 (needs 8 cores, 0 of 8 are free)" in said.err
+    assert "one more host like h0 would hold it" in said.err
+
+
+def test_policies_side_by_side(cli: Cli, file: str) -> None:
+    said = cli("simulate", "--arrivals", file, "--hosts", "2x8c/8GiB", "--compare", "-o", "name")
+    assert {"balanced", "pack", "spread"} <= set(said.out.split())
+
+
+def test_a_history_that_says_nothing_is_not_used(cli: Cli, file: str) -> None:
+    said = cli("simulate", "--arrivals", file, "--hosts", "2x8c/8GiB", "--history", file)
+    assert said.code == 0
+    assert "is not used" in said.err
+
+
+def test_errors_say_what_to_do(cli: Cli, file: str) -> None:
+    larger = cli("simulate", "--arrivals", file, "--hosts", "1x2c/8GiB", "--find-min-hosts")
+    assert (larger.code, larger.out) == (6, "")
+    assert "no number of these hosts would do" in larger.err
+    assert "what to do: simulate with larger hosts" in larger.err
+    both = cli("simulate", "--arrivals", file, "--hosts", "1x8c/8GiB", "--find-min-hosts", "--until-rejection")
+    assert (both.code, both.out) == (2, "")
