@@ -8,23 +8,18 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from blueprints.instance import InstanceSpec
-from control import access, leases, moving, placing, requests, sql, tables
-from control.accept.change import check_able, check_disks
-from control.accept.prepare import PREPARE
-from control.access import Principal
+from control import children, movable, moving, placing, sql, tables
 from control.hosts import HostRecord
-from control.ledger import Operation, guard, operation_of
-from control.lifecycle import VERBS, check_allowed
+from control.ledger import Operation, operation_of
 from control.placement import engine
 from control.placement.model import Request
 from control.placing_view import Cloud
-from core.errors import RackflowError, Retryable
+from core.errors import Retryable
 from core.ids import on_host
 from core.states import UNFINISHED, HostState, InstanceState, OperationState, Verb
 
 SOURCE = "evacuate"
-_T, _OP, _REQUEST = tables.instance, tables.operation, tables.request
+_T, _OP = tables.instance, tables.operation
 
 
 @dataclass(frozen=True)
@@ -138,12 +133,7 @@ def progress(c: sa.Connection, op: Operation) -> Progress:
               row["memory_mib"], running.get(f"instance/{row['id']}"))
         for row in rows
     ]  # fmt: skip
-    begin = f"{access.find(c, op.asked_by).id}:{_key(op, '')}"
-    moves = c.execute(
-        sa.select(_OP).join(_REQUEST, _REQUEST.c.id == _OP.c.request_id)
-        .where(_REQUEST.c.idempotency_key.startswith(begin, autoescape=True)).order_by(_OP.c.id)
-    ).mappings()  # fmt: skip
-    return Progress(state, guests, {row["subject"].removeprefix("instance/"): operation_of(row) for row in moves})
+    return Progress(state, guests, children.begun(c, op.asked_by, _key(op, "")))
 
 
 def _key(op: Operation, guest_id: str) -> str:
@@ -158,67 +148,16 @@ def plan(
     bound: instance id -> what the driver says against moving it live.
     """
     rows = {
-        row["id"]: row for row in sql.fetch_in(
-            c, [guest.id for guest in guests],
-            lambda part: sa.select(_T, sa.literal(host.name).label("host"), sa.literal(host.driver).label("driver"))
-            .where(_T.c.id.in_(part)),
-        )
+        row["id"]: {**row, "capabilities": host.capabilities, "host": host.name, "driver": host.driver}
+        for row in sql.fetch_in(c, [guest.id for guest in guests], lambda part: sa.select(_T).where(_T.c.id.in_(part)))
     }  # fmt: skip
-    addresses = _of_host_only(c, list(rows))
-    kept = leases.kept(c, list(rows))
-    who = access.find(c, op.asked_by)
-    plans: list[Plan] = []
-    asked: list[tuple[Plan, Request]] = []
-    for guest in guests:
-        if guest.id not in rows:
-            continue
-        against = [*addresses.get(guest.id, ()), *bound.get(guest.id, ())]
-        one = _plan(c, who, op, guest, {**rows[guest.id], "capabilities": host.capabilities}, against)
-        if one.reason:
-            plans.append(one)
-        else:
-            asked.append((one, _request(c, guest, rows[guest.id], kept.get(guest.id, set()))))
-    return [*plans, *_targets(c, asked)]
-
-
-def _of_host_only(c: sa.Connection, ids: Sequence[str]) -> dict[str, list[str]]:
-    """Return instance id -> its addresses that are good on this host only: what runs would lose them."""
-    lease, net = tables.lease, tables.network
-    found: dict[str, list[str]] = {}
-    for row in sql.fetch_in(
-        c, ids,
-        lambda part: sa.select(lease.c.instance_id, lease.c.address).where(
-            lease.c.network_id == net.c.id, net.c.addressing == "host", lease.c.address.is_not(None),
-            lease.c.instance_id.in_(part),
-        ),
-    ):  # fmt: skip
-        found.setdefault(row["instance_id"], []).append(f"address {row['address']} is good on its host only")
-    return found
-
-
-def _plan(
-    c: sa.Connection, who: Principal, op: Operation, guest: Guest, row: Mapping[str, Any], against: Sequence[str]
-) -> Plan:
-    """Return what is possible for one instance, apart from room. against: what it cannot be moved live for."""
-    live: bool | None = op.parameters.get("live")
-    runs = guest.state is InstanceState.RUNNING
-    can = runs and bool(row["capabilities"].get(VERBS[Verb.MIGRATE_LIVE].needs)) and not against
-    if live and runs and not can:
-        return Plan(guest, f"it cannot be moved live: {'; '.join(against) or 'its host cannot do that'}")
-    how = {"live": can and live is not False} if runs else {}
-    try:
-        check_allowed(Verb.MIGRATE, guest.state, guest.name)
-        check_disks(Verb.MIGRATE, row)
-        verb, _ = PREPARE[Verb.MIGRATE](c, who, Verb.MIGRATE, row, dict(how))  # type: ignore[arg-type]
-        check_able(verb, row)
-    except RackflowError as error:
-        return Plan(guest, str(error))
-    return Plan(guest, live=how.get("live"))
-
-
-def _request(c: sa.Connection, guest: Guest, row: Mapping[Any, Any], kept: set[int]) -> Request:
-    spec = InstanceSpec.model_validate(row["spec"])
-    return Request(guest.id, guest.name, moving.shape_for(c, Verb.MIGRATE, {}, row, spec, kept))
+    there = [guest for guest in guests if guest.id in rows]
+    how = movable.ways(c, [rows[one.id] for one in there], live=op.parameters.get("live"), bound=bound)
+    plans = [Plan(one, how[one.id].reason, live=how[one.id].live) for one in there]
+    go = [one for one in plans if not one.reason]
+    shapes = moving.shapes_for(c, Verb.MIGRATE, {}, [rows[one.guest.id] for one in go])
+    asked = [(one, Request(one.guest.id, one.guest.name, shapes[one.guest.id])) for one in go]
+    return [*(one for one in plans if one.reason), *_targets(c, asked)]
 
 
 def _targets(c: sa.Connection, asked: Sequence[tuple[Plan, Request]]) -> list[Plan]:
@@ -240,14 +179,10 @@ def _targets(c: sa.Connection, asked: Sequence[tuple[Plan, Request]]) -> list[Pl
 
 def start(c: sa.Connection, op: Operation, one: Plan) -> Operation:
     """Ask for the migration of one instance, for whom the evacuation was asked by; once in each round. Raise Stale."""
-    guard(c, [op])
     body: dict[str, Any] = {"instances": [one.guest.id]}
     if one.live is not None:
         body["live"] = one.live
-    accepted = requests.submit(
-        c, access.find(c, op.asked_by), Verb.MIGRATE, body, source=SOURCE, idempotency_key=_key(op, one.guest.id)
-    )
-    return accepted.operations[0]
+    return children.migrate(c, op, body, source=SOURCE, key=_key(op, one.guest.id))
 
 
 def moved(look: Progress) -> int:

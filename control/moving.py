@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec
 from control import datastores, decisions, drift, hosts, images, leases, placing, sql, tables
+from control.datastores import DatastoreRecord
 from control.ledger import Operation, Step, guard
 from control.lifecycle import BEGUN, no_return, rule
 from control.placement import engine
@@ -37,9 +38,7 @@ def reserve(c: sa.Connection, op: Operation, features: Mapping[str, Any] | None 
         if reserved == decisions.host_for(c, op.id):  # by this step, which was cut off before it could end
             return reserved
         _let_go(c, row, drift.ALERT, "what has reserved it is not known")
-    spec = InstanceSpec.model_validate(row["spec"])
-    kept = leases.kept(c, [row["id"]]).get(row["id"], set())
-    shape = shape_for(c, op.verb, op.parameters, row, spec, kept)
+    shape = shapes_for(c, op.verb, op.parameters, [row])[row["id"]]
     for _ in range(placing.ROUNDS):
         cloud = Cloud(c, {shape}, lock=True, without={row["id"]})
         request = Request(op.id, row["name"], shape)
@@ -58,23 +57,30 @@ def reserve(c: sa.Connection, op: Operation, features: Mapping[str, Any] | None 
     raise Busy(f"{row['name']}: other placements were faster, {placing.ROUNDS} times", op.subject)
 
 
-def shape_for(
-    c: sa.Connection, verb: Verb, parameters: Mapping[str, Any], row: Mapping[Any, Any], spec: InstanceSpec,
-    kept: set[int],
-) -> Shape:  # fmt: skip
-    """Return what the target must offer: as at the deployment, but another host, of the same driver.
+def shapes_for(
+    c: sa.Connection, verb: Verb, parameters: Mapping[str, Any], rows: Sequence[Mapping[Any, Any]]
+) -> dict[str, Shape]:
+    """Return instance id -> what its target must offer: as at the deployment, but another host, of the same driver.
 
     One where something of it is left is no target before that was taken away.
     """
-    image = images.records(c, [row["image_id"]]).get(row["image_id"]) if row["image_id"] else None
-    source = hosts.by_id(c, [row["host_id"]])[row["host_id"]]
-    shared = _shared(c, row)
-    subject = f"instance/{row['id']}"
-    avoid = {*(parameters.get("avoid") or ()), *drift.owing(c, [subject]).get(subject, ())}
-    shape = shape_of(spec, row["kind"], 0 if shared else row["disk_mib"], image, avoid, kept)
-    store = datastores.by_id(c, [row["datastore_id"]])[row["datastore_id"]].name if shared else shape.datastore
-    wanted = asked_host(verb, parameters, spec)
-    return replace(shape, leaves=source.name, driver=source.driver, host=wanted, datastore=store)
+    contents = images.records(c, {row["image_id"] for row in rows if row["image_id"]})
+    sources = hosts.by_id(c, {row["host_id"] for row in rows})
+    stores = datastores.by_id(c, {row["datastore_id"] for row in rows if row["datastore_id"]})
+    owing = drift.owing(c, {f"instance/{row['id']}" for row in rows})
+    kept = leases.kept(c, {row["id"] for row in rows})
+    tried = parameters.get("avoid") or ()
+    found: dict[str, Shape] = {}
+    for row in rows:
+        spec, store = InstanceSpec.model_validate(row["spec"]), stores.get(row["datastore_id"])
+        shared, source = is_shared(row, store), sources[row["host_id"]]
+        avoid = {*tried, *owing.get(f"instance/{row['id']}", ())}
+        image, drawn = contents.get(row["image_id"]), kept.get(row["id"], set())
+        shape = shape_of(spec, row["kind"], 0 if shared else row["disk_mib"], image, avoid, drawn)
+        where = store.name if shared and store is not None else shape.datastore
+        wanted = asked_host(verb, parameters, spec)
+        found[row["id"]] = replace(shape, leaves=source.name, driver=source.driver, host=wanted, datastore=where)
+    return found
 
 
 def asked_host(verb: Verb, parameters: Mapping[str, Any], spec: InstanceSpec) -> str | None:
@@ -88,12 +94,17 @@ def came_to(steps: Sequence[Step]) -> str | None:
     return done.get("switch", {}).get("to") or done.get("place", {}).get("host")
 
 
+def is_shared(row: Mapping[Any, Any], store: DatastoreRecord | None) -> bool:
+    """Say whether its disks are seen from other hosts too; a container's are its hypervisor's, on any datastore. Pure.
+
+    store: the one that it is on.
+    """
+    return row["kind"] != InstanceKind.CONTAINER and store is not None and store.shared
+
+
 def _shared(c: sa.Connection, row: Mapping[Any, Any]) -> bool:
-    """Say whether its disks are seen from other hosts too; a container's are its hypervisor's, on any datastore."""
-    if row["kind"] == InstanceKind.CONTAINER:
-        return False
-    store = datastores.by_id(c, [row["datastore_id"]] if row["datastore_id"] else []).get(row["datastore_id"])
-    return store is not None and store.shared
+    known = datastores.by_id(c, [row["datastore_id"]] if row["datastore_id"] else [])
+    return is_shared(row, known.get(row["datastore_id"]))
 
 
 def unreserve(c: sa.Connection, op: Operation) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -67,13 +67,32 @@ def require_none(c: sa.Connection, row: Mapping[Any, Any], doing: str, *, carrie
     Those of single disks lie in the disks and go with them. carried: so do those of a hypervisor that carries its
     instances itself.
     """
-    if carried and (row["capabilities"] or {}).get("carry"):
-        return
-    known = [one.name for one in of_instance(c, row["id"]) if not one.disk]
-    if known:
+    if not _go_along(row, carried):
+        check_none(row, doing, bound_to_host(c, [row["id"]]).get(row["id"], []), carried=carried)
+
+
+def _go_along(row: Mapping[Any, Any], carried: bool) -> bool:
+    return carried and bool((row["capabilities"] or {}).get("carry"))
+
+
+def bound_to_host(c: sa.Connection, ids: Collection[str]) -> dict[str, list[str]]:
+    """Return instance id -> names of its snapshots of all disks, oldest first, of those that have any."""
+    found: dict[str, list[str]] = {}
+    for row in sql.fetch_in(
+        c, ids,
+        lambda part: sa.select(_T.c.instance_id, _T.c.name)
+        .where(_T.c.instance_id.in_(part), _T.c.disk == "").order_by(_T.c.id),
+    ):  # fmt: skip
+        found.setdefault(row["instance_id"], []).append(row["name"])
+    return found
+
+
+def check_none(row: Mapping[Any, Any], doing: str, known: Sequence[str], *, carried: bool = True) -> None:
+    """Raise Conflict as `require_none`, where the names of its snapshots of all disks are known already."""
+    if known and not _go_along(row, carried):
         raise Conflict(
             f"{doing} is not possible while {row['name']} has snapshots: {', '.join(known)} are known to its host only",
-            f"instance/{row['name']}", {"snapshots": known}, f"rackflow snapshot delete {row['name']} {known[0]}",
+            f"instance/{row['name']}", {"snapshots": list(known)}, f"rackflow snapshot delete {row['name']} {known[0]}",
         )  # fmt: skip
 
 

@@ -47,6 +47,11 @@ def _migrate(
     target = given.get("host")
     if target is not None and hosts.get(c, target).id == row["host_id"]:
         raise Conflict(f"instance {row['name']} is on {target} already", f"instance/{row['name']}")
+    return migration(row, given)
+
+
+def migration(row: Mapping[Any, Any], given: Parameters) -> tuple[Verb, Parameters]:
+    """Return which migration it comes to, with its parameters. Raise Conflict: live, though it does not run. Pure."""
     runs = row["state"] == InstanceState.RUNNING
     can = bool((row["capabilities"] or {}).get("migrate_live"))
     if given.get("live") and not runs:

@@ -1,0 +1,231 @@
+"""The best arrangement, proven: integer programs over counts of flavours by host, solved by HiGHS inside scipy.
+
+Never one variable per instance: that is a hundred times slower (docs/facts/placement.md). What an arrangement costs is
+what leaves a host, so there is one variable more per flavour and host where some are now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.optimize import Bounds, LinearConstraint, linprog, milp
+
+from control.placement.model import Floats, Ints, Mask
+from control.placement.work import CPU, MEMORY
+from control.rebalance.flavours import Table
+from control.rebalance.model import Item
+
+LIMIT_S = 10.0  # for one program; what was found by then is used, and is not called optimal
+NODES = 20_000
+LARGEST = 20_000  # columns; what has more is left to the heuristic
+GAP = 1e-4  # of the objective: where the search ends
+_HAIR = 1e-6
+
+
+@dataclass(frozen=True)
+class Answer:
+    """count: how many there are to be in each column of the table; optimal: proven."""
+
+    count: Ints
+    optimal: bool
+
+
+class _Model:
+    """Columns of a table, then what leaves where, then further columns."""
+
+    def __init__(self, table: Table, more: int = 0) -> None:
+        self.table, self.more = table, more
+        self.columns = len(table.host)
+        self.there = np.flatnonzero(table.now > 0)  # columns that something may leave
+        self.width = self.columns + len(self.there) + more
+        self.cost = np.zeros(self.width)
+        self.low, self.high = np.zeros(self.width), np.full(self.width, np.inf)
+        self.high[: self.columns] = table.most
+        self.whole = np.zeros(self.width)
+        self.whole[: self.columns] = 1
+        self.rows: list[LinearConstraint] = []
+        counts = table.count.sum(axis=1)
+        self.add(table.by_flavour(), counts, counts)
+        leaves = sp.csr_matrix((np.ones(len(self.there)), (np.arange(len(self.there)), self.there)),
+                               (len(self.there), self.columns))  # fmt: skip
+        self.add(sp.hstack([leaves, sp.eye(len(self.there))]), table.now[self.there], np.inf)
+
+    def add(self, weights: Any, low: Any, high: Any) -> None:
+        """Add rows: low <= weights times columns <= high; columns that they lack count as 0."""
+        missing = self.width - weights.shape[1]
+        wide = sp.hstack([weights, sp.csr_matrix((weights.shape[0], missing))]) if missing else weights
+        self.rows.append(LinearConstraint(sp.csc_matrix(wide), low, high))
+
+    def limit(self, skip: Sequence[int] = ()) -> None:
+        """Add the table's limits, but for these rows."""
+        for limit in self.table.limits:
+            if limit.row not in skip or limit.row < 0:
+                self.add(limit.weights, -np.inf, limit.most)
+
+    def charge(self, costs: Sequence[float]) -> None:
+        """Let what leaves a host cost so much for one of each flavour."""
+        self.cost[self.columns : self.columns + len(self.there)] = self.table.per_column(costs)[self.there]
+
+    def beside(self, weights: Any, extra: Any) -> Any:
+        """Return rows over the columns and the further ones."""
+        nothing = sp.csr_matrix((weights.shape[0], len(self.there)))
+        return sp.hstack([weights, nothing, extra])
+
+    def solve(self) -> tuple[Floats, float, bool] | None:
+        """Return values, what they cost at least, and whether that is proven to be the best; None: nothing found."""
+        options = {"time_limit": LIMIT_S, "node_limit": NODES, "mip_rel_gap": GAP}
+        found = milp(self.cost, integrality=self.whole, bounds=Bounds(self.low, self.high), constraints=self.rows,
+                     options=options)  # fmt: skip
+        return None if found.x is None else (found.x, float(found.fun), found.status == 0)
+
+    def lowest(self) -> float | None:
+        """Return the cost below which nothing can be, were instances divisible; None: not even so."""
+        matrix = sp.vstack([row.A for row in self.rows])
+        low = np.concatenate([np.broadcast_to(row.lb, row.A.shape[0]) for row in self.rows])
+        high = np.concatenate([np.broadcast_to(row.ub, row.A.shape[0]) for row in self.rows])
+        same, up, down = low == high, np.isfinite(high) & (low != high), np.isfinite(low) & (low != high)
+        found = linprog(
+            self.cost, A_eq=matrix[same], b_eq=high[same], A_ub=sp.vstack([matrix[up], -matrix[down]]),
+            b_ub=np.concatenate([high[up], -low[down]]), bounds=np.stack([self.low, self.high], axis=1), method="highs",
+        )  # fmt: skip
+        return float(found.fun) if found.status == 0 else None
+
+
+def _answer(table: Table, values: Floats, optimal: bool) -> Answer:
+    return Answer(np.rint(values[: len(table.host)]).astype(np.int64), optimal)
+
+
+def consolidate(table: Table) -> Answer | None:
+    """Return the arrangement on fewest hosts, of these that for which fewest MiB are moved."""
+    few = _fewest(table)
+    if few is None:
+        return None
+    hosts, proven = few
+    mib = _mib(table)
+    order = np.lexsort((np.arange(len(mib)), -mib, ~table.fixed))
+    kept = np.zeros(len(mib), np.bool_)
+    kept[order[:hosts]] = True
+    answer = _onto(table, kept)
+    if answer is not None and answer[1] <= float(mib[~kept].sum()) + 0.5:  # only they leave who must
+        return Answer(answer[0].count, proven and answer[0].optimal)
+    other = _cheapest(table, hosts)
+    found = [one for one in (answer, other) if one is not None]
+    if not found:
+        return None
+    best = min(found, key=lambda one: one[1])[0]
+    return Answer(best.count, proven and other is not None and other[0].optimal and best.optimal)
+
+
+def _mib(table: Table) -> Floats:
+    """Return the MiB that would have to leave each host to empty it."""
+    carried = np.array([_mib_of(one.items[0]) for one in table.flavours], np.float64)
+    return carried @ table.count
+
+
+def _mib_of(item: Item) -> float:
+    return float(max(item.carried_mib, 1))
+
+
+def _used(table: Table, cost: float) -> _Model:
+    """Return a model with one column more per host: whether it is in use."""
+    hosts = len(table.scene.hosts)
+    model = _Model(table, hosts)
+    model.high[-hosts:] = 1
+    model.low[-hosts:] = table.fixed
+    model.whole[-hosts:] = 1
+    model.cost[-hosts:] = cost
+    model.limit(skip=(CPU, MEMORY))
+    for limit in table.limits:
+        if limit.row in (CPU, MEMORY):
+            model.add(model.beside(limit.weights, -sp.diags(limit.most)), -np.inf, 0)
+    return model
+
+
+def _fewest(table: Table) -> tuple[int, bool] | None:
+    found = _used(table, 1.0).solve()
+    return None if found is None else (round(found[1]), found[2])
+
+
+def _cheapest(table: Table, hosts: int) -> tuple[Answer, float] | None:
+    """Return the cheapest arrangement on so many hosts, with its cost."""
+    model = _used(table, 0.0)
+    model.charge([_mib_of(one.items[0]) for one in table.flavours])
+    some = len(table.scene.hosts)
+    model.add(model.beside(sp.csr_matrix((1, model.columns)), sp.csr_matrix(np.ones((1, some)))), 0, hosts)
+    found = model.solve()
+    return None if found is None else (_answer(table, found[0], found[2]), found[1])
+
+
+def _onto(table: Table, kept: Mask) -> tuple[Answer, float] | None:
+    """Return the cheapest arrangement on these hosts of the pool, with its cost."""
+    model = _Model(table)
+    model.high[: model.columns][~kept[table.host]] = 0
+    model.limit()
+    model.charge([_mib_of(one.items[0]) for one in table.flavours])
+    found = model.solve()
+    return None if found is None else (_answer(table, found[0], found[2]), found[1])
+
+
+def evacuate(table: Table, host: int) -> Answer | None:
+    """Return the cheapest arrangement without this host of the pool; others move only to make room."""
+    model = _Model(table)
+    model.high[: model.columns][table.host == host] = 0
+    model.limit()
+    model.charge([one.items[0].cost_s for one in table.flavours])
+    found = model.solve()
+    return None if found is None else _answer(table, found[0], found[2])
+
+
+def balance(table: Table, threshold: float) -> Answer | None:
+    """Return the cheapest arrangement in which no host's share is more than threshold above the lowest possible.
+
+    A host that holds more than that by what stays there keeps it, and gets no more.
+    """
+    lowest = _level(table).lowest()
+    answer = None if lowest is None else _below(table, lowest + threshold)
+    if answer is not None or lowest is None:
+        return answer
+    found = _level(table).solve()  # instances are too large to be spread so evenly
+    return None if found is None else _below(table, found[1] + threshold)
+
+
+def _loads(table: Table) -> list[tuple[Any, Floats]]:
+    """Return per load a matrix of shares (hosts by columns), and the share of what does not move."""
+    scene, hosts = table.scene, np.array(table.scene.hosts)
+    stay = scene.base[:, hosts].astype(np.float64)
+    place = {int(h): n for n, h in enumerate(hosts)}
+    for item in scene.items:
+        if item.stays:
+            stay[:, place[item.host]] += (item.load_m, item.load_mib)
+    found = []
+    for kind, name in enumerate(("load_m", "load_mib")):
+        full = scene.full[kind, hosts]
+        load = table.per_column([getattr(one.items[0], name) for one in table.flavours])
+        found.append((table.by_host(load / full[table.host]), stay[kind] / full))
+    return found
+
+
+def _level(table: Table) -> _Model:
+    """Return the model whose last column is the greatest share, to be as low as possible."""
+    model = _Model(table, 1)
+    model.cost[-1] = 1
+    model.limit()
+    loads = _loads(table)
+    model.low[-1] = max(float(stay.max(initial=0.0)) for _, stay in loads)
+    for weights, stay in loads:
+        model.add(model.beside(weights, -sp.csr_matrix(np.ones((len(stay), 1)))), -np.inf, -stay)
+    return model
+
+
+def _below(table: Table, level: float) -> Answer | None:
+    model = _Model(table)
+    model.limit()
+    model.charge([one.items[0].cost_s for one in table.flavours])
+    for weights, stay in _loads(table):
+        model.add(weights, -np.inf, np.maximum(level - stay, 0) + _HAIR)
+    found = model.solve()
+    return None if found is None else _answer(table, found[0], found[2])

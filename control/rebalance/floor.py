@@ -1,0 +1,109 @@
+"""The cloud while moves are made one after the other, by the production placement code: who fits where now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from control.placement import affinity
+from control.placement.filters import needs_of
+from control.placement.look import hosts_for_one
+from control.placement.model import Ints, Mask, Shape, View
+from control.placement.resources import store_room
+from control.placement.weights import DEFAULT, POLICIES, best_first, scores
+from control.placement.work import Need, Work, rows_of, start, take
+from control.rebalance.model import Item
+
+
+class Floor:
+    """What is left on all hosts, with the instances where they are by now.
+
+    holding: what leaves a host frees nothing there. Who fits even then need not wait for anybody.
+    """
+
+    def __init__(self, view: View, features: Mapping[str, Any] | None = None, *, holding: bool = False) -> None:
+        self.view, self.work, self.holding = view, start(view, features), holding
+        self.at: dict[str, int] = {}
+        self._needs: dict[Shape, list[Need]] = {}
+
+    def host_of(self, item: Item) -> int:
+        """Return where it is by now."""
+        return self.at.get(item.id, item.host)
+
+    def targets(self, item: Item, among: Mask) -> Ints:
+        """Return the places of hosts among these, other than its own, where it fits now."""
+        here = self.host_of(item)
+        if among[here]:
+            among = among.copy()
+            among[here] = False
+        self._count(item, here, -1)
+        found = hosts_for_one(self.view, self.work, item.shape, self._needed(item.shape), among)
+        self._count(item, here, 1)
+        return found
+
+    def fits(self, item: Item, target: int) -> bool:
+        """Say whether it could go there now."""
+        among = np.zeros(len(self.view), np.bool_)
+        among[target] = True
+        return len(self.targets(item, among)) > 0
+
+    def best(self, item: Item, among: Mask) -> int | None:
+        """Return the host among these that placement would choose, None: it fits on none."""
+        at = self.targets(item, among)
+        if not len(at):
+            return None
+        score, _ = scores(self.view, self.work, item.shape, POLICIES[DEFAULT], at)
+        return int(at[best_first(self.view, score, at, 1)[0]])
+
+    def move(self, item: Item, target: int) -> None:
+        """Let it be on the target; what it had on its source is free again, unless that is held."""
+        here, view, one = self.host_of(item), self.view, np.ones(1, np.int64)
+        self._count(item, here, -1)
+        needs = self._needed(item.shape)
+        stores = [(self._store(item.shape, target), np.zeros(1, np.int64))]
+        take(view, self.work, item.shape, needs, np.array([target]), one, stores)
+        if not self.holding:
+            give_back(view, self.work, item, needs, here)
+        self._count(item, target, 1)
+        if self.holding:
+            self._count(item, here, 1)
+        self.at[item.id] = target
+
+    def _needed(self, shape: Shape) -> list[Need]:
+        if shape not in self._needs:
+            self._needs[shape] = needs_of(self.view, shape)
+        return self._needs[shape]
+
+    def _store(self, shape: Shape, h: int) -> str:
+        at = np.array([h])
+        rooms = {name: int(store_room(self.view, self.work, shape, name, at)[0]) for name in self.view.stores_of(shape)}
+        return max(rooms, key=rooms.__getitem__)
+
+    def _count(self, item: Item, h: int, by: int) -> None:
+        """Let rules count it on a host, or no more."""
+        if item.shape.own_labels or item.shape.rules:
+            affinity.joined(self.view, self.work, item.shape, np.array([h]), np.array([by]))
+
+
+def give_back(view: View, work: Work, item: Item, needs: Sequence[Need], h: int) -> None:
+    """Free what an instance had on a host. Its NUMA cell is not known, and what it filled of a disk may be: neither is.
+
+    The disk that was allocated to it is free; that much more is not counted as measured free.
+    """
+    rows = rows_of(view)
+    for row, need in needs:
+        _add(work, rows.groups.get(row), row, h, need if isinstance(need, int) else int(need[h]))
+    if item.store in rows.alloc:
+        row = rows.alloc[item.store]
+        _add(work, rows.groups.get(row), row, h, item.shape.disk_mib)
+    work.instances[h] -= 1
+    work.touched.append(np.array([h]))
+
+
+def _add(work: Work, group: Ints | None, row: int, h: int, amount: int) -> None:
+    if group is None or group[h] < 0:
+        work.left[row, h] += amount
+    else:
+        work.left[row, group == group[h]] += amount

@@ -1,0 +1,109 @@
+"""A good arrangement where an exact model would be too large: one instance after the other, as placement does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+
+from control.placement.model import Mask
+from control.rebalance.floor import Floor
+from control.rebalance.model import Item, Scene, shares
+
+Wanted = tuple[Item, int]
+GIVE_UP = 50  # hosts in a row that could not be emptied: the others are fuller still
+
+
+def emptied(
+    scene: Scene, floor: Floor, host: int, among: Mask, items: Sequence[Item]
+) -> tuple[list[Wanted], list[Item]]:
+    """Return where instances of a host go, largest first, and those that fit nowhere; the floor has them there."""
+    found: list[Wanted] = []
+    stuck: list[Item] = []
+    for item in sorted(items, key=lambda one: (-one.shape.memory_mib, -one.shape.cpu_m, one.name)):
+        target = floor.best(item, among)
+        if target is None:
+            stuck.append(item)
+        else:
+            floor.move(item, target)
+            found.append((item, target))
+    return found, stuck
+
+
+def _by_host(scene: Scene) -> dict[int, list[Item]]:
+    found: dict[int, list[Item]] = {h: [] for h in scene.hosts}
+    for item in scene.items:
+        found[item.host].append(item)
+    return found
+
+
+def consolidate(scene: Scene, features: Mapping[str, Any] | None = None) -> list[Wanted]:
+    """Empty one host after the other, the one with least to carry first, into those in use."""
+    on, floor, among = _by_host(scene), Floor(scene.view, features), scene.inside.copy()
+    for h in scene.hosts:
+        among[h] = bool(on[h]) or bool(scene.base[:, h].any())
+    order = [h for h in scene.hosts if on[h] and not scene.base[:, h].any() and not any(i.stays for i in on[h])]
+    order.sort(key=lambda h: (sum(i.carried_mib for i in on[h]), scene.view.names[h]))
+    found: list[Wanted] = []
+    kept: set[int] = set()
+    missed = 0
+    for h in order:
+        if h in kept or missed >= GIVE_UP:
+            continue
+        before = deepcopy(floor.work), dict(floor.at)
+        among[h] = False
+        moves, stuck = emptied(scene, floor, h, among, on[h])
+        if stuck:
+            floor.work, floor.at = before
+            among[h], missed = True, missed + 1
+        else:
+            found, missed = [*found, *moves], 0
+            kept |= {target for _, target in moves}
+    return found
+
+
+def balance(scene: Scene, threshold: float, features: Mapping[str, Any] | None = None) -> list[Wanted]:
+    """Take from the host with the greatest share what can go where it is lowest, until none is above the mean by more.
+
+    Each instance goes once.
+    """
+    floor, at = Floor(scene.view, features), {item.id: item.host for item in scene.items}
+    found: dict[str, Wanted] = {}
+    shut: set[int] = set()
+    while True:
+        share = shares(scene, [at[item.id] for item in scene.items])
+        open_ = [h for h in scene.hosts if h not in shut]
+        if not open_:
+            return list(found.values())
+        h = max(open_, key=lambda one: (share[one], scene.view.names[one]))
+        if share[h] <= share[list(scene.hosts)].mean() + threshold:
+            return list(found.values())
+        may = [item for item in scene.items if at[item.id] == h and not item.stays and item.id not in found]
+        step = _relief(scene, floor, may, share, h)
+        if step is None:
+            shut.add(h)
+            continue
+        item, target = step
+        floor.move(item, target)
+        found[item.id], at[item.id] = step, target
+
+
+def _relief(scene: Scene, floor: Floor, items: Sequence[Item], share: Any, h: int) -> Wanted | None:
+    """Return the move off a host that lowers its share most for its cost, and leaves the target below it."""
+
+    def gain(item: Item) -> float:
+        return float((np.array([item.load_m, item.load_mib]) / scene.full[:, h]).max()) / max(item.cost_s, 1e-3)
+
+    for item in sorted(items, key=lambda one: (-gain(one), one.name)):
+        among = scene.inside & (share < share[h])
+        at = [t for t in floor.targets(item, among).tolist() if _after(scene, item, share, t) < share[h]]
+        if at:
+            return item, min(at, key=lambda t: (_after(scene, item, share, t), scene.view.names[t]))
+    return None
+
+
+def _after(scene: Scene, item: Item, share: Any, t: int) -> float:
+    """Return at most what the share of a target is with one instance more."""
+    return float(share[t] + (np.array([item.load_m, item.load_mib]) / scene.full[:, t]).max())

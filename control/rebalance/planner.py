@@ -1,0 +1,143 @@
+"""A plan for one pool of hosts: by the exact model where it is small enough, else roughly; then the order of moves."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from control.placement.work import start
+from control.rebalance import greedy
+from control.rebalance.floor import Floor
+from control.rebalance.model import Goal, Item, Kind, Outcome, Scene, effect
+from control.rebalance.order import Wanted, ordered
+from control.rebalance.rules import caps_of
+
+if TYPE_CHECKING:
+    from control.rebalance.flavours import Table
+
+
+def plan(scene: Scene, goal: Goal, features: Mapping[str, Any] | None = None, *, exact: bool = True) -> Outcome:
+    """Return what is to be moved to reach a goal. exact: False uses the heuristic, however small it is.
+
+    The answer is the same whatever the order of hosts and instances.
+    """
+    scene = _sorted(scene)
+    if goal.kind is Kind.EVACUATE:
+        return _best(scene, goal, [_evacuate(scene, goal, features, exact)], features)
+    found = []
+    if exact and (wanted := _exactly(scene, goal, features)) is not None:
+        found.append(wanted)
+        best = _best(scene, goal, found, features)
+        if not best.notes:
+            return best
+    found.append((_roughly(scene, goal, features), False, "heuristic"))
+    return _best(scene, goal, found, features)
+
+
+def _sorted(scene: Scene) -> Scene:
+    names = scene.view.names
+    items = sorted(scene.items, key=lambda item: (names[item.host], item.name, item.id))
+    hosts = sorted(scene.hosts, key=lambda h: names[h])
+    return Scene(scene.view, tuple(hosts), tuple(items), scene.cpu_m)
+
+
+Way = tuple[list[Wanted], bool, str]  # where to, whether that is proven to be the best, by which method
+
+
+def _best(scene: Scene, goal: Goal, ways: Sequence[Way], features: Mapping[str, Any] | None) -> Outcome:
+    """Return the outcome of the best of several ways, once their moves are in order."""
+    outcomes = [_outcome(scene, way, features) for way in ways]
+    outcomes = [one for one in outcomes if _is_better(goal, one)] or [_nothing(scene, outcomes)]
+    return min(outcomes, key=lambda one: _rank(goal, one))
+
+
+def _is_better(goal: Goal, one: Outcome) -> bool:
+    if goal.kind is Kind.CONSOLIDATE:
+        return one.after.used < one.before.used
+    return goal.kind is Kind.EVACUATE or one.after.greatest < one.before.greatest - 1e-9
+
+
+def _rank(goal: Goal, one: Outcome) -> tuple[float, float]:
+    cost = sum(move.item.cost_s for move in one.moves)
+    if goal.kind is Kind.CONSOLIDATE:
+        return one.after.used, sum(move.item.carried_mib for move in one.moves)
+    return (len(one.notes), cost) if goal.kind is Kind.EVACUATE else (one.after.greatest, cost)
+
+
+def _nothing(scene: Scene, outcomes: Sequence[Outcome]) -> Outcome:
+    now = effect(scene, [item.host for item in scene.items])
+    proven = any(one.optimal and not one.notes for one in outcomes)
+    return Outcome((), now, now, proven, outcomes[0].method if outcomes else "none")
+
+
+def _outcome(scene: Scene, way: Way, features: Mapping[str, Any] | None) -> Outcome:
+    wanted, optimal, method = way
+    moves, left_out = ordered(scene, wanted, features)
+    at = {item.id: item.host for item in scene.items} | {move.item.id: move.target for move in moves}
+    notes = tuple(f"{item.name}: no order of moves leaves room for it on its way" for item in left_out)
+    before, after = (effect(scene, hosts) for hosts in (
+        [item.host for item in scene.items], [at[item.id] for item in scene.items],
+    ))  # fmt: skip
+    return Outcome(tuple(moves), before, after, optimal and not notes, method, notes)
+
+
+def _roughly(scene: Scene, goal: Goal, features: Mapping[str, Any] | None) -> list[Wanted]:
+    _, bound = caps_of(scene)
+    if goal.kind is Kind.CONSOLIDATE:
+        return greedy.consolidate(bound, features)
+    return greedy.balance(bound, goal.threshold, features)
+
+
+def _exactly(scene: Scene, goal: Goal, features: Mapping[str, Any] | None) -> Way | None:
+    """Return the proven best, None where the model is too large or finds nothing."""
+    from control.rebalance import exact, flavours  # scipy takes 0.3 s to import, and few processes ever plan
+
+    caps, bound = caps_of(scene)
+    table = flavours.table_of(bound, caps, start(scene.view, features))
+    if not len(table.host):
+        return [], True, "exact"
+    if len(table.host) > exact.LARGEST:
+        return None
+    found = exact.consolidate(table) if goal.kind is Kind.CONSOLIDATE else exact.balance(table, goal.threshold)
+    return None if found is None else (_wanted(table, found.count), found.optimal, "exact")
+
+
+def _wanted(table: Table, count: Any) -> list[Wanted]:
+    """Return which instances go where, so that there are as many in each column as there are to be."""
+    hosts = table.scene.hosts
+    surplus: dict[int, list[Item]] = defaultdict(list)
+    missing: dict[int, list[int]] = defaultdict(list)
+    columns = (table.flavour.tolist(), table.host.tolist(), table.now.tolist(), count.tolist())
+    for f, h, now, then in zip(*columns, strict=True):
+        here = [item for item in table.flavours[f].items if item.host == hosts[h]]
+        surplus[f] += here[: max(now - then, 0)]
+        missing[f] += [hosts[h]] * max(then - now, 0)
+    return [pair for f in sorted(surplus) for pair in zip(surplus[f], missing[f], strict=True)]
+
+
+def _evacuate(scene: Scene, goal: Goal, features: Mapping[str, Any] | None, exactly: bool) -> Way:
+    """Return where what a host holds goes, as placement would choose; others move only where that makes room for it."""
+    host = scene.view.names.index(goal.host)
+    items = [item for item in scene.items if item.host == host and not item.stays]
+    among = scene.inside.copy()
+    among[host] = False
+    wanted, stuck = greedy.emptied(scene, Floor(scene.view, features), host, among, items)
+    if not stuck or not exactly:
+        return wanted, not stuck, "placement"
+    from control.rebalance import exact, flavours
+
+    caps, bound = caps_of(scene)
+    banned = np.zeros(len(scene.view), np.bool_)
+    banned[host] = True
+    table = flavours.table_of(bound, caps, start(scene.view, features), banned)
+    if not 0 < len(table.host) <= exact.LARGEST:
+        return wanted, False, "placement"
+    found = exact.evacuate(table, scene.hosts.index(host))
+    if found is None:
+        return wanted, False, "placement"
+    return _wanted(table, found.count), found.optimal, "exact"
+
+
