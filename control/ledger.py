@@ -16,7 +16,7 @@ from core.states import OperationState, StepState, Verb
 _OP = tables.operation
 _BY_ID = sa.select(_OP).where(sql.among(_OP.c.id))
 _EPOCHS = (
-    sa.select(_OP.c.id, _OP.c.epoch, _OP.c.finished_at)
+    sa.select(_OP.c.id, _OP.c.epoch, _OP.c.finished_at, _OP.c.cancel_requested)
     .where(sql.among(_OP.c.id)).order_by(_OP.c.id).with_for_update()
 )  # fmt: skip
 
@@ -110,11 +110,18 @@ def get(c: sa.Connection, ids: Sequence[str]) -> list[Operation]:
     return [found[one] for one in ids]
 
 
-def stale_among(c: sa.Connection, ops: Sequence[Operation]) -> set[str]:
-    """Lock the operations and return the ids of those of which a newer epoch exists, or which are finished."""
+def look(c: sa.Connection, ops: Sequence[Operation]) -> tuple[set[str], set[str]]:
+    """Lock operations; return the ids of those of which a newer epoch exists or which are finished, and of those that
+    somebody wants to be undone.
+    """
     rows = sql.fetch_among(c, {op.id for op in ops}, _EPOCHS)
     live = {row["id"]: row["epoch"] for row in rows if row["finished_at"] is None}
-    return {op.id for op in ops if live.get(op.id) != op.epoch}
+    return {op.id for op in ops if live.get(op.id) != op.epoch}, {row["id"] for row in rows if row["cancel_requested"]}
+
+
+def stale_among(c: sa.Connection, ops: Sequence[Operation]) -> set[str]:
+    """Lock the operations and return the ids of those of which a newer epoch exists, or which are finished."""
+    return look(c, ops)[0]
 
 
 def guard(c: sa.Connection, ops: Sequence[Operation]) -> None:

@@ -59,6 +59,7 @@ class DriverSettings:
     channels_per_connection: int = 8  # OpenSSH allows 10 sessions by default
     threads_per_host: int = 4
     datastore_path: str = "/var/lib/rackflow/datastore"  # of the default dir datastore on a host
+    simulated_latency_s: float = 0.0  # of each call to a simulated host
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.settings import DriverSettings
-from drivers.fake_world import world
+from drivers.fake_world import ANY, world
 from drivers.hosts import Host
 from drivers.hypervisor.fake import fake_hypervisor
 from drivers.network.fake import FakeNetwork
@@ -14,6 +14,8 @@ from drivers.transport.fake import connect as connect_transport
 
 async def connect(endpoint: Endpoint, settings: DriverSettings) -> Host:
     """Build the drivers of a simulated host. Raise Unreachable, or what was injected."""
+    if settings.simulated_latency_s:
+        world.slow(endpoint.name, ANY, settings.simulated_latency_s)
     transport = await connect_transport(endpoint, settings)
     hypervisor = fake_hypervisor(transport, world.host(endpoint.name).powers)
     return Host(

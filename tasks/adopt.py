@@ -10,7 +10,7 @@ from control import hosts
 from control.operations import Operation
 from core.states import Verb
 from tasks.adoption import Adoption
-from tasks.ledger import done, load, run_step
+from tasks.ledger import load, run_step
 from tasks.runtime import runtime
 from tasks.settle import each
 
@@ -26,7 +26,7 @@ async def adopt_instances(ids: Sequence[str]) -> list[str]:
         return (
             await run_step(op, 1, "describe", record.name, job.describe)
             and await run_step(op, 2, "record", record.name, job.write, compensation="disown")
-            and await run_step(op, 3, "mark", record.name, job.mark, compensation="disown", also=done(op))
+            and await run_step(op, 3, "mark", record.name, job.mark, compensation="disown", last=True)
         )
 
     return await each("", [op for op in await load(ids) if op.verb is Verb.ADOPT], work)

@@ -18,7 +18,7 @@ from drivers.hosts import Host, HostFacts
 from drivers.hypervisor.base import Capabilities, Capacity
 from drivers.network.base import NetworkSpec
 from drivers.transport.ssh import scan_host_key
-from tasks.ledger import Seen, done, finish, load, run_step
+from tasks.ledger import Seen, finish, load, run_step
 from tasks.reconcile import look_at
 from tasks.runtime import Runtime, runtime
 from tasks.settle import each
@@ -181,7 +181,7 @@ async def enroll_hosts(ids: Sequence[str]) -> list[str]:
             and await run_step(op, 4, "capacity", name, job.measure, deadline_s=PREPARE_DEADLINE_S, also=job.ready)
         )
         if went:
-            went = await run_step(op, 5, "observe", name, lambda _: look_at(rt, job.record), also=done(op))
+            went = await run_step(op, 5, "observe", name, lambda _: look_at(rt, job.record), last=True)
         return went
 
     return await each("", ops, work)

@@ -14,13 +14,19 @@ from typing import Any
 
 from prefect.runtime import flow_run
 
-from control import access, instances, operations, requests, schedules
-from control.lifecycle import VERBS, state_after
-from control.operations import Operation, Stale, Step
-from core.errors import Cancelled, HostFault, RackflowError, Unreachable
+from control import access, instances, operations, requests
+from control.lifecycle import VERBS
+from control.operations import Operation, Stale
+from core.errors import HostFault, RackflowError, Unreachable
 from core.states import InstanceState, OperationState, StepState, Verb
 from tasks.retry import retrying
 from tasks.runtime import Runtime, StepCancelled, runtime
+from tasks.step_writes import Begin, End, finish, not_wanted
+
+__all__ = [
+    "PREFECT_IDENTITY", "Action", "Also", "Seen", "by_host", "enter", "finish", "is_mine", "leave", "load",
+    "run_step", "sequence_of",
+]  # fmt: skip
 
 _run: ContextVar[dict[str, int] | None] = ContextVar("operations of this flow run, and their epochs", default=None)
 PREFECT_IDENTITY = "prefect"  # who a run acts for when it was started from Prefect's UI, a schedule or its API
@@ -98,35 +104,6 @@ async def by_host(ids: Sequence[str]) -> dict[str, list[str]]:
     return dict(hosts)
 
 
-def finish(
-    c: Any, op: Operation, state: OperationState, error: RackflowError | None = None,
-    seen: InstanceState | None = None,
-) -> None:  # fmt: skip
-    """End an operation and give its instance the state that the lifecycle table says, or that it was seen in."""
-    if op.verb is Verb.DELETE and state is OperationState.DONE:
-        instances.mark_deleted(c, op, op.subject_id)
-    elif op.verb is Verb.DELETE and state is not OperationState.HELD:
-        instances.not_deleted(c, op, op.subject_id, str(error or ""))
-    elif op.verb in VERBS:
-        before = InstanceState(op.parameters.get("was") or InstanceState.PENDING)
-        target = state_after(op.verb, before, well=state is OperationState.DONE)
-        if state is OperationState.DONE and op.parameters.get("then"):
-            target = InstanceState(op.parameters["then"])
-        if seen is not None:
-            target = seen
-        if state is OperationState.HELD:
-            target = InstanceState.HELD
-        instances.set_state(c, op.subject_id, target, epoch=op.epoch, reason=str(error or "")[:1000])
-        if target is InstanceState.RUNNING and before is not InstanceState.RUNNING:
-            schedules.started(c, [op.subject_id])
-    operations.finish(c, op, state, error=error)
-
-
-def done(op: Operation) -> Also:
-    """Return what ends the operation in the same transaction as its last step: it waits for no other of its batch."""
-    return lambda c, _: finish(c, op, OperationState.DONE)
-
-
 def sequence_of(verb: Verb, step: str) -> int:
     """Return a step's place in its verb, counted from 1."""
     return [rule.name for rule in VERBS[verb].steps].index(step) + 1
@@ -143,35 +120,28 @@ async def run_step(
     deadline_s: float | None = None,
     also: Also | None = None,
     during: InstanceState | None = None,
+    last: bool = False,
 ) -> bool:
     """Run one step until it is done (True) or has failed for good (False; the reason stands in the ledger).
 
     A step that is done already is not run again. `also` writes in the same transaction that ends the step; during: the
-    state of its instance while it runs.
+    state of its instance while it runs; last: its end is the operation's.
     """
     rt = runtime()
     limit_s = deadline_s or rt.settings.worker.step_deadline_s
 
-    def begin(c: Any) -> Step:
-        if operations.is_cancelled(c, op):
-            raise _not_wanted(op)
-        step = operations.begin_step(c, op, sequence, name, host, compensation)
-        if during is not None and step.state is not StepState.DONE:
-            instances.set_state(c, op.subject_id, during, epoch=op.epoch)
-        return step
-
     async def attempt() -> bool:
         rt.require_claim()
         if op.id in rt.cancelled:
-            raise _not_wanted(op)
-        step = await rt.store.write(begin)
+            raise not_wanted(op)
+        step = await rt.steps.add(Begin(op, sequence, name, host, compensation, during))
         if step.state is StepState.DONE:
             return True
         try:
             async with asyncio.timeout(limit_s):
                 seen = await rt.cancellable(op.id, action(op))
         except StepCancelled as error:
-            raise await failed(_not_wanted(op)) from error
+            raise await failed(not_wanted(op)) from error
         except TimeoutError as error:
             raise await failed(Unreachable(f"step {name} took longer than {limit_s:.0f} s", f"host/{host}")) from error
         except RackflowError as error:
@@ -180,16 +150,8 @@ async def run_step(
             raise await failed(
                 HostFault(f"step {name} broke: {type(error).__name__}: {error}", f"host/{host}")
             ) from error
-
-        def end(c: Any) -> None:
-            operations.end_step(c, op, sequence, changed=seen.changed, evidence=seen.evidence)
-            if seen.write is not None:
-                seen.write(c)
-            if also is not None:
-                also(c, seen)
-
         try:
-            await rt.store.write(end)
+            await _end(rt, End(op, sequence, seen.changed, seen.evidence, last), seen, also)
         except Stale:
             raise
         except RackflowError as error:  # the record refuses what the step found: no room, a name taken meanwhile
@@ -208,5 +170,19 @@ async def run_step(
         return False
 
 
-def _not_wanted(op: Operation) -> Cancelled:
-    return Cancelled(f"{op.verb} of {op.subject_name} was cancelled", op.subject)
+async def _end(rt: Runtime, end: End, seen: Seen, also: Also | None) -> None:
+    """End a step well: together with others, or alone when there is more to write, which may be refused."""
+    if seen.write is None and also is None:
+        await rt.steps.add(end)
+        return
+
+    def alone(c: Any) -> None:
+        operations.end_step(c, end.op, end.sequence, changed=end.changed, evidence=end.evidence)
+        if seen.write is not None:
+            seen.write(c)
+        if also is not None:
+            also(c, seen)
+        if end.last:
+            finish(c, end.op, OperationState.DONE)
+
+    await rt.store.write(alone)

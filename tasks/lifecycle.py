@@ -13,9 +13,9 @@ from control.instances import Deployable
 from control.lifecycle import StepRule, rule
 from control.operations import Operation
 from core.errors import Unreachable
-from core.states import InstanceState, OperationState
+from core.states import InstanceState
 from tasks.actions import ACTIONS, DEADLINES_S, LEFT_BEHIND, REREAD
-from tasks.ledger import Also, Seen, finish, load, run_step
+from tasks.ledger import Also, Seen, load, run_step
 from tasks.moves import owe
 from tasks.retry import stage_may_retry
 from tasks.runtime import Runtime, runtime
@@ -88,17 +88,15 @@ async def _one(
         deadline_s = work.grace_s + 60
     return await run_step(
         op, sequence, step.name, name, act, compensation=step.compensation, deadline_s=deadline_s,
-        also=_done(rt, op, name) if last else None, during=during,
+        also=_well(rt, name) if last and name in rt.troubled else None, during=during, last=last,
     )  # fmt: skip
 
 
-def _done(rt: Runtime, op: Operation, host: str) -> Also:
-    """Return what ends an operation in the same transaction as its last step: it waits for no other of its batch."""
+def _well(rt: Runtime, host: str) -> Also:
+    """Return what forgets the failures of a host on which an operation went well."""
 
-    def end(c: Any, _: Seen) -> None:
-        finish(c, op, OperationState.DONE)
-        if host in rt.troubled:
-            host_rows.note_well(c, host)
-            rt.troubled.discard(host)
+    def forget(c: Any, _: Seen) -> None:
+        host_rows.note_well(c, host)
+        rt.troubled.discard(host)
 
-    return end
+    return forget

@@ -21,6 +21,8 @@ from core.settings import Settings
 from drivers.hosts import Host
 from drivers.pool import HostPool
 from drivers.transport.base import Endpoint
+from tasks import step_writes
+from tasks.gather import Gather
 from tasks.hostlock import HostLocks
 
 T = TypeVar("T")
@@ -54,6 +56,7 @@ class Runtime:
 
     def __post_init__(self) -> None:
         self.locks = HostLocks(self.worker_id)
+        self.steps = Gather(lambda: self.store, step_writes.write)
 
     def require_claim(self) -> None:
         """Raise Busy when the claim is about to end: somebody else may hold these operations soon."""

@@ -1,0 +1,171 @@
+"""A whole rackflow on simulated hosts, from requests over the API to instances that run: `scripts/bench scale`.
+
+Nothing is left out but the hosts: API, placement, ledger, history, Prefect with its PostgreSQL. A simulated host
+answers each call of a driver after LATENCY_S. The last line is one JSON object; what is told of a cloud with `--hosts`
+hosts that holds `--instances` instances already bears `_at_HOSTS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from bench.cloud import Cloud, cloud, say
+from tests.integration.line import image_files
+
+HOSTS, BURST, CLIENTS = 100, 1000, 8
+LATENCY_S = 0.005
+BASE = Path("/var/tmp/rackflow-scale")
+FILL, ENROLL = 2000, 250  # of one request
+NETWORK = {
+    "name": "wide", "bridge": "br0", "subnet": "10.64.0.0/14", "default_for": ["vm", "container"],
+    "ranges": [{"first": "10.64.0.10", "last": "10.67.200.250"}],
+}  # fmt: skip
+SHAPES = [
+    {"image": image, "cpu": cpu, "memory": memory}
+    for image in ("vm", "box") for cpu, memory in ((0.25, 128), (0.5, 256), (0.5, 512), (1, 1024), (1, 2048), (2, 4096))
+]  # fmt: skip
+SMALL = {"image": "box", "cpu": 0.25, "memory": 256}  # of those that are there already
+
+
+def main() -> None:
+    """Print the figures of each round, and as the last line all of them as JSON."""
+    parser = argparse.ArgumentParser(prog="scripts/bench scale", description=__doc__)
+    parser.add_argument("--hosts", type=int, default=2500, help="of the second round; 0: there is none")
+    parser.add_argument("--instances", type=int, default=20_000, help="that the second round finds there")
+    asked = parser.parse_args()
+    with TemporaryDirectory() as folder, _rackflow(Path(folder)) as c:
+        figures = _round(c, HOSTS, 0)
+        if asked.hosts:
+            later = _round(c, asked.hosts, asked.instances)
+            figures |= {f"{key}_at_{asked.hosts}": value for key, value in later.items()}
+    print(json.dumps(figures))
+
+
+@contextmanager
+def _rackflow(folder: Path) -> Iterator[Cloud]:
+    """Bring up a rackflow without hosts: a network and two images are there."""
+    files = image_files(folder)
+    images = [{"name": n, "kind": k, "source": str(files[n])} for n, k in (("vm", "vm"), ("box", "container"))]
+    (folder / "lab.yaml").write_text(yaml.safe_dump({"networks": [NETWORK], "images": images}))
+    with cloud(base=BASE, lab_dir=folder, drivers__simulated_latency_s=str(LATENCY_S)) as c:
+        yield c
+
+
+def _round(c: Cloud, hosts: int, instances: int) -> dict[str, float]:
+    """Bring the cloud to that many hosts and instances, then measure two bursts, which are deleted again."""
+    _enroll(c, hosts)
+    _fill(c, instances)
+    found: dict[str, float] = {}
+    for key, submit in (("one_request", _one_request), ("thousand_requests", _many_requests)):
+        names = [f"{key.split('_')[0]}-{hosts}-{number}" for number in range(BURST)]
+        specs = [{**SHAPES[number % len(SHAPES)], "name": name} for number, name in enumerate(names)]
+        before, began = _cpu_s(c), time.monotonic()
+        submit(c, specs)
+        accepted = time.monotonic() - began
+        _until_all_run(c, instances + BURST)
+        took, used = time.monotonic() - began, _cpu_s(c) - before
+        say(f"{BURST} on {hosts} hosts, {key}: {took:.2f} s ({accepted:.2f} s to accept), {used:.1f} CPU seconds")
+        found |= {f"{key}_s": round(took, 2), f"{key}_cpu_s": round(used, 2)}
+        if key == "thousand_requests":
+            found |= _memory(c)
+        _delete(c, names)
+    return found
+
+
+def _one_request(c: Cloud, specs: Sequence[dict[str, Any]]) -> None:
+    c.call("POST", "/v1/instances", list(specs))
+
+
+def _many_requests(c: Cloud, specs: Sequence[dict[str, Any]]) -> None:
+    _each(c, "POST", [("/v1/instances", json.dumps(spec)) for spec in specs])
+
+
+def _each(c: Cloud, method: str, asked: Sequence[tuple[str, str]]) -> None:
+    """Make requests (path, body) over a few connections that stay open. Raise RuntimeError when one is refused."""
+    at, mine = urlsplit(c.url), threading.local()
+    headers = {"Authorization": f"Bearer {c.token}", "Content-Type": "application/json"}
+
+    def ask(one: tuple[str, str]) -> None:
+        if not hasattr(mine, "line"):
+            mine.line = HTTPConnection(str(at.hostname), at.port, timeout=60)
+        mine.line.request(method, one[0], one[1], headers)
+        answer = mine.line.getresponse()
+        said = answer.read()
+        if answer.status != 202:
+            raise RuntimeError(f"refused: {answer.status} {said[:500]!r}")
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(ask, asked))
+
+
+def _enroll(c: Cloud, wanted: int) -> None:
+    """Enroll simulated hosts until there are that many."""
+    there = sum(c.call("GET", "/v1/status")["hosts"].values())
+    for first in range(there, wanted, ENROLL):
+        numbers = range(first, min(wanted, first + ENROLL))
+        c.call("POST", "/v1/hosts", [
+            {"name": f"s{n}", "address": f"10.99.{n // 250}.{n % 250 + 1}", "driver": "fake"} for n in numbers
+        ])  # fmt: skip
+        _until_idle(c)
+    _until(lambda: c.call("GET", "/v1/status")["hosts"] == {"ready": wanted}, f"{wanted} hosts to be ready")
+
+
+def _fill(c: Cloud, wanted: int) -> None:
+    """Deploy instances that stay."""
+    for first in range(0, wanted, FILL):
+        c.call("POST", "/v1/instances", [{**SMALL, "name": f"there-{first}", "count": min(FILL, wanted - first)}])
+        _until_idle(c)
+    _until_all_run(c, wanted)
+
+
+def _delete(c: Cloud, names: Sequence[str]) -> None:
+    _each(c, "DELETE", [(f"/v1/instances/{name}", "") for name in names])
+    _until_idle(c)
+
+
+def _until_all_run(c: Cloud, wanted: int) -> None:
+    """Wait until no operation is under way and all instances run. Raise RuntimeError when one does not."""
+    _until_idle(c)
+    states = c.call("GET", "/v1/status")["instances"]
+    if states != ({"running": wanted} if wanted else {}):
+        raise RuntimeError(f"{wanted} were to run, but: {states}")
+
+
+def _until_idle(c: Cloud) -> None:
+    _until(lambda: not c.call("GET", "/v1/status")["operations"], "all operations to end")
+
+
+def _until(there: Callable[[], bool], what: str, timeout_s: float = 900) -> None:
+    until = time.monotonic() + timeout_s
+    while not there():
+        if time.monotonic() > until:
+            raise RuntimeError(f"waited {timeout_s} s in vain for {what}")
+        time.sleep(0.05)
+
+
+def _cpu_s(c: Cloud) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in c.processes())
+
+
+def _memory(c: Cloud) -> dict[str, float]:
+    """Return PSS in MiB: of API and worker, and of all processes."""
+    pss = {" ".join(p.cmdline()): p.memory_full_info().pss / 2**20 for p in c.processes()}
+    front = sum(mib for line, mib in pss.items() if line.endswith(("-m daemon api", "-m daemon worker")))
+    return {"frontend_rss_mib": round(front), "total_rss_mib": round(sum(pss.values()))}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Small writes that come at the same time, as one: a thousand steps that begin together cost a few statements.
+
+While one batch is being written, what comes meanwhile waits and is the next one; so nobody waits for company.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from control.store import Store
+from core.errors import Retryable
+
+T = TypeVar("T")
+R = TypeVar("R")
+Write = Callable[[Any, Sequence[T]], Sequence[R | Exception]]
+MOST = 1000  # in one transaction
+
+
+class Gather:
+    """The writes of one event loop, of one kind: `write` makes those of some items, and says of each how it went."""
+
+    def __init__(self, store: Callable[[], Store], write: Write[T, R]) -> None:
+        self._store = store
+        self._write = write
+        self._waiting: list[tuple[Any, asyncio.Future[Any]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def add(self, item: Any) -> Any:
+        """Have an item written and return the answer to it. Raise its own error."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._write_all())
+        return await future
+
+    async def _write_all(self) -> None:
+        await asyncio.sleep(0)  # whoever is due in this turn of the loop comes along
+        while self._waiting:
+            batch = [one for one in self._waiting[:MOST] if not one[1].done()]  # who was cancelled wants it no more
+            del self._waiting[:MOST]
+            if batch:
+                await self._batch(batch)
+
+    async def _batch(self, batch: Sequence[tuple[Any, asyncio.Future[Any]]]) -> None:
+        """Write a batch; when that is refused as a whole, each item alone, so that every one gets its own error.
+
+        What fails because the database is away may be written all the same: that is not written twice.
+        """
+        items = [item for item, _ in batch]
+        try:
+            answers = await self._store().write(lambda c: self._write(c, items))
+        except asyncio.CancelledError:
+            for _, future in batch:
+                future.cancel()
+            raise
+        except Exception as error:
+            if len(batch) > 1 and not isinstance(error, Retryable):
+                await asyncio.gather(*(self._batch([one]) for one in batch))
+                return
+            answers = [error] * len(batch)
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if future.done():
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
