@@ -18,6 +18,7 @@ from control.ledger import Operation, guard, operation_of
 from control.lifecycle import VERBS, check_allowed
 from control.placement import engine
 from control.placement.model import Request
+from control.placing_learned import Features
 from control.placing_view import Cloud
 from core.errors import RackflowError, Retryable
 from core.ids import on_host
@@ -151,11 +152,12 @@ def _key(op: Operation, guest_id: str) -> str:
 
 
 def plan(
-    c: sa.Connection, op: Operation, host: HostRecord, guests: Sequence[Guest], bound: Mapping[str, Sequence[str]]
-) -> list[Plan]:
+    c: sa.Connection, op: Operation, host: HostRecord, guests: Sequence[Guest], bound: Mapping[str, Sequence[str]],
+    features: Features | None = None,
+) -> list[Plan]:  # fmt: skip
     """Return how each of some instances could leave its host, as of now.
 
-    bound: instance id -> what the driver says against moving it live.
+    bound: instance id -> what the driver says against moving it live; features: measured and learned figures.
     """
     rows = {
         row["id"]: row for row in sql.fetch_in(
@@ -178,7 +180,7 @@ def plan(
             plans.append(one)
         else:
             asked.append((one, _request(c, guest, rows[guest.id], kept.get(guest.id, set()))))
-    return [*plans, *_targets(c, asked)]
+    return [*plans, *_targets(c, asked, features)]
 
 
 def _of_host_only(c: sa.Connection, ids: Sequence[str]) -> dict[str, list[str]]:
@@ -221,13 +223,15 @@ def _request(c: sa.Connection, guest: Guest, row: Mapping[Any, Any], kept: set[i
     return Request(guest.id, guest.name, moving.shape_for(c, Verb.MIGRATE, {}, row, spec, kept))
 
 
-def _targets(c: sa.Connection, asked: Sequence[tuple[Plan, Request]]) -> list[Plan]:
+def _targets(
+    c: sa.Connection, asked: Sequence[tuple[Plan, Request]], features: Features | None
+) -> list[Plan]:
     """Return plans with a target for each, or with the reason why there is none; room is not taken twice."""
     if not asked:
         return []
     leaving = {one.guest.id for one, _ in asked}
-    cloud = Cloud(c, {request.shape for _, request in asked}, lock=False, without=leaving)
-    choices = engine.choose(cloud.view, [request for _, request in asked])
+    cloud = Cloud(c, {request.shape for _, request in asked}, lock=False, without=leaving, features=features)
+    choices = engine.choose(cloud.view, [request for _, request in asked], features)
     found: list[Plan] = []
     for (one, request), choice in zip(asked, choices, strict=True):
         if choice.host is not None:

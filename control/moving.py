@@ -41,7 +41,7 @@ def reserve(c: sa.Connection, op: Operation, features: Mapping[str, Any] | None 
     kept = leases.kept(c, [row["id"]]).get(row["id"], set())
     shape = shape_for(c, op.verb, op.parameters, row, spec, kept)
     for _ in range(placing.ROUNDS):
-        cloud = Cloud(c, {shape}, lock=True, without={row["id"]})
+        cloud = Cloud(c, {shape}, lock=True, without={row["id"]}, features=features)
         request = Request(op.id, row["name"], shape)
         (choice,) = engine.choose(cloud.view, [request], features)
         ids = decisions.record(

@@ -64,7 +64,7 @@ def place(c: sa.Connection, ops: Sequence[Operation], features: Mapping[str, Any
     for _ in range(ROUNDS):
         if not wanted:
             break
-        cloud = Cloud(c, {one.request.shape for one in wanted}, lock=True)
+        cloud = Cloud(c, {one.request.shape for one in wanted}, lock=True, features=features)
         choices = engine.choose(cloud.view, [one.request for one in wanted], features)
         lost_hosts = changed(c, cloud, {cloud.ids[ch.host] for ch in choices if ch.host is not None})
         won: list[tuple[_Wanted, Choice]] = []
@@ -213,7 +213,7 @@ def plan(
         shape = shape_of(spec.model_copy(update={"nics": nics}), kind, size, image)
         requests.append(Request(spec.name, spec.name, shape))
         notes[spec.name] = told
-    cloud = Cloud(c, {request.shape for request in requests}, lock=False)
+    cloud = Cloud(c, {request.shape for request in requests}, lock=False, features=features)
     possible: dict[Shape, bool] = {}
     return [_planned(cloud, ch, possible, notes) for ch in engine.choose(cloud.view, requests, features)]
 
