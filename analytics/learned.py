@@ -10,6 +10,7 @@ from analytics.database import Database, rows_of
 from analytics.prediction import used
 
 Figures = dict[str, Any]
+_LIVES = {lifetimes.AT_START.name, lifetimes.AT_AGE.name}
 _GROUPS_MAX = 2000  # of lifetimes: those with most that ended; the rest differs little from the wider group
 
 _HOST_USE = """SELECT host AS name, demand_cpus, allocated_cpus AS demand_of_cpus,
@@ -33,7 +34,8 @@ def learned_features(database: Database) -> Figures:
 
     use_at: when use was learned, in seconds since 1970; hosts: {name: demand_cpus of the instances that had
     demand_of_cpus allocated, swing_cpus of it beyond the sum of p95, uses: {id of an instance with 12 h and more of
-    history: [p95 of the cores it uses, cores it has]}, failure_ratio, boot_p50_s, boot_p95_s}; images: the last three;
+    history: [p95 of the cores it uses, cores it has]}, failure_ratio, boot_p50_s, boot_p95_s,
+    exit_at: when its last instance is expected to end}; images: failures and boots likewise;
     steps: [{verb, step, driver, p50_s, p95_s}]; lifetimes: see `_lifetimes`.
     """
     names = used(database)
@@ -54,6 +56,8 @@ def learned_features(database: Database) -> Figures:
         for row in rows_of(cursor, _INSTANCE_USE) if known else ():
             uses = hosts[row["host"]].setdefault("uses", {})
             uses[row["instance_id"]] = [short(row["counted_cpus"]), row["cpus"]]
+        for row in _exits(cursor, names):
+            hosts[row["host"]]["exit_at"] = row["exit_at"]
         use_at = rows_of(cursor, _LEARNED_AT)[0]["use_at"] if known else None
         steps = rows_of(cursor, _STEPS) if durations.STEPS.name in names else []
         return {
@@ -63,6 +67,14 @@ def learned_features(database: Database) -> Figures:
         }  # fmt: skip
 
 
+def _exits(cursor: Any, names: set[str]) -> list[Figures]:
+    if not names & _LIVES:
+        return []
+    return rows_of(cursor, lifetimes.EXITS, {
+        "at_age": lifetimes.AT_AGE.name in names, "groups": lifetimes.AT_START.name in names,
+    })  # fmt: skip
+
+
 def _lifetimes(cursor: Any, names: set[str]) -> Figures:
     """Return {"ages_s", "all", "flavours", "templates", "owners"}: medians of life left at each age, in seconds.
 
@@ -70,7 +82,7 @@ def _lifetimes(cursor: Any, names: set[str]) -> Figures:
     flavours and all that is there counts. Groups are there if they foretell a life better than the median of all does,
     ages other than 0 if they foretell what is left better than the age itself does.
     """
-    if not names & {lifetimes.AT_START.name, lifetimes.AT_AGE.name}:
+    if not names & _LIVES:
         return {}
     ages = len([age for age in lifetimes.EDGES_S if age <= lifetimes.TOLD_S]) if lifetimes.AT_AGE.name in names else 1
     found: Figures = {"ages_s": list(lifetimes.EDGES_S[:ages]), "flavours": {}, "templates": {}, "owners": {}}

@@ -179,7 +179,7 @@ def plan(
         if one.reason:
             plans.append(one)
         else:
-            asked.append((one, _request(c, guest, rows[guest.id], kept.get(guest.id, set()))))
+            asked.append((one, _request(c, guest, rows[guest.id], kept.get(guest.id, set()), features or {})))
     return [*plans, *_targets(c, asked, features)]
 
 
@@ -218,9 +218,12 @@ def _plan(
     return Plan(guest, live=how.get("live"))
 
 
-def _request(c: sa.Connection, guest: Guest, row: Mapping[Any, Any], kept: set[int]) -> Request:
+def _request(
+    c: sa.Connection, guest: Guest, row: Mapping[Any, Any], kept: set[int], features: Features
+) -> Request:
     spec = InstanceSpec.model_validate(row["spec"])
-    return Request(guest.id, guest.name, moving.shape_for(c, Verb.MIGRATE, {}, row, spec, kept))
+    shape = moving.shape_for(c, Verb.MIGRATE, {}, row, spec, kept)
+    return Request(guest.id, guest.name, moving.lasting(shape, row, features))
 
 
 def _targets(

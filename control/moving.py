@@ -18,6 +18,8 @@ from control.ledger import Operation, Step, guard
 from control.lifecycle import BEGUN, no_return, rule
 from control.placement import engine
 from control.placement.model import Request, Shape
+from control.placing_learned import Features
+from control.placing_lives import expected_s, template_of
 from control.placing_view import Cloud, shape_of
 from control.steps import steps_of
 from control.waiting import wake
@@ -39,7 +41,7 @@ def reserve(c: sa.Connection, op: Operation, features: Mapping[str, Any] | None 
         _let_go(c, row, drift.ALERT, "what has reserved it is not known")
     spec = InstanceSpec.model_validate(row["spec"])
     kept = leases.kept(c, [row["id"]]).get(row["id"], set())
-    shape = shape_for(c, op.verb, op.parameters, row, spec, kept)
+    shape = lasting(shape_for(c, op.verb, op.parameters, row, spec, kept), row, features or {})
     for _ in range(placing.ROUNDS):
         cloud = Cloud(c, {shape}, lock=True, without={row["id"]}, features=features)
         request = Request(op.id, row["name"], shape)
@@ -75,6 +77,13 @@ def shape_for(
     store = datastores.by_id(c, [row["datastore_id"]])[row["datastore_id"]].name if shared else shape.datastore
     wanted = asked_host(verb, parameters, spec)
     return replace(shape, leaves=source.name, driver=source.driver, host=wanted, datastore=store)
+
+
+def lasting(shape: Shape, row: Mapping[Any, Any], features: Features) -> Shape:
+    """Return a shape with how long the instance of a row is expected to live on. Pure but for the clock."""
+    template, age_s = template_of(row["blueprint"], row["spec"]["image"]), (now() - row["created_at"]).total_seconds()
+    left_s = expected_s(features, template, row["owner"], row["cpu"], row["memory_mib"], max(age_s, 1.0))
+    return replace(shape, lifetime_s=left_s)
 
 
 def asked_host(verb: Verb, parameters: Mapping[str, Any], spec: InstanceSpec) -> str | None:

@@ -23,6 +23,8 @@ from control.networks import records as network_records
 from control.placement import engine
 from control.placement.look import could_ever
 from control.placement.model import Choice, Request, Shape
+from control.placing_learned import Features
+from control.placing_lives import expected_s, template_of
 from control.placing_view import Cloud, shape_of
 from core.clock import now
 from core.errors import Busy, Conflict, NoCapacityNow, NoFit, RackflowError
@@ -59,7 +61,7 @@ def place(c: sa.Connection, ops: Sequence[Operation], features: Mapping[str, Any
 
     features: measured figures by host, with their version. An instance that is placed already stays where it is.
     """
-    outcomes, wanted = _wanted(c, ops)
+    outcomes, wanted = _wanted(c, ops, features or {})
     version = int((features or {}).get("version") or 0)
     for _ in range(ROUNDS):
         if not wanted:
@@ -80,7 +82,9 @@ def place(c: sa.Connection, ops: Sequence[Operation], features: Mapping[str, Any
     return [outcomes[op.id] for op in ops]
 
 
-def _wanted(c: sa.Connection, ops: Sequence[Operation]) -> tuple[dict[str, Outcome], list[_Wanted]]:
+def _wanted(
+    c: sa.Connection, ops: Sequence[Operation], features: Features
+) -> tuple[dict[str, Outcome], list[_Wanted]]:
     """Return the outcomes that are clear already, and what there is to place."""
     lost = stale_among(c, ops)
     rows = {row["id"]: row for row in sql.fetch_in(c, {op.subject_id for op in ops}, _instances)}
@@ -101,7 +105,7 @@ def _wanted(c: sa.Connection, ops: Sequence[Operation]) -> tuple[dict[str, Outco
         elif row["host"] is not None:
             found = Outcome(op.id, row["id"], row["host"], None)
         else:
-            found = _request(op, row, contents[row["image_id"]], kept.get(op.subject_id, set()), owing)
+            found = _request(op, row, contents[row["image_id"]], kept.get(op.subject_id, set()), owing, features)
         if isinstance(found, Outcome):
             clear[op.id] = found
         else:
@@ -112,14 +116,16 @@ def _wanted(c: sa.Connection, ops: Sequence[Operation]) -> tuple[dict[str, Outco
 def _instances(part: list[Any]) -> sa.Select[Any]:
     h = tables.host
     return (
-        sa.select(_T.c.id, _T.c.name, _T.c.kind, _T.c.spec, _T.c.image_id, h.c.name.label("host"))
-        .select_from(_T.outerjoin(h, h.c.id == _T.c.host_id)).where(_T.c.id.in_(part), _T.c.live_name.is_not(None))
+        sa.select(
+            _T.c.id, _T.c.name, _T.c.kind, _T.c.spec, _T.c.image_id, _T.c.owner, _T.c.blueprint, h.c.name.label("host")
+        ).select_from(_T.outerjoin(h, h.c.id == _T.c.host_id)).where(_T.c.id.in_(part), _T.c.live_name.is_not(None))
     )  # fmt: skip
 
 
 def _request(
-    op: Operation, row: sa.RowMapping, image: ImageRecord, kept: set[int], owing: Mapping[str, set[str]]
-) -> _Wanted | Outcome:
+    op: Operation, row: sa.RowMapping, image: ImageRecord, kept: set[int], owing: Mapping[str, set[str]],
+    features: Features,
+) -> _Wanted | Outcome:  # fmt: skip
     """Return what is wanted. owing: hosts where something of an instance is left, by subject: it goes there later."""
     spec = InstanceSpec.model_validate(row["spec"])
     try:
@@ -128,7 +134,9 @@ def _request(
         return Outcome(op.id, row["id"], None, error)
     size = disk_mib(spec, image)
     avoid = {*(op.parameters.get("avoid") or ()), *owing.get(op.subject, ())}
-    shape = shape_of(spec, row["kind"], size, image, avoid, kept)
+    template = template_of(row["blueprint"], spec.image)
+    lives_s = expected_s(features, template, row["owner"], spec.cpu, spec.memory_mib)
+    shape = shape_of(spec, row["kind"], size, image, avoid, kept, lifetime_s=lives_s)
     return _Wanted(op, row["id"], Request(op.id, row["name"], shape), size, leases.undrawn(spec, kept))
 
 
@@ -203,6 +211,7 @@ def plan(
     nets = network_records(c)
     requests: list[Request] = []
     notes: dict[str, list[str]] = {}
+    groups = {one.name: "" if many.count is None else many.name for many in specs for one in many.expand()}
     for spec in (one for many in specs for one in many.expand()):
         image = known.get(spec.image)
         kind = spec.kind or (image.kind if image else InstanceKind.VM)
@@ -210,7 +219,9 @@ def plan(
         told += [f"network {nic.network} is not there yet" for nic in spec.nics if nic.network not in nets]
         nics = tuple(nic for nic in spec.nics if nic.network in nets) or _default(spec, kind, nets)
         size = disk_mib(spec, image) if image else (spec.disk_mib or 0) + sum(d.size_mib for d in spec.disks)
-        shape = shape_of(spec.model_copy(update={"nics": nics}), kind, size, image)
+        template = template_of(groups[spec.name], spec.image)
+        lives_s = expected_s(features or {}, template, principal.name, spec.cpu, spec.memory_mib)
+        shape = shape_of(spec.model_copy(update={"nics": nics}), kind, size, image, lifetime_s=lives_s)
         requests.append(Request(spec.name, spec.name, shape))
         notes[spec.name] = told
     cloud = Cloud(c, {request.shape for request in requests}, lock=False, features=features)

@@ -23,11 +23,11 @@ _HOST, _CLUSTER, _DS, _DS_HOST = tables.host, tables.cluster, tables.datastore, 
 
 def shape_of(
     spec: InstanceSpec, kind: str, disk_mib: int, image: ImageRecord | None, avoid: Collection[str] = (),
-    kept: Collection[int] = (),
+    kept: Collection[int] = (), *, lifetime_s: int = 0,
 ) -> Shape:  # fmt: skip
     """Return the shape of a spec. disk_mib: all disks together; image None: nothing is known of it yet.
 
-    kept: numbers of NICs that have their address already: only their network must be there.
+    kept: numbers of NICs that have their address already: only their network must be there. lifetime_s: as expected.
     """
     counts: dict[str, int] = {}
     drawn = [(nic, number in kept) for nic, number in zip(spec.nics, spec.nic_numbers(), strict=True)]
@@ -43,6 +43,7 @@ def shape_of(
         fixed=tuple((n.network, addresses.number(n.address)) for n, has_one in drawn if n.address and not has_one),
         avoid=frozenset(avoid), arch=where.architecture or "", where=where.where, rank=where.rank,
         own_labels=tuple(sorted(spec.labels.items())), rules=rules_of(spec.affinity, spec.anti_affinity),
+        lifetime_s=lifetime_s,
     )  # fmt: skip
 
 
