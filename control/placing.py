@@ -23,6 +23,7 @@ from control.networks import records as network_records
 from control.placement import engine
 from control.placement.look import could_ever
 from control.placement.model import Choice, Request, Shape
+from control.placing_gangs import all_refused, held_back, key_of, mates
 from control.placing_learned import Features
 from control.placing_lives import expected_s, template_of
 from control.placing_view import Cloud, shape_of
@@ -62,6 +63,12 @@ def place(c: sa.Connection, ops: Sequence[Operation], features: Mapping[str, Any
     features: measured figures by host, with their version. An instance that is placed already stays where it is.
     """
     outcomes, wanted = _wanted(c, ops, features or {})
+    held = held_back(c, [one.op for one in wanted])
+    for one in wanted:
+        if one.op.id in held:
+            outcomes[one.op.id] = Outcome(one.op.id, one.instance_id, None, held[one.op.id])
+    wanted = [one for one in wanted if one.op.id not in held]
+    gangs = {one.op.id: one.request.gang for one in wanted}
     version = int((features or {}).get("version") or 0)
     for _ in range(ROUNDS):
         if not wanted:
@@ -69,11 +76,11 @@ def place(c: sa.Connection, ops: Sequence[Operation], features: Mapping[str, Any
         cloud = Cloud(c, {one.request.shape for one in wanted}, lock=True, features=features)
         choices = engine.choose(cloud.view, [one.request for one in wanted], features)
         lost_hosts = changed(c, cloud, {cloud.ids[ch.host] for ch in choices if ch.host is not None})
-        won: list[tuple[_Wanted, Choice]] = []
-        lost: list[tuple[_Wanted, Choice]] = []
-        for one, choice in zip(wanted, choices, strict=True):
-            mine = choice.host is None or cloud.ids[choice.host] not in lost_hosts
-            (won if mine else lost).append((one, choice))
+        pairs = list(zip(wanted, choices, strict=True))
+        gone = {one.op.id for one, ch in pairs if ch.host is not None and cloud.ids[ch.host] in lost_hosts}
+        gone = mates(gangs, gone) if gone else gone
+        won = [pair for pair in pairs if pair[0].op.id not in gone]
+        lost = [pair for pair in pairs if pair[0].op.id in gone]
         lost += _write(c, cloud, won, version, outcomes)
         wanted = [one for one, _ in lost]
     for one in wanted:
@@ -137,7 +144,8 @@ def _request(
     template = template_of(row["blueprint"], spec.image)
     lives_s = expected_s(features, template, row["owner"], spec.cpu, spec.memory_mib)
     shape = shape_of(spec, row["kind"], size, image, avoid, kept, lifetime_s=lives_s)
-    return _Wanted(op, row["id"], Request(op.id, row["name"], shape), size, leases.undrawn(spec, kept))
+    request = Request(op.id, row["name"], shape, row["owner"], spec.priority, key_of(op))
+    return _Wanted(op, row["id"], request, size, leases.undrawn(spec, kept))
 
 
 def changed(c: sa.Connection, cloud: Cloud, host_ids: set[str]) -> set[str]:
@@ -158,6 +166,11 @@ def _write(
     """Write decisions, reservations and leases; return those for whom no address was left after all."""
     placed = [(one, choice, choice.host) for one, choice in won if choice.host is not None]
     given, short = leases.draw(cloud, [(one.instance_id, one.spec, h) for one, _, h in placed])
+    if short:
+        without = {one.op.id for one, _ in won if one.instance_id in short}
+        without = mates({one.op.id: one.request.gang for one, _ in won}, without)
+        short = {one.instance_id for one, _ in won if one.op.id in without}
+        given = [one for one in given if one.instance_id not in short]
     lost = [(one, choice) for one, choice in won if one.instance_id in short]
     kept = [(one, choice, h) for one, choice, h in placed if one.instance_id not in short]
     at = now()
@@ -172,10 +185,13 @@ def _write(
     for one, _, h in kept:
         outcomes[one.op.id] = Outcome(one.op.id, one.instance_id, cloud.view.names[h], None)
     possible: dict[Shape, bool] = {}
-    for one, choice in won:
-        if choice.host is None:
-            error = refusal(cloud, one.request, choice, possible, one.op.parameters, ids[one.op.id])
-            outcomes[one.op.id] = Outcome(one.op.id, one.instance_id, None, error)
+    refused = {one.op.id: (one, choice) for one, choice in won if choice.host is None}
+    errors = {
+        op_id: refusal(cloud, one.request, choice, possible, one.op.parameters, ids[op_id])
+        for op_id, (one, choice) in refused.items()
+    }
+    for op_id, error in all_refused({one: refused[one][0].request.gang for one in refused}, errors).items():
+        outcomes[op_id] = Outcome(op_id, refused[op_id][0].instance_id, None, error)
     return lost
 
 
@@ -222,7 +238,9 @@ def plan(
         template = template_of(groups[spec.name], spec.image)
         lives_s = expected_s(features or {}, template, principal.name, spec.cpu, spec.memory_mib)
         shape = shape_of(spec.model_copy(update={"nics": nics}), kind, size, image, lifetime_s=lives_s)
-        requests.append(Request(spec.name, spec.name, shape))
+        requests.append(
+            Request(spec.name, spec.name, shape, principal.name, spec.priority, str(spec.gang or ""))
+        )
         notes[spec.name] = told
     cloud = Cloud(c, {request.shape for request in requests}, lock=False, features=features)
     possible: dict[Shape, bool] = {}

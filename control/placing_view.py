@@ -41,7 +41,8 @@ def shape_of(
         disk_min_mib=image.virtual_size_mib if image else 0, cluster=where.cluster, host=where.host,
         datastore=where.datastore, labels=tuple(sorted(where.host_labels.items())), nics=tuple(sorted(counts.items())),
         fixed=tuple((n.network, addresses.number(n.address)) for n, has_one in drawn if n.address and not has_one),
-        avoid=frozenset(avoid), arch=where.architecture or "", where=where.where, rank=where.rank,
+        avoid=frozenset(avoid), arch=where.architecture or "",
+        capabilities=frozenset(where.capabilities), where=where.where, rank=where.rank,
         own_labels=tuple(sorted(spec.labels.items())), rules=rules_of(spec.affinity, spec.anti_affinity),
         lifetime_s=lifetime_s,
     )  # fmt: skip
