@@ -81,5 +81,7 @@ class Features:
         hosts = {str(row.pop("host")): {key: short(to_json(value)) for key, value in row.items()} for row in rows}
         for name, figures in self._learned["hosts"].items():
             hosts[name] = {**hosts.get(name, {}), **figures}
+            if "exit_at" in figures:
+                hosts[name]["exit_s"] = round(max(0.0, hosts[name].pop("exit_at") - time.time()), 1)
         # Seconds since 1970 keep growing over restarts without being stored, and fit a 32-bit column until 2038.
         return {**self._learned, "version": max(int(time.time()), self._value["version"] + 1), "hosts": hosts}

@@ -8,6 +8,7 @@ CREATE TABLE IF NOT EXISTS learned_host_use (    -- in cores
     host VARCHAR NOT NULL, instances BIGINT NOT NULL, unproven BIGINT NOT NULL, allocated_cpus DOUBLE, p95_sum_cpus DOUBLE,
     mean_5_sigma_cpus DOUBLE, demand_cpus DOUBLE
 );
+ALTER TABLE learned_host_use ADD COLUMN IF NOT EXISTS learned_at TIMESTAMPTZ;
 CREATE TABLE IF NOT EXISTS learned_steps (       -- host or image NULL: any
     verb VARCHAR NOT NULL, step VARCHAR NOT NULL, driver VARCHAR, host VARCHAR, image VARCHAR, runs BIGINT NOT NULL,
     p50_s DOUBLE NOT NULL, p95_s DOUBLE NOT NULL

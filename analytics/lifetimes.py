@@ -20,13 +20,14 @@ EDGES_S = (
 )  # fmt: skip
 TOLD_S = 128 * _DAY  # ages up to here are told
 
-_SUBJECTS = """
-    SELECT instance_id, coalesce(arg_max(template, occurred_at), '') AS template,
+_ABOUT = """coalesce(arg_max(template, occurred_at), '') AS template,
            coalesce(arg_max(owner, occurred_at), '') AS owner,
-           arg_max(cpu, occurred_at)::VARCHAR || 'x' || arg_max(memory_mib, occurred_at)::VARCHAR AS flavour,
+           arg_max(cpu, occurred_at)::VARCHAR || 'x' || arg_max(memory_mib, occurred_at)::VARCHAR AS flavour"""
+_SUBJECTS = f"""
+    SELECT instance_id, {_ABOUT},
            min(occurred_at) FILTER (to_state = 'running') AS started_at,
            max(occurred_at) FILTER (to_state = 'deleted') AS ended_at
-    FROM events WHERE kind = 'lifecycle' AND instance_id IS NOT NULL {until} GROUP BY instance_id
+    FROM events WHERE kind = 'lifecycle' AND instance_id IS NOT NULL {{until}} GROUP BY instance_id
     HAVING min(occurred_at) FILTER (to_state = 'running') IS NOT NULL"""
 _LEVELS = (  # from the widest: key of an instance's group, key of the next wider group
     ("row(0, '', '', '')", "NULL"),
@@ -134,6 +135,26 @@ _AT_AGE = f"""{_LEARN}, running AS (
     SELECT running.*, lo AS age_s FROM running ASOF JOIN bins ON exact_s >= lo AND lo <= {TOLD_S}
 ), told AS ({_TOLD})
 SELECT count(*) AS cases, avg({_off("told_s")}) AS error, avg({_off("exact_s")}) AS baseline_error FROM told
+"""
+
+
+# When the last one on a host is expected to end, in seconds since 1970: what is told at its age, else what is left of
+# what was told at its start, and when that has passed, as long again as it has lived.
+_OFF_HOST = ("pending", "on-hold", "stopped", "undeployed", "failed", "deleted")
+EXITS = f"""
+WITH learned AS (FROM learned_lifetimes WHERE $groups OR (template IS NULL AND flavour IS NULL)), running AS (
+    SELECT {_ABOUT}, arg_max(host, occurred_at) AS host,
+           coalesce((epoch_us(now()) - epoch_us(min(occurred_at) FILTER (to_state = 'running'))) / 1e6, 0) AS exact_s
+    FROM events WHERE kind = 'lifecycle' AND instance_id IS NOT NULL
+    GROUP BY instance_id HAVING arg_max(to_state, occurred_at) NOT IN {_OFF_HOST}
+), asked AS (SELECT *, CASE WHEN $at_age THEN exact_s ELSE 0 END AS wanted_s FROM running
+), binned AS (
+    SELECT asked.*, ages.age_s FROM asked ASOF JOIN (SELECT DISTINCT age_s FROM learned) ages
+    ON asked.wanted_s >= ages.age_s
+)
+SELECT host, max(CASE WHEN $at_age THEN told_s WHEN told_s > exact_s THEN told_s - exact_s ELSE exact_s END)
+       + epoch(now()) AS exit_at
+FROM ({_TOLD.replace("FROM asked a", "FROM binned a")}) WHERE host <> '' GROUP BY host
 """
 
 

@@ -80,7 +80,7 @@ USE = Prediction(
     name="use",
     tables={
         "learned_instance_use": f"{_LEARN} SELECT * FROM instance_use",
-        "learned_host_use": f"{_LEARN} SELECT * FROM host_use",
+        "learned_host_use": f"{_LEARN} SELECT *, $at AS learned_at FROM host_use",
     },
     judge=_JUDGE,
     unit="cores (pinball loss)",

@@ -154,6 +154,7 @@ class Cluster(Answer):
     name: str
     hosts: int
     cpu_overcommit: float
+    cpu_learned_max: float
     memory_overcommit: float
     labels: Labels
     created_at: At

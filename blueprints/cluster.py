@@ -14,5 +14,9 @@ class ClusterSpec(Spec):
 
     name: Name
     cpu_overcommit: Annotated[float, Field(ge=1.0, le=64.0)] = 4.0
+    cpu_learned_max: Annotated[float, Field(ge=0, le=64.0)] = Field(
+        default=0.0,
+        description="cores are given away by what is used, this many times at most; 0: by cpu_overcommit instead",
+    )
     memory_overcommit: Annotated[float, Field(ge=1.0, le=4.0)] = 1.0
     labels: Labels = Field(default_factory=dict)

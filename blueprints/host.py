@@ -46,6 +46,9 @@ class HostSpec(Spec):
     cpus: Annotated[int, Field(gt=0)] | None = None
     memory_mib: SizeMib | None = Field(default=None, alias="memory")
     cpu_overcommit: Annotated[float, Field(ge=1.0, le=64.0)] | None = None
+    cpu_learned_max: Annotated[float, Field(ge=0, le=64.0)] | None = Field(
+        default=None, description="as the cluster's, which holds by default"
+    )
     memory_overcommit: Annotated[float, Field(ge=1.0, le=4.0)] | None = None
     bridges: tuple[BridgeSpec, ...] = ()
     bmc: BmcSpec | None = Field(default=None, description="how its power is cut when it is dead, and put on again")

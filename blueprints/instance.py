@@ -10,6 +10,8 @@ from pydantic import AfterValidator, Field, model_validator
 from blueprints.common import Labels, Name, SizeMib, Spec
 from core.states import InstanceKind
 
+PRIORITY = 50  # of who asks for none; more is an administrator's to give
+
 
 class DiskSpec(Spec):
     """A further disk; the root disk comes from the image."""
@@ -36,6 +38,9 @@ class NicSpec(Spec):
     )
 
 
+Capability = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+
+
 class Requirements(Spec):
     """Where the instance may run."""
 
@@ -44,6 +49,9 @@ class Requirements(Spec):
     datastore: Name | None = None
     host_labels: Labels = Field(default_factory=dict)
     architecture: Annotated[str, Field(max_length=32)] | None = Field(default=None, description="as uname -m says it")
+    capabilities: tuple[Capability, ...] = Field(
+        default=(), description="what the host's driver must be able to do, such as migrate_live"
+    )
     where: Annotated[str, Field(max_length=1024)] = Field(
         default="", description='what must hold of the host, such as: cpus >= 16 and label.rack in ["r1", "r2"]'
     )
@@ -86,6 +94,13 @@ class InstanceSpec(Spec):
     requirements: Requirements = Requirements()
     affinity: tuple[Affinity, ...] = Field(default=(), description="instances that it is to be near to")
     anti_affinity: tuple[Affinity, ...] = Field(default=(), description="instances that it is to be apart from")
+    priority: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=PRIORITY, description="higher ones are placed first when there is not room for all"
+    )
+    gang: bool | Name = Field(
+        default=False,
+        description="all of a request that name the same gang are placed, or none; true: all copies of a count",
+    )
     count: Annotated[int, Field(ge=0, le=10_000)] | None = Field(
         default=None, description="makes NAME-1 .. NAME-count"
     )
@@ -116,9 +131,10 @@ class InstanceSpec(Spec):
 
     def expand(self) -> list[InstanceSpec]:
         """Return one spec per instance: NAME-1 .. NAME-count, or itself."""
+        gang = self.name if self.gang is True else self.gang
         if self.count is None:
-            return [self]
+            return [self if gang == self.gang else self.model_copy(update={"gang": gang})]
         return [
-            self.model_copy(update={"name": f"{self.name}-{i}", "count": None})
+            self.model_copy(update={"name": f"{self.name}-{i}", "count": None, "gang": gang})
             for i in range(1, self.count + 1)
         ]

@@ -23,7 +23,9 @@ from core.errors import Conflict, NotFound
 from core.states import HostState, ImageState, InstanceState
 
 _IMAGE_FIXED = ("kind", "source", "sha256", "format")  # content; the other fields may change in place
-_HOST_IN_PLACE = ("labels", "cpu_overcommit", "memory_overcommit", "cpus", "memory_mib")  # without looking at it anew
+_HOST_IN_PLACE = (  # without looking at it anew
+    "labels", "cpu_overcommit", "cpu_learned_max", "memory_overcommit", "cpus", "memory_mib",
+)  # fmt: skip
 _INSTANCE_FIXED = ("kind", "image", "cpu", "memory_mib", "disk_mib", "disks", "nics", "user_data", "ssh_keys",
                    "requirements")  # fmt: skip
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from control import sql, tables
 from control.ledger import Operation, operation_of
+from control.waiting import NEVER
 from core.states import FINISHED, UNFINISHED, ImageState, OperationState, Verb
 
 _OP = tables.operation
@@ -82,6 +83,7 @@ def claim_pending(
     """
     at = sql.db_now(c)
     rows = _lock_claimable(c, _claimable(c, at, limit, only))
+    rows += _lock_claimable(c, _gang_mates(c, rows))
     rows = _without_busy_subjects(c, rows)
     epochs = _instance_epochs(c, rows)
     taken: list[Operation] = []
@@ -136,6 +138,25 @@ def _select_claimable() -> sa.Select[Any]:
 
 
 _CLAIMABLE = _select_claimable()
+
+
+def _gang_mates(c: sa.Connection, rows: Sequence[sa.RowMapping]) -> dict[str, int]:
+    """Return id -> epoch of what is to be placed together with some operations, though it may not be due yet."""
+    gangs = {(row["request_id"], gang) for row in rows if (gang := row["parameters"].get("gang"))}
+    prior, have = _OP.alias("prior"), {row["id"] for row in rows}
+    mates = sql.fetch_in(
+        c, {request_id for request_id, _ in gangs},
+        lambda part: sa.select(_OP.c.id, _OP.c.epoch, _OP.c.request_id, _OP.c.parameters)
+        .select_from(_OP.outerjoin(prior, prior.c.id == _OP.c.after_id)).where(
+            _OP.c.request_id.in_(part), _OP.c.state == OperationState.PENDING, _OP.c.claimed_by.is_(None),
+            sa.or_(_OP.c.not_before.is_(None), _OP.c.not_before < NEVER),
+            sa.or_(_OP.c.after_id.is_(None), prior.c.id.is_(None), prior.c.state.in_(FINISHED)),
+        ),
+    )  # fmt: skip
+    return {
+        row["id"]: row["epoch"] for row in mates
+        if (row["request_id"], row["parameters"].get("gang")) in gangs and row["id"] not in have
+    }  # fmt: skip
 
 
 def _lock_claimable(c: sa.Connection, epochs: dict[str, int]) -> list[sa.RowMapping]:

@@ -15,7 +15,7 @@ from core.ids import new_id
 
 DEFAULT = "default"
 _T = tables.cluster
-_FIELDS = ("cpu_overcommit", "memory_overcommit", "labels")
+_FIELDS = ("cpu_overcommit", "cpu_learned_max", "memory_overcommit", "labels")
 
 
 def id_of(c: sa.Connection, name: str) -> str:
@@ -87,6 +87,7 @@ def show(c: sa.Connection, principal: Principal, name: str) -> dict[str, Any]:
 def _view(row: sa.RowMapping) -> dict[str, Any]:
     return {
         "id": row["id"], "name": row["name"], "hosts": row["hosts"], "cpu_overcommit": row["cpu_overcommit"],
-        "memory_overcommit": row["memory_overcommit"], "labels": row["labels"],
+        "cpu_learned_max": row["cpu_learned_max"], "memory_overcommit": row["memory_overcommit"],
+        "labels": row["labels"],
         "created_at": rfc3339(row["created_at"]),
     }  # fmt: skip

@@ -13,6 +13,7 @@ from control.hosts import HostRecord
 from control.ledger import Operation, operation_of
 from control.placement import engine
 from control.placement.model import Request
+from control.placing_learned import Features
 from control.placing_view import Cloud
 from core.errors import Retryable
 from core.ids import on_host
@@ -141,11 +142,12 @@ def _key(op: Operation, guest_id: str) -> str:
 
 
 def plan(
-    c: sa.Connection, op: Operation, host: HostRecord, guests: Sequence[Guest], bound: Mapping[str, Sequence[str]]
-) -> list[Plan]:
+    c: sa.Connection, op: Operation, host: HostRecord, guests: Sequence[Guest], bound: Mapping[str, Sequence[str]],
+    features: Features | None = None,
+) -> list[Plan]:  # fmt: skip
     """Return how each of some instances could leave its host, as of now.
 
-    bound: instance id -> what the driver says against moving it live.
+    bound: instance id -> what the driver says against moving it live; features: measured and learned figures.
     """
     rows = {
         row["id"]: {**row, "capabilities": host.capabilities, "host": host.name, "driver": host.driver}
@@ -155,18 +157,20 @@ def plan(
     how = movable.ways(c, [rows[one.id] for one in there], live=op.parameters.get("live"), bound=bound)
     plans = [Plan(one, how[one.id].reason, live=how[one.id].live) for one in there]
     go = [one for one in plans if not one.reason]
-    shapes = moving.shapes_for(c, Verb.MIGRATE, {}, [rows[one.guest.id] for one in go])
+    shapes = moving.shapes_for(c, Verb.MIGRATE, {}, [rows[one.guest.id] for one in go], features)
     asked = [(one, Request(one.guest.id, one.guest.name, shapes[one.guest.id])) for one in go]
-    return [*(one for one in plans if one.reason), *_targets(c, asked)]
+    return [*(one for one in plans if one.reason), *_targets(c, asked, features)]
 
 
-def _targets(c: sa.Connection, asked: Sequence[tuple[Plan, Request]]) -> list[Plan]:
+def _targets(
+    c: sa.Connection, asked: Sequence[tuple[Plan, Request]], features: Features | None
+) -> list[Plan]:
     """Return plans with a target for each, or with the reason why there is none; room is not taken twice."""
     if not asked:
         return []
     leaving = {one.guest.id for one, _ in asked}
-    cloud = Cloud(c, {request.shape for _, request in asked}, lock=False, without=leaving)
-    choices = engine.choose(cloud.view, [request for _, request in asked])
+    cloud = Cloud(c, {request.shape for _, request in asked}, lock=False, without=leaving, features=features)
+    choices = engine.choose(cloud.view, [request for _, request in asked], features)
     found: list[Plan] = []
     for (one, request), choice in zip(asked, choices, strict=True):
         if choice.host is not None:

@@ -15,6 +15,7 @@ from control.instances import Deployable
 from control.ledger import Operation, guard
 from control.placement import engine
 from control.placement.model import Request
+from control.placing_learned import Features
 from control.placing_view import Cloud, shape_of
 from control.waiting import wake
 from core.clock import now
@@ -38,8 +39,11 @@ def with_spec(view: Deployable, spec: InstanceSpec) -> Deployable:
     )  # fmt: skip
 
 
-def reserve_more(c: sa.Connection, op: Operation) -> None:
-    """Reserve on its host what an instance is to have more: cores, memory, disk, address. Raise NoCapacityNow."""
+def reserve_more(c: sa.Connection, op: Operation, features: Features | None = None) -> None:
+    """Reserve on its host what an instance is to have more: cores, memory, disk, address. Raise NoCapacityNow.
+
+    features: what was learned of the use of hosts.
+    """
     guard(c, [op])
     row = c.execute(sa.select(_T).where(_T.c.id == op.subject_id).with_for_update()).mappings().one()
     spec = InstanceSpec.model_validate(row["spec"])
@@ -51,14 +55,17 @@ def reserve_more(c: sa.Connection, op: Operation) -> None:
         "cpu": max(0.0, want.cpu - row["cpu"]), "memory_mib": max(0, want.memory_mib - row["memory_mib"]), "nics": new,
     })  # fmt: skip
     if row["host_id"] is not None:
-        _take(c, op, row, delta, max(0, disk_mib - row["disk_mib"]))
+        _take(c, op, row, delta, max(0, disk_mib - row["disk_mib"]), features)
     sql.update_each(c, _T, [{
         "id": row["id"], "cpu": max(want.cpu, row["cpu"]), "memory_mib": max(want.memory_mib, row["memory_mib"]),
         "disk_mib": max(disk_mib, row["disk_mib"]), "updated_at": now(),
     }])  # fmt: skip
 
 
-def _take(c: sa.Connection, op: Operation, row: Mapping[Any, Any], delta: InstanceSpec, disk_mib: int) -> None:
+def _take(
+    c: sa.Connection, op: Operation, row: Mapping[Any, Any], delta: InstanceSpec, disk_mib: int,
+    features: Features | None,
+) -> None:  # fmt: skip
     """See that the host has room for what comes on top, as placement counts, and draw addresses for new NICs."""
     host = hosts.by_id(c, [row["host_id"]])[row["host_id"]]
     shape = shape_of(delta, row["kind"], disk_mib, None)
@@ -67,7 +74,7 @@ def _take(c: sa.Connection, op: Operation, row: Mapping[Any, Any], delta: Instan
         rules=(),
     )  # fmt: skip
     for _ in range(placing.ROUNDS):
-        cloud = Cloud(c, {shape}, lock=True)
+        cloud = Cloud(c, {shape}, lock=True, features=features)
         named = zip(cloud.view.names, cloud.view.states, strict=True)
         states = tuple(_open(state) if name == host.name else state for name, state in named)
         request = Request(op.id, row["name"], shape)

@@ -17,6 +17,7 @@ from control.images import ImageRecord
 from control.instance_views import id_of, list_, show
 from control.ledger import Operation, guard
 from control.lifecycle import ON_HOST, no_return
+from control.placing_lives import template_of
 from control.steps import steps_of
 from control.waiting import wake
 from core.clock import now
@@ -37,7 +38,7 @@ _LOCKED = (
 )
 _FOR_EVENTS = sa.select(
     _T.c.id, _T.c.name, _T.c.state, _T.c.epoch, _T.c.kind, _T.c.owner, _T.c.cpu, _T.c.memory_mib, _T.c.disk_mib,
-    _T.c.reason, _HOST.c.name.label("host"), _IMAGE.c.name.label("image"),
+    _T.c.reason, _T.c.blueprint, _HOST.c.name.label("host"), _IMAGE.c.name.label("image"),
 ).select_from(
     _T.outerjoin(_HOST, _HOST.c.id == _T.c.host_id).outerjoin(_IMAGE, _IMAGE.c.id == _T.c.image_id)
 ).where(sql.among(_T.c.id))  # fmt: skip
@@ -151,7 +152,8 @@ def lifecycle_event(
     """Return the event of a change of state."""
     payload = {
         "instance": row["name"], "instance_id": row["id"], "kind": row["kind"], "from": before, "to": after,
-        "host": row["host"], "image": row["image"], "owner": row["owner"], "cpu": row["cpu"],
+        "host": row["host"], "image": row["image"], "owner": row["owner"],
+        "template": template_of(row["blueprint"], row["image"]), "cpu": row["cpu"],
         "memory_mib": row["memory_mib"], "disk_mib": row["disk_mib"], "reason": reason or None,
     }  # fmt: skip
     return "lifecycle", f"instance/{row['id']}", payload

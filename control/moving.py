@@ -19,6 +19,8 @@ from control.ledger import Operation, Step, guard
 from control.lifecycle import BEGUN, no_return, rule
 from control.placement import engine
 from control.placement.model import Request, Shape
+from control.placing_learned import Features
+from control.placing_lives import expected_s, template_of
 from control.placing_view import Cloud, shape_of
 from control.steps import steps_of
 from control.waiting import wake
@@ -38,9 +40,9 @@ def reserve(c: sa.Connection, op: Operation, features: Mapping[str, Any] | None 
         if reserved == decisions.host_for(c, op.id):  # by this step, which was cut off before it could end
             return reserved
         _let_go(c, row, drift.ALERT, "what has reserved it is not known")
-    shape = shapes_for(c, op.verb, op.parameters, [row])[row["id"]]
+    shape = shapes_for(c, op.verb, op.parameters, [row], features)[row["id"]]
     for _ in range(placing.ROUNDS):
-        cloud = Cloud(c, {shape}, lock=True, without={row["id"]})
+        cloud = Cloud(c, {shape}, lock=True, without={row["id"]}, features=features)
         request = Request(op.id, row["name"], shape)
         (choice,) = engine.choose(cloud.view, [request], features)
         ids = decisions.record(
@@ -58,8 +60,9 @@ def reserve(c: sa.Connection, op: Operation, features: Mapping[str, Any] | None 
 
 
 def shapes_for(
-    c: sa.Connection, verb: Verb, parameters: Mapping[str, Any], rows: Sequence[Mapping[Any, Any]]
-) -> dict[str, Shape]:
+    c: sa.Connection, verb: Verb, parameters: Mapping[str, Any], rows: Sequence[Mapping[Any, Any]],
+    features: Features | None = None,
+) -> dict[str, Shape]:  # fmt: skip
     """Return instance id -> what its target must offer: as at the deployment, but another host, of the same driver.
 
     One where something of it is left is no target before that was taken away.
@@ -79,8 +82,16 @@ def shapes_for(
         shape = shape_of(spec, row["kind"], 0 if shared else row["disk_mib"], image, avoid, drawn)
         where = store.name if shared and store is not None else shape.datastore
         wanted = asked_host(verb, parameters, spec)
-        found[row["id"]] = replace(shape, leaves=source.name, driver=source.driver, host=wanted, datastore=where)
+        target = replace(shape, leaves=source.name, driver=source.driver, host=wanted, datastore=where)
+        found[row["id"]] = lasting(target, row, features or {})
     return found
+
+
+def lasting(shape: Shape, row: Mapping[Any, Any], features: Features) -> Shape:
+    """Return a shape with how long the instance of a row is expected to live on. Pure but for the clock."""
+    template, age_s = template_of(row["blueprint"], row["spec"]["image"]), (now() - row["created_at"]).total_seconds()
+    left_s = expected_s(features, template, row["owner"], row["cpu"], row["memory_mib"], max(age_s, 1.0))
+    return replace(shape, lifetime_s=left_s)
 
 
 def asked_host(verb: Verb, parameters: Mapping[str, Any], spec: InstanceSpec) -> str | None:

@@ -23,6 +23,9 @@ from control.networks import records as network_records
 from control.placement import engine
 from control.placement.look import could_ever
 from control.placement.model import Choice, Request, Shape
+from control.placing_gangs import all_refused, held_back, key_of, mates
+from control.placing_learned import Features
+from control.placing_lives import expected_s, template_of
 from control.placing_view import Cloud, shape_of
 from core.clock import now
 from core.errors import Busy, Conflict, NoCapacityNow, NoFit, RackflowError
@@ -59,19 +62,25 @@ def place(c: sa.Connection, ops: Sequence[Operation], features: Mapping[str, Any
 
     features: measured figures by host, with their version. An instance that is placed already stays where it is.
     """
-    outcomes, wanted = _wanted(c, ops)
+    outcomes, wanted = _wanted(c, ops, features or {})
+    held = held_back(c, [one.op for one in wanted])
+    for one in wanted:
+        if one.op.id in held:
+            outcomes[one.op.id] = Outcome(one.op.id, one.instance_id, None, held[one.op.id])
+    wanted = [one for one in wanted if one.op.id not in held]
+    gangs = {one.op.id: one.request.gang for one in wanted}
     version = int((features or {}).get("version") or 0)
     for _ in range(ROUNDS):
         if not wanted:
             break
-        cloud = Cloud(c, {one.request.shape for one in wanted}, lock=True)
+        cloud = Cloud(c, {one.request.shape for one in wanted}, lock=True, features=features)
         choices = engine.choose(cloud.view, [one.request for one in wanted], features)
         lost_hosts = changed(c, cloud, {cloud.ids[ch.host] for ch in choices if ch.host is not None})
-        won: list[tuple[_Wanted, Choice]] = []
-        lost: list[tuple[_Wanted, Choice]] = []
-        for one, choice in zip(wanted, choices, strict=True):
-            mine = choice.host is None or cloud.ids[choice.host] not in lost_hosts
-            (won if mine else lost).append((one, choice))
+        pairs = list(zip(wanted, choices, strict=True))
+        gone = {one.op.id for one, ch in pairs if ch.host is not None and cloud.ids[ch.host] in lost_hosts}
+        gone = mates(gangs, gone) if gone else gone
+        won = [pair for pair in pairs if pair[0].op.id not in gone]
+        lost = [pair for pair in pairs if pair[0].op.id in gone]
         lost += _write(c, cloud, won, version, outcomes)
         wanted = [one for one, _ in lost]
     for one in wanted:
@@ -80,7 +89,9 @@ def place(c: sa.Connection, ops: Sequence[Operation], features: Mapping[str, Any
     return [outcomes[op.id] for op in ops]
 
 
-def _wanted(c: sa.Connection, ops: Sequence[Operation]) -> tuple[dict[str, Outcome], list[_Wanted]]:
+def _wanted(
+    c: sa.Connection, ops: Sequence[Operation], features: Features
+) -> tuple[dict[str, Outcome], list[_Wanted]]:
     """Return the outcomes that are clear already, and what there is to place."""
     lost = stale_among(c, ops)
     rows = {row["id"]: row for row in sql.fetch_in(c, {op.subject_id for op in ops}, _instances)}
@@ -101,7 +112,7 @@ def _wanted(c: sa.Connection, ops: Sequence[Operation]) -> tuple[dict[str, Outco
         elif row["host"] is not None:
             found = Outcome(op.id, row["id"], row["host"], None)
         else:
-            found = _request(op, row, contents[row["image_id"]], kept.get(op.subject_id, set()), owing)
+            found = _request(op, row, contents[row["image_id"]], kept.get(op.subject_id, set()), owing, features)
         if isinstance(found, Outcome):
             clear[op.id] = found
         else:
@@ -112,14 +123,16 @@ def _wanted(c: sa.Connection, ops: Sequence[Operation]) -> tuple[dict[str, Outco
 def _instances(part: list[Any]) -> sa.Select[Any]:
     h = tables.host
     return (
-        sa.select(_T.c.id, _T.c.name, _T.c.kind, _T.c.spec, _T.c.image_id, h.c.name.label("host"))
-        .select_from(_T.outerjoin(h, h.c.id == _T.c.host_id)).where(_T.c.id.in_(part), _T.c.live_name.is_not(None))
+        sa.select(
+            _T.c.id, _T.c.name, _T.c.kind, _T.c.spec, _T.c.image_id, _T.c.owner, _T.c.blueprint, h.c.name.label("host")
+        ).select_from(_T.outerjoin(h, h.c.id == _T.c.host_id)).where(_T.c.id.in_(part), _T.c.live_name.is_not(None))
     )  # fmt: skip
 
 
 def _request(
-    op: Operation, row: sa.RowMapping, image: ImageRecord, kept: set[int], owing: Mapping[str, set[str]]
-) -> _Wanted | Outcome:
+    op: Operation, row: sa.RowMapping, image: ImageRecord, kept: set[int], owing: Mapping[str, set[str]],
+    features: Features,
+) -> _Wanted | Outcome:  # fmt: skip
     """Return what is wanted. owing: hosts where something of an instance is left, by subject: it goes there later."""
     spec = InstanceSpec.model_validate(row["spec"])
     try:
@@ -128,8 +141,11 @@ def _request(
         return Outcome(op.id, row["id"], None, error)
     size = disk_mib(spec, image)
     avoid = {*(op.parameters.get("avoid") or ()), *owing.get(op.subject, ())}
-    shape = shape_of(spec, row["kind"], size, image, avoid, kept)
-    return _Wanted(op, row["id"], Request(op.id, row["name"], shape), size, leases.undrawn(spec, kept))
+    template = template_of(row["blueprint"], spec.image)
+    lives_s = expected_s(features, template, row["owner"], spec.cpu, spec.memory_mib)
+    shape = shape_of(spec, row["kind"], size, image, avoid, kept, lifetime_s=lives_s)
+    request = Request(op.id, row["name"], shape, row["owner"], spec.priority, key_of(op))
+    return _Wanted(op, row["id"], request, size, leases.undrawn(spec, kept))
 
 
 def changed(c: sa.Connection, cloud: Cloud, host_ids: set[str]) -> set[str]:
@@ -150,6 +166,11 @@ def _write(
     """Write decisions, reservations and leases; return those for whom no address was left after all."""
     placed = [(one, choice, choice.host) for one, choice in won if choice.host is not None]
     given, short = leases.draw(cloud, [(one.instance_id, one.spec, h) for one, _, h in placed])
+    if short:
+        without = {one.op.id for one, _ in won if one.instance_id in short}
+        without = mates({one.op.id: one.request.gang for one, _ in won}, without)
+        short = {one.instance_id for one, _ in won if one.op.id in without}
+        given = [one for one in given if one.instance_id not in short]
     lost = [(one, choice) for one, choice in won if one.instance_id in short]
     kept = [(one, choice, h) for one, choice, h in placed if one.instance_id not in short]
     at = now()
@@ -164,10 +185,13 @@ def _write(
     for one, _, h in kept:
         outcomes[one.op.id] = Outcome(one.op.id, one.instance_id, cloud.view.names[h], None)
     possible: dict[Shape, bool] = {}
-    for one, choice in won:
-        if choice.host is None:
-            error = refusal(cloud, one.request, choice, possible, one.op.parameters, ids[one.op.id])
-            outcomes[one.op.id] = Outcome(one.op.id, one.instance_id, None, error)
+    refused = {one.op.id: (one, choice) for one, choice in won if choice.host is None}
+    errors = {
+        op_id: refusal(cloud, one.request, choice, possible, one.op.parameters, ids[op_id])
+        for op_id, (one, choice) in refused.items()
+    }
+    for op_id, error in all_refused({one: refused[one][0].request.gang for one in refused}, errors).items():
+        outcomes[op_id] = Outcome(op_id, refused[op_id][0].instance_id, None, error)
     return lost
 
 
@@ -203,6 +227,7 @@ def plan(
     nets = network_records(c)
     requests: list[Request] = []
     notes: dict[str, list[str]] = {}
+    groups = {one.name: "" if many.count is None else many.name for many in specs for one in many.expand()}
     for spec in (one for many in specs for one in many.expand()):
         image = known.get(spec.image)
         kind = spec.kind or (image.kind if image else InstanceKind.VM)
@@ -210,10 +235,14 @@ def plan(
         told += [f"network {nic.network} is not there yet" for nic in spec.nics if nic.network not in nets]
         nics = tuple(nic for nic in spec.nics if nic.network in nets) or _default(spec, kind, nets)
         size = disk_mib(spec, image) if image else (spec.disk_mib or 0) + sum(d.size_mib for d in spec.disks)
-        shape = shape_of(spec.model_copy(update={"nics": nics}), kind, size, image)
-        requests.append(Request(spec.name, spec.name, shape))
+        template = template_of(groups[spec.name], spec.image)
+        lives_s = expected_s(features or {}, template, principal.name, spec.cpu, spec.memory_mib)
+        shape = shape_of(spec.model_copy(update={"nics": nics}), kind, size, image, lifetime_s=lives_s)
+        requests.append(
+            Request(spec.name, spec.name, shape, principal.name, spec.priority, str(spec.gang or ""))
+        )
         notes[spec.name] = told
-    cloud = Cloud(c, {request.shape for request in requests}, lock=False)
+    cloud = Cloud(c, {request.shape for request in requests}, lock=False, features=features)
     possible: dict[Shape, bool] = {}
     return [_planned(cloud, ch, possible, notes) for ch in engine.choose(cloud.view, requests, features)]
 

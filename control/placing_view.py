@@ -10,10 +10,11 @@ import numpy as np
 import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec
-from control import addresses, hosts, instances_on, networks, sql, tables
+from control import addresses, hosts, instances_on, networks, placing_learned, sql, tables
 from control.images import ImageRecord
 from control.networks import NetworkRecord
 from control.placement.model import Guests, Mask, Net, Shape, Store, View, mask_of, millis
+from control.placing_learned import Features
 from control.placing_rules import guests_of, rules_of
 from core.states import CopyState, HostState
 
@@ -22,11 +23,11 @@ _HOST, _CLUSTER, _DS, _DS_HOST = tables.host, tables.cluster, tables.datastore, 
 
 def shape_of(
     spec: InstanceSpec, kind: str, disk_mib: int, image: ImageRecord | None, avoid: Collection[str] = (),
-    kept: Collection[int] = (),
+    kept: Collection[int] = (), *, lifetime_s: int = 0,
 ) -> Shape:  # fmt: skip
     """Return the shape of a spec. disk_mib: all disks together; image None: nothing is known of it yet.
 
-    kept: numbers of NICs that have their address already: only their network must be there.
+    kept: numbers of NICs that have their address already: only their network must be there. lifetime_s: as expected.
     """
     counts: dict[str, int] = {}
     drawn = [(nic, number in kept) for nic, number in zip(spec.nics, spec.nic_numbers(), strict=True)]
@@ -40,8 +41,10 @@ def shape_of(
         disk_min_mib=image.virtual_size_mib if image else 0, cluster=where.cluster, host=where.host,
         datastore=where.datastore, labels=tuple(sorted(where.host_labels.items())), nics=tuple(sorted(counts.items())),
         fixed=tuple((n.network, addresses.number(n.address)) for n, has_one in drawn if n.address and not has_one),
-        avoid=frozenset(avoid), arch=where.architecture or "", where=where.where, rank=where.rank,
+        avoid=frozenset(avoid), arch=where.architecture or "",
+        capabilities=frozenset(where.capabilities), where=where.where, rank=where.rank,
         own_labels=tuple(sorted(spec.labels.items())), rules=rules_of(spec.affinity, spec.anti_affinity),
+        lifetime_s=lifetime_s,
     )  # fmt: skip
 
 
@@ -49,12 +52,14 @@ class Cloud:
     """A view with what it takes to write a choice down: ids, versions, address ranges. Index h: the view's host."""
 
     def __init__(
-        self, c: sa.Connection, shapes: Collection[Shape], *, lock: bool, without: Collection[str] = ()
-    ) -> None:
+        self, c: sa.Connection, shapes: Collection[Shape], *, lock: bool, without: Collection[str] = (),
+        features: Features | None = None,
+    ) -> None:  # fmt: skip
         """Read the cloud as far as these shapes need it.
 
         lock: nobody else gives addresses of their networks away, or places what rules are about.
         without: ids of instances that are on their way elsewhere, so that no rule counts them where they are.
+        features: what was learned of the use of hosts; without it all that is allocated counts.
         """
         ruled = any(shape.rules or shape.own_labels for shape in shapes)
         if lock and ruled:  # a rule may be about hosts that nobody else would lock, such as those of a rack
@@ -76,21 +81,23 @@ class Cloud:
         self.stores: dict[str, str] = {}  # datastore name -> id
         self._index = {host_id: h for h, host_id in enumerate(self.ids)}
         guests = guests_of(c, self._index, without) if ruled else None
-        self.view = self._view(c, {shape.image for shape in shapes if shape.image}, guests)
+        self.view = self._view(c, {shape.image for shape in shapes if shape.image}, guests, features or {})
 
-    def _view(self, c: sa.Connection, images: Collection[str], guests: Guests | None) -> View:
+    def _view(
+        self, c: sa.Connection, images: Collection[str], guests: Guests | None, features: Features
+    ) -> View:
         rows = self.rows
         held = instances_on.reserved(c, self.ids)
         used = [held.get(host_id, instances_on.NOTHING) for host_id in self.ids]
-        cpu = np.array([int(row["cpus"] * _overcommit(row, "cpu") * 1000 + 1e-6) for row in rows], np.int64)
-        memory = np.array([int(row["memory_mib"] * _overcommit(row, "memory") + 1e-6) for row in rows], np.int64)
+        cpu = placing_learned.cores(c, rows, used, features, self.at)
+        memory = np.array([int(row["memory_mib"] * _memory_ratio(row) + 1e-6) for row in rows], np.int64)
         return View(
             names=tuple(row["name"] for row in rows), states=tuple(_state(row, self.at) for row in rows),
             unknown=mask_of([_is_unknown(row) for row in rows]),
             clusters=tuple(row["cluster"] for row in rows), labels=tuple(row["labels"] for row in rows),
             kinds=tuple(_kinds(row) for row in rows), drivers=tuple(row["driver"] for row in rows),
-            cpus_m=np.array([int(row["cpus"] * 1000) for row in rows], np.int64), cpu_limit_m=cpu,
-            cpu_left_m=cpu - np.array([millis(one.cpu) for one in used], np.int64), memory_limit_mib=memory,
+            cpus_m=np.array([int(row["cpus"] * 1000) for row in rows], np.int64), cpu_limit_m=cpu.limit_m,
+            cpu_left_m=cpu.left_m, learned=cpu.learned, memory_limit_mib=memory,
             memory_left_mib=memory - np.array([one.memory_mib for one in used], np.int64),
             physical_mib=np.array([max(row["physical_mib"] or 0, row["memory_mib"]) for row in rows], np.int64),
             instances=np.array([one.instances for one in used], np.int64),
@@ -178,10 +185,12 @@ def _hosts() -> sa.Select[Any]:
     return (
         sa.select(
             _HOST.c.id, _HOST.c.name, _HOST.c.state, _HOST.c.driver, _HOST.c.cpus, _HOST.c.memory_mib,
-            _HOST.c.cpu_overcommit, _HOST.c.memory_overcommit, _HOST.c.labels, _HOST.c.capabilities, _HOST.c.version,
+            _HOST.c.cpu_overcommit, _HOST.c.memory_overcommit, _HOST.c.cpu_learned_max,
+            _HOST.c.labels, _HOST.c.capabilities, _HOST.c.version,
             _HOST.c.seen_at, _HOST.c.retry_at, _HOST.c.facts["memory_mib"].as_integer().label("physical_mib"),
             _HOST.c.facts["architecture"].as_string().label("architecture"),
-            _CLUSTER.c.name.label("cluster"), _CLUSTER.c.cpu_overcommit.label("cluster_cpu"),
+            _CLUSTER.c.name.label("cluster"), _CLUSTER.c.cpu_overcommit.label("cluster_cpu_overcommit"),
+            _CLUSTER.c.cpu_learned_max.label("cluster_cpu_learned_max"),
             _CLUSTER.c.memory_overcommit.label("cluster_memory"),
         )
         .where(_HOST.c.cluster_id == _CLUSTER.c.id, _HOST.c.live_name.is_not(None)).order_by(_HOST.c.name)
@@ -209,9 +218,9 @@ def _looked_before(host: sa.RowMapping, datastore: sa.RowMapping) -> bool:
     return host["state"] in _ENABLED and host["seen_at"] is not None and host["seen_at"] < datastore["created_at"]
 
 
-def _overcommit(row: sa.RowMapping, what: str) -> float:
-    own = row[f"{what}_overcommit"]
-    return float(row[f"cluster_{what}"] if own is None else own)
+def _memory_ratio(row: sa.RowMapping) -> float:
+    own = row["memory_overcommit"]
+    return float(row["cluster_memory"] if own is None else own)
 
 
 def _kinds(row: sa.RowMapping) -> tuple[str, ...]:

@@ -69,6 +69,7 @@ def _at(name: str, *, nullable: bool = False, index: bool = False) -> sa.Column[
 cluster = sa.Table(
     "cluster", metadata, _id(), sa.Column("name", sa.String(63), nullable=False, unique=True),
     sa.Column("cpu_overcommit", sa.Double, nullable=False), sa.Column("memory_overcommit", sa.Double, nullable=False),
+    sa.Column("cpu_learned_max", sa.Double, nullable=False, server_default="0"),  # 0: not by what is used
     _json("labels"), _at("created_at"),
 )  # fmt: skip
 
@@ -82,6 +83,7 @@ host = sa.Table(
     sa.Column("state", sa.String(16), nullable=False, index=True),
     sa.Column("cpus", sa.Double, nullable=False), sa.Column("memory_mib", sa.Integer, nullable=False),
     sa.Column("cpu_overcommit", sa.Double), sa.Column("memory_overcommit", sa.Double),  # NULL: the cluster's
+    sa.Column("cpu_learned_max", sa.Double),  # likewise
     _json("spec"), _json("labels"), _json("facts"), _json("capabilities"),
     sa.Column("version", sa.Integer, nullable=False),  # grows with each placement and each change; guards conflicts
     # steps that failed in a row because of it; nothing is placed on it before retry_at

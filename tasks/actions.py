@@ -25,11 +25,16 @@ def _writes(change: Callable[[Any, Work], object]) -> Action:
     return act
 
 
+async def _reserve_more(w: Work) -> Seen:
+    features = await w.rt.features()
+    return Seen(True, None, lambda c: growing.reserve_more(c, w.op, features))
+
+
 ACTIONS: dict[str, Action] = {
     # the record
     "release": _writes(lambda c, w: instances.release(c, w.op, w.view.id)),
     "free": _writes(lambda c, w: instances.free(c, w.op, w.view.id)),
-    "reserve-more": _writes(lambda c, w: growing.reserve_more(c, w.op)),
+    "reserve-more": _reserve_more,
     "reserve-less": _writes(lambda c, w: growing.reserve_less(c, w.op)),
     "record": _writes(lambda c, w: growing.record(c, w.op)),
     # power and memory

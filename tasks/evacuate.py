@@ -102,7 +102,8 @@ class Evacuation:
                 for guest in guests:
                     if guest.state is InstanceState.RUNNING:
                         bound[guest.id] = await _obstacles(host.hypervisor, guest)
-        return await self.rt.store.read(lambda c: evacuation.plan(c, self.op, self.record, guests, bound))
+        features = await self.rt.features()
+        return await self.rt.store.read(lambda c: evacuation.plan(c, self.op, self.record, guests, bound, features))
 
     async def _start(self, look: Progress) -> int:
         """Start as many migrations as may run; return how many were started."""

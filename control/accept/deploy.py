@@ -8,10 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from blueprints.instance import InstanceSpec, NicSpec
+from blueprints.instance import PRIORITY, InstanceSpec, NicSpec
 from control import addresses, clusters, hosts, images, networks, outbox, quotas, sql, tables
 from control.accept.draft import Draft, check_keys, check_unique, specs, unfinished
-from control.access import Principal, require
+from control.access import Principal, require, sees_all
 from control.datastores import by_name as datastores_by_name
 from control.images import ImageRecord
 from control.instances import lifecycle_event
@@ -19,7 +19,7 @@ from control.networks import NetworkRecord
 from control.placement.expressions import Type, parse
 from control.waiting import NEVER
 from core.clock import now
-from core.errors import Conflict, Invalid, NotFound, Unsupported
+from core.errors import Conflict, Denied, Invalid, NotFound, Unsupported
 from core.ids import new_id
 from core.states import UNFINISHED, ImageState, InstanceKind, InstanceState, Verb
 
@@ -50,6 +50,7 @@ def accept(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> l
     check_places(c, settled)
     check_addresses(c, settled, nouns)
     _check_quota(c, principal, settled)
+    _check_priority(principal, settled)
     label = str(body.get("blueprint") or "")
     groups = {one.name: label if spec.count is None else spec.name for spec in asked for one in spec.expand()}
     return _enter(c, principal, settled, nouns, groups, hold=bool(body.get("hold")))
@@ -195,6 +196,16 @@ def _check_quota(c: sa.Connection, principal: Principal, wanted: Sequence[Instan
     quotas.check(c, principal, more)
 
 
+def _check_priority(principal: Principal, wanted: Sequence[InstanceSpec]) -> None:
+    high = [spec for spec in wanted if spec.priority > PRIORITY]
+    if high and not sees_all(principal):
+        raise Denied(
+            f"{high[0].name}: {principal.name} may not ask for priority {high[0].priority}",
+            f"instance/{high[0].name}", {"priority": high[0].priority, "most": PRIORITY},
+            f"ask for {PRIORITY} at most, or an operator",
+        )  # fmt: skip
+
+
 def disk_mib(spec: InstanceSpec, image: ImageRecord) -> int:
     """Return the size of all disks of an instance together, in MiB."""
     return (spec.disk_mib or image.virtual_size_mib) + sum(disk.size_mib for disk in spec.disks)
@@ -227,7 +238,8 @@ def _enter(
     ])  # fmt: skip
     return [
         Draft(
-            f"instance/{row['id']}", spec.name, after_id=after.get(spec.image), not_before=NEVER if hold else None
+            f"instance/{row['id']}", spec.name, {"gang": spec.gang} if spec.gang else {},
+            after_id=after.get(spec.image), not_before=NEVER if hold else None,
         )
         for row, spec in zip(rows, wanted, strict=True)
     ]  # fmt: skip

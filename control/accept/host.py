@@ -55,6 +55,7 @@ def row_values(spec: HostSpec, cluster_id: str) -> dict[str, Any]:
     return {
         "address": spec.address, "port": spec.port, "user": spec.user, "key_file": spec.key_file or "",
         "cluster_id": cluster_id, "cpu_overcommit": spec.cpu_overcommit, "memory_overcommit": spec.memory_overcommit,
+        "cpu_learned_max": spec.cpu_learned_max,
         "spec": spec.model_dump(mode="json"), "labels": spec.labels, "updated_at": now(),
     }  # fmt: skip
 

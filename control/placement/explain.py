@@ -14,6 +14,7 @@ from control.placement.changes import smallest_change
 from control.placement.filters import FILTERS
 from control.placement.look import NONE, eligible, failing
 from control.placement.model import Floats, Ints, Shape, View
+from control.placement.resources import learned
 from control.placement.weights import best_first
 from control.placement.work import Work
 
@@ -40,6 +41,7 @@ def record(view: View, work: Work, shape: Shape, seen: Fitting) -> dict[str, Any
             "host": view.names[seen.hosts[n]], "rank": rank, "fits": min(int(seen.room[n]), 2**31),
             "score": round(float(seen.score[n]), 4),
             "parts": {name: round(float(part[n]), 4) for name, part in seen.parts.items()},
+            **({"note": note} if (note := learned(view, work, int(seen.hosts[n]))) else {}),
         }
         for rank, n in enumerate(best.tolist())
     ]  # fmt: skip

@@ -208,6 +208,7 @@ class View:
     stores: Mapping[str, Store]
     nets: Mapping[str, Net]
     images: Mapping[str, Mask]  # sha256 -> hosts with a copy
+    learned: Mask | None = None  # where it is what is used, not what is allocated, that leaves no more cores
     archs: tuple[str | None, ...] = ()  # () = not known, as in what follows
     capabilities: tuple[frozenset[str], ...] = ()
     pci: Mapping[str, Pool] = field(default_factory=dict)  # by class of devices

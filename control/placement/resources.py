@@ -86,7 +86,17 @@ def no_cpu(view: View, work: Work, shape: Shape, h: int) -> dict[str, Any]:
     if shape.cpu_m > int(view.cpus_m[h]):
         one = shape.cpu_m / 1000
         return say(f"has {cores:g} cores, one instance needs {one:g}", need=one, free=left, limit=cores)
+    if told := learned(view, work, h):
+        return say(f"needs {need:g} cores; {told}", need=need, free=left, limit=limit)
     return say(f"needs {need:g} cores, {left:g} of {limit:g} are free", need=need, free=left, limit=limit)
+
+
+def learned(view: View, work: Work, h: int) -> str:
+    """Return what was learned of a host's cores, in words; "" where they are given away by a declared ratio."""
+    if view.learned is None or not view.learned[h]:
+        return ""
+    limit = int(view.cpu_limit_m[h])
+    return f"learned: demand {(limit - int(work.left[CPU, h])) / 1000:.4g} of {limit / 1000:g} cores"
 
 
 def no_memory(view: View, work: Work, shape: Shape, h: int) -> dict[str, Any]:

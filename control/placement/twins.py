@@ -63,6 +63,7 @@ def _view(view: View, h: int) -> View:
         stores={name: _store(store, h, rows.alloc[name] in rows.groups) for name, store in view.stores.items()},
         nets={n: replace(net, reach=_more(net.reach, h), group=_more(net.group, h)) for n, net in view.nets.items()},
         images={sha: _more(mask, h, False) for sha, mask in view.images.items()},
+        learned=None if view.learned is None else _more(view.learned, h),
         pci=_pools(view.pci, h), hugepages=_pools(view.hugepages, h),
         pins=None if view.pins is None else _pool(view.pins, h),
         cells=tuple(Cell(_pool(cell.cpu_m, h), _pool(cell.memory_mib, h)) for cell in view.cells),

@@ -274,3 +274,18 @@ async def test_an_undo_that_fails_is_tried_again_and_never_turns_into_a_deployme
     await line.work()
     assert line.operations([op_id])[0].state is OperationState.COMPENSATED
     assert left_on_hosts() == []
+
+
+async def test_a_gang_waits_until_there_is_room_for_all_of_it(line: Line) -> None:
+    """Three that must be apart, on three hosts of which one is disabled at first."""
+    line.store.write_now(lambda c: hosts.disable(c, line.admin, "f2"))
+    asked = [box("web", count=3, gang=True), box("head", gang="web")]
+    spread = {"anti_affinity": [{"labels": {"app": "web"}}], "labels": {"app": "web"}}
+    ids = line.submit(Verb.DEPLOY, {"instances": [{**asked[0], **spread}, asked[1]]})
+    await line.work()
+    assert {op.state for op in line.operations(ids)} == {OperationState.PENDING}
+    assert all(line.instance(name)["host"] is None for name in ("web-1", "web-2", "web-3", "head"))
+    assert "1 of its 4 fit nowhere, so none is placed" in line.operations(ids)[0].reason
+    line.store.write_now(lambda c: hosts.enable(c, line.admin, "f2"))
+    await line.work()
+    assert [op.state for op in line.operations(ids)] == [DONE] * 4

@@ -115,7 +115,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
     "cluster": (
         NAME, _number("HOSTS", "hosts"), _number("CPU OVERCOMMIT", "cpu_overcommit"),
-        _number("MEMORY OVERCOMMIT", "memory_overcommit"),
+        _number("LEARNED UP TO", "cpu_learned_max", wide=True), _number("MEMORY OVERCOMMIT", "memory_overcommit"),
         LABELS, ID, AGE,
     ),
     "operation": (

@@ -56,7 +56,7 @@ def _row(entry: Mapping[str, Any], chosen: str | None) -> dict[str, Any]:
     verdict = "chosen" if entry["host"] == chosen else "fits"
     return {
         "host": entry["host"], "verdict": verdict, "score": entry.get("score"), "room": entry.get("fits"),
-        "why": _parts(entry.get("parts") or {}),
+        "why": ", ".join(filter(None, [_parts(entry.get("parts") or {}), entry.get("note")])),
     }  # fmt: skip
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from analytics import durations, failures, forecast, lifetimes, overcommit
 from analytics.backtest import backtest
+from analytics.capacity import Features
 from analytics.database import Database, rows_of
 from analytics.learn import PREDICTIONS, learn
 from analytics.learned import learned_features
@@ -250,3 +251,30 @@ def test_nothing_later_is_learned_from(database: Database) -> None:
             cursor.execute(f"DELETE FROM {table} WHERE {column} > ?", [before])
     assert all(whole)
     assert learned() == whole
+
+
+def test_when_the_last_one_on_a_host_ends_is_told_by_age_and_again_when_that_has_passed(database: Database) -> None:
+    """Jobs live for an hour in the median, always; one that is there for three hours already lives on."""
+    present, dice = datetime.now(UTC), random.Random(11)
+    rows = []
+    for number in range(2000):
+        start = present - timedelta(days=8) * dice.random()
+        end = start + HOUR * dice.expovariate(math.log(2))
+        about = {"template": "job", "owner": "ann", "cpu": 1.0, "memory_mib": 512, "host": "gone"}
+        rows += planted.life(2 * number + 1, f"v{number}", start, end if end <= present else None, **about)
+    there = (("young", 0.01, "running"), ("old", 3, "running"), ("off", 1, "stopped"))
+    for number, (host, age_h, state) in enumerate(there):
+        about = {"template": "job", "owner": "ann", "cpu": 1.0, "memory_mib": 512, "host": host}
+        rows += planted.life(9000 + 2 * number, host, present - age_h * HOUR, None, **about)
+        rows[-1]["payload"]["to"] = state
+    insert_outbox(database, rows)
+    for names, old_h in (([lifetimes.AT_START], 3.0), ([lifetimes.AT_START, lifetimes.AT_AGE], 1.0)):
+        learn(database, present, lifetimes.AT_START)
+        with database.write() as cursor:
+            cursor.execute("DELETE FROM backtests")
+            for one in names:
+                cursor.execute("INSERT INTO backtests VALUES (?, now(), 100, 1, 2, 'u', 'b', '', true)", [one.name])
+        told = Features(database).get()["hosts"]
+        assert "off" not in told
+        assert told["young"]["exit_s"] == pytest.approx(3600, rel=0.2)
+        assert told["old"]["exit_s"] == pytest.approx(3600 * old_h, rel=0.3)

@@ -21,11 +21,15 @@ deletes(app, "cluster")
 def create(
     name: NewName,
     cpu_overcommit: Annotated[float | None, typer.Option(help="Cores given away for each real one.")] = None,
+    cpu_learned_max: Annotated[
+        float | None, typer.Option(help="Give cores away by what is used, so many times at most; 0: by a fixed ratio.")
+    ] = None,
     memory_overcommit: Annotated[float | None, typer.Option(help="Memory given away for each real byte.")] = None,
     label: LabelsOption = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Create a cluster."""
     make("cluster", {"name": name, **given(
-        cpu_overcommit=cpu_overcommit, memory_overcommit=memory_overcommit, labels=pairs(label, "--label")
+        cpu_overcommit=cpu_overcommit, cpu_learned_max=cpu_learned_max, memory_overcommit=memory_overcommit,
+        labels=pairs(label, "--label")
     )}, output)  # fmt: skip

@@ -92,18 +92,27 @@ def create(
     cluster: ClusterOption = None,
     datastore: DatastoreOption = None,
     host_label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only on such hosts.")] = None,
+    needs: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CAPABILITY", help="Only on hosts that can do that, e.g. migrate_live; repeatable."),
+    ] = None,
     count: Annotated[int | None, typer.Option(min=1, metavar="N", help="Make NAME-1 … NAME-COUNT.")] = None,
+    gang: Annotated[bool, typer.Option("--gang", help="Place all of --count, or none.")] = False,
+    priority: Annotated[
+        int | None, typer.Option(min=0, max=100, metavar="0-100", help="Higher goes first; 50 by default.")
+    ] = None,
     hold: Annotated[bool, typer.Option("--hold", help="Not placed before `rackflow instance release`.")] = False,
     wait: Wait = True,
     timeout: Timeout = WAIT_TIMEOUT_S,
     output: Output = Format.TABLE,
 ) -> None:
     """Create an instance, place it and start it."""
-    needs = given(host=host, cluster=cluster, datastore=datastore, host_labels=pairs(host_label, "--host-label"))
+    where = given(host=host, cluster=cluster, datastore=datastore, host_labels=pairs(host_label, "--host-label"),
+                  capabilities=needs)  # fmt: skip
     spec = {"name": name, "image": image, **given(
-        kind=kind, cpu=cpu, memory=memory, disk=disk, count=count, requirements=needs, labels=pairs(label, "--label"),
+        kind=kind, cpu=cpu, memory=memory, disk=disk, count=count, requirements=where, labels=pairs(label, "--label"),
         disks=[{"name": n, "size": size} for n, size in pairs(data_disk, "--data-disk").items()],
-        nics=[nic(text) for text in network or ()],
+        nics=[nic(text) for text in network or ()], gang=gang or None, priority=priority,
         user_data=_text(user_data), ssh_keys=[_text(file).strip() for file in ssh_key or ()],
     )}  # fmt: skip
     answer = session.api().post("instances?hold=true" if hold else "instances", spec)
