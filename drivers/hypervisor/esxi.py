@@ -15,6 +15,8 @@ from drivers.hypervisor.base import Capabilities, Capacity, Hypervisor, Instance
 from drivers.hypervisor.esxi_changes import AdoptsEsxi, MigratesEsxi, SnapshotsEsxi
 from drivers.hypervisor.esxi_core import subject
 from drivers.hypervisor.esxi_power import RebootsEsxi, SuspendsEsxi
+from drivers.hypervisor.powers import MigratesLive
+from drivers.transport.vsphere import VsphereTransport
 from drivers.transport.vsphere_place import read
 
 FOLDER = "rackflow"  # of a vCenter's inventory, for the VMs that are ours
@@ -23,7 +25,7 @@ _HOST = (
 )  # fmt: skip
 
 
-class EsxiHypervisor(SuspendsEsxi, RebootsEsxi, SnapshotsEsxi, MigratesEsxi, AdoptsEsxi, Hypervisor):
+class EsxiHypervisor(SuspendsEsxi, RebootsEsxi, SnapshotsEsxi, AdoptsEsxi, Hypervisor):
     """One place in one vSphere inventory; groups of powers have files of their own."""
 
     # -- the host
@@ -48,12 +50,12 @@ class EsxiHypervisor(SuspendsEsxi, RebootsEsxi, SnapshotsEsxi, MigratesEsxi, Ado
         ]  # fmt: skip
 
     async def capabilities(self) -> Capabilities:
-        """Return what vSphere can do here. vMotion needs a vCenter."""
+        """Return what vSphere can do here."""
         about = await self._transport.call("asking for the version of", lambda c: c.about)
         return Capabilities(
             driver="esxi", kinds=(InstanceKind.VM,), version=f"{about.name} {about.version} build {about.build}",
             architecture="x86_64", suspend=True, reboot=True, reconfigure=True, resize_live=True, snapshot=True,
-            snapshot_live=True, migrate_live=True, adopt=True,
+            snapshot_live=True, migrate_live=isinstance(self, MigratesLive), adopt=True,
         )  # fmt: skip
 
     async def capacity(self) -> Capacity:
@@ -188,3 +190,10 @@ class EsxiHypervisor(SuspendsEsxi, RebootsEsxi, SnapshotsEsxi, MigratesEsxi, Ado
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
 
+class VcenterHypervisor(MigratesEsxi, EsxiHypervisor):
+    """With vMotion, which takes a vCenter."""
+
+
+def hypervisor_of(transport: VsphereTransport) -> EsxiHypervisor:
+    """Return the driver of the place that a session is about."""
+    return (VcenterHypervisor if transport.place.is_vcenter else EsxiHypervisor)(transport)

@@ -137,7 +137,6 @@ class MigratesEsxi(EsxiCore, MigratesLive):
         drives: list[Any] = [one for one in found.hardware.device if isinstance(one, vim.vm.device.VirtualCdrom)]
         local = [one for one in drives if not isinstance(one.backing, vim.vm.device.VirtualCdrom.IsoBackingInfo)]
         return [
-            *([] if self.place.is_vcenter else ["its host is not managed by a vCenter"]),
             *([] if seen.power is PowerState.RUNNING else [f"it is {seen.power}"]),
             *(["a drive of its host is connected to it"] if any(one.connectable.connected for one in local) else []),
         ]

@@ -79,7 +79,7 @@ def owner(notes: str) -> str | None:
 def marked(notes: str, instance_id: str) -> str:
     """Return notes that name an instance; "" takes the mark away. The user's own lines stay."""
     lines = [line for line in notes.splitlines() if not line.startswith(MARK)]
-    return "\n".join([*lines, f"{MARK}{instance_id}"] if instance_id else lines)
+    return "\n".join([*lines, f"{MARK}{instance_id}"] if instance_id else lines) or " "  # "" is taken for unchanged
 
 
 # -- cloud-init

@@ -73,7 +73,7 @@ class VsphereTransport(Transport):
     @property
     def cookie(self) -> str:
         """Return the session as an HTTP header's value, for files."""
-        return str(self._content._stub.cookie)
+        return str(self._content.sessionManager._stub.cookie)
 
     async def open(self) -> None:
         """Log in and find the place. Raise Unreachable, CredentialRejected, NotFound (no such place)."""
@@ -190,7 +190,8 @@ class VsphereTransport(Transport):
             if info.get("info.state") == "success":
                 return info.get("info.result")
             if info.get("info.state") == "error":
-                raise translate(info["info.error"], about, f"{doing} on {self._endpoint.name}")
+                fault = info["info.error"]
+                raise translate(fault, about, f"{doing} on {self._endpoint.name}") from fault
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
         raise Unreachable(

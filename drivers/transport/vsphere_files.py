@@ -121,6 +121,9 @@ class Files:
 
     async def list(self, folder: str) -> dict[str, int]:
         """Return names and sizes (bytes) of what lies in a folder; of an absent one {}. Folders have size -1."""
+        return await self._list(folder) or {}
+
+    async def _list(self, folder: str) -> dict[str, int] | None:
         store, _ = split(folder)
         browser = (await self._store(store))["browser"]
         flags = vim.host.DatastoreBrowser.FileInfo.Details(
@@ -133,7 +136,7 @@ class Files:
             )
         except RackflowError as error:
             if is_fault(error.__cause__ or error, "FileNotFound"):
-                return {}
+                return None
             raise
         return {
             one.path: -1 if isinstance(one, vim.host.DatastoreBrowser.FolderInfo) else int(one.fileSize or 0)
@@ -151,6 +154,8 @@ class Files:
 
     async def make_folder(self, folder: str) -> bool:
         """Make a folder and those above it; return whether it was missing."""
+        if await self._list(folder) is not None:
+            return False
 
         def ask(content: Any) -> bool:
             try:
