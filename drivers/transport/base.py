@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a host is and how to prove who is who. host_key: pinned "ssh-ed25519 AAAA…", empty = none pinned yet."""
+    """Where a host is and how to prove who is who. host_key: pinned "ssh-ed25519 AAAA…", empty = none pinned yet.
+
+    Of an API instead of SSH, key_file holds the password and host_key is "x509-sha256 AB:CD:…".
+    """
 
     name: str
     address: str
@@ -19,6 +22,7 @@ class Endpoint:
     user: str = "root"
     key_file: Path | None = None
     host_key: str = ""
+    place: str = ""  # where a server has several hosts (vCenter): the path of the cluster, host or pool meant
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,15 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Close the connection; what is under way fails with Unreachable. Ends blocked calls on forwarded sockets."""
+        ...
+
+
+@runtime_checkable
+class LocksItself(Protocol):
+    """A transport without a shell, which holds the lock of its host in its own way for as long as it is alive."""
+
+    async def lock(self, worker: str, alive: Callable[[str], Awaitable[bool]]) -> None:
+        """Hold the lock for a worker; one whose claim has run out (alive) is put out. Raise Busy, Unreachable."""
         ...
 
 

@@ -32,6 +32,7 @@ setup_bench() {
 
 setup_tests() { # without root all must be installed already; what needs root is then skipped, by name
   _setup_both dev "${SETUP_PACKAGES[@]}" "${SETUP_TEST_PACKAGES[@]}" || return
+  setup_vcsim
   if [ "$(id -u)" = 0 ]; then setup_images; fi
 }
 
@@ -49,6 +50,22 @@ setup_venv() { # [dev]: with what tests and checks need
 
 setup_images() { # the tiny ones; a full Debian is built on its first use
   (cd "$SETUP_REPO" && "$SETUP_VENV/bin/python" -m lab images tiny > /dev/null)
+}
+
+setup_vcsim() { # govmomi's simulator, for tests of the VMware drivers; without Go they are skipped, by name
+  local binary=$SETUP_VENV/bin/vcsim stamp=$SETUP_VENV/.vcsim-stamp want
+  want=$(cat "$SETUP_REPO"/lab/vcsim/{main.go,go.mod,go.sum} | sha256sum | cut -d' ' -f1)
+  if [ -x "$binary" ] && [ "$(cat "$stamp" 2> /dev/null)" = "$want" ]; then return 0; fi
+  if ! command -v go > /dev/null; then
+    _setup_say "no Go here: tests of the VMware drivers are skipped (install Go 1.23 or newer)"
+    return 0
+  fi
+  _setup_say "building vcsim"
+  if (cd "$SETUP_REPO/lab/vcsim" && GOFLAGS=-buildvcs=false go build -o "$binary" .) > /dev/null; then
+    echo "$want" > "$stamp"
+  else
+    _setup_say "vcsim could not be built: tests of the VMware drivers are skipped"
+  fi
 }
 
 _setup_say() { printf '[setup] %s\n' "$*" >&2; }

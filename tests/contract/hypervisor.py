@@ -33,6 +33,7 @@ class HypervisorRig:
     host. file_bytes: a file's size there, 0 if absent. with_disk, with_nic: the spec with one more, which is ready.
     larger: the spec with more cpu and memory. move: a live migration, and its target. other: another host's
     hypervisor, where the same specs can be defined. console_talk: what is typed, and what is to come back.
+    guests: False where a simulator boots none, so that only what the hypervisor itself says can be checked.
     """
 
     hypervisor: Hypervisor
@@ -51,6 +52,7 @@ class HypervisorRig:
     other: Hypervisor | None = None
     console_talk: tuple[bytes, bytes] = (b"\necho a$((1+1))b\n", b"a2b")
     reboot_grace_s: float = 20.0
+    guests: bool = True
 
 
 class HypervisorContract:

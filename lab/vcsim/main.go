@@ -1,0 +1,183 @@
+// A vCenter or an ESXi host in memory, for tests of the VMware drivers: govmomi's simulator, with faults on demand.
+//
+//	vcsim [-esx] [-l 127.0.0.1:0] [-hosts 2] [-vms 0] [-ds 2]     prints "READY ADDRESS"; user and password: user, pass
+//	POST /_ctl?fault=TaskInProgress&method=PowerOnVM_Task[&as=task][&times=1]    the next calls fail, or the tasks do
+//	POST /_ctl?status=503                                                       the next request gets that answer
+//	POST /_ctl?delay=PowerOnVM_Task&ms=1500                                     each such call takes that longer
+//	POST /_ctl?sessions=drop                                                    all sessions are gone
+package main
+
+import (
+	"crypto/tls"
+	"flag"
+	"fmt"
+	"log"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"reflect"
+	"strconv"
+	"sync"
+	"syscall"
+
+	_ "github.com/vmware/govmomi/pbm/simulator"
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/soap"
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+// planned is a fault that the next calls of a method meet.
+type planned struct {
+	fault  types.BaseMethodFault
+	inTask bool
+	times  int
+}
+
+var (
+	lock   sync.Mutex
+	faults = map[string]*planned{}
+)
+
+// failing stands in for the object of a call, so that its task begins and fails.
+type failing struct {
+	self  types.ManagedObjectReference
+	fault types.BaseMethodFault
+}
+
+func (f *failing) Reference() types.ManagedObjectReference { return f.self }
+
+func (f *failing) task(ctx *simulator.Context, name string) types.ManagedObjectReference {
+	run := func(*simulator.Task) (types.AnyType, types.BaseMethodFault) { return nil, f.fault }
+	return simulator.CreateTask(f, name, run).Run(ctx)
+}
+
+func (f *failing) PowerOnVMTask(ctx *simulator.Context, _ *types.PowerOnVM_Task) soap.HasFault {
+	return &methods.PowerOnVM_TaskBody{Res: &types.PowerOnVM_TaskResponse{Returnval: f.task(ctx, "powerOn")}}
+}
+
+func (f *failing) PowerOffVMTask(ctx *simulator.Context, _ *types.PowerOffVM_Task) soap.HasFault {
+	return &methods.PowerOffVM_TaskBody{Res: &types.PowerOffVM_TaskResponse{Returnval: f.task(ctx, "powerOff")}}
+}
+
+func (f *failing) CreateVMTask(ctx *simulator.Context, _ *types.CreateVM_Task) soap.HasFault {
+	return &methods.CreateVM_TaskBody{Res: &types.CreateVM_TaskResponse{Returnval: f.task(ctx, "createVm")}}
+}
+
+func (f *failing) ReconfigVMTask(ctx *simulator.Context, _ *types.ReconfigVM_Task) soap.HasFault {
+	return &methods.ReconfigVM_TaskBody{Res: &types.ReconfigVM_TaskResponse{Returnval: f.task(ctx, "reconfigVm")}}
+}
+
+func (f *failing) RelocateVMTask(ctx *simulator.Context, _ *types.RelocateVM_Task) soap.HasFault {
+	return &methods.RelocateVM_TaskBody{Res: &types.RelocateVM_TaskResponse{Returnval: f.task(ctx, "relocateVm")}}
+}
+
+func (f *failing) CopyVirtualDiskTask(ctx *simulator.Context, _ *types.CopyVirtualDisk_Task) soap.HasFault {
+	return &methods.CopyVirtualDisk_TaskBody{Res: &types.CopyVirtualDisk_TaskResponse{Returnval: f.task(ctx, "copyDisk")}}
+}
+
+func meet(_ *simulator.Context, method *simulator.Method) (mo.Reference, types.BaseMethodFault) {
+	lock.Lock()
+	defer lock.Unlock()
+	plan := faults[method.Name]
+	if plan == nil || plan.times <= 0 {
+		return nil, nil
+	}
+	plan.times--
+	if plan.inTask {
+		return &failing{method.This, plan.fault}, nil
+	}
+	return nil, plan.fault
+}
+
+func newFault(name string) (types.BaseMethodFault, bool) {
+	kind, ok := types.TypeFunc()(name)
+	if !ok {
+		return nil, false
+	}
+	fault, ok := reflect.New(kind).Interface().(types.BaseMethodFault)
+	return fault, ok
+}
+
+func control(model *simulator.Model) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		lock.Lock()
+		defer lock.Unlock()
+		q := r.URL.Query()
+		number := func(key string, otherwise int) int {
+			if n, err := strconv.Atoi(q.Get(key)); err == nil {
+				return n
+			}
+			return otherwise
+		}
+		switch {
+		case q.Has("fault"):
+			fault, ok := newFault(q.Get("fault"))
+			if !ok {
+				http.Error(w, "no such fault", http.StatusBadRequest)
+				return
+			}
+			faults[q.Get("method")] = &planned{fault, q.Get("as") == "task", number("times", 1)}
+		case q.Has("status"):
+			simulator.StatusSDK = number("status", http.StatusServiceUnavailable)
+		case q.Has("delay"):
+			slower := map[string]int{q.Get("delay"): number("ms", 0)}
+			for name, ms := range model.DelayConfig.MethodDelay {
+				if _, there := slower[name]; !there {
+					slower[name] = ms
+				}
+			}
+			model.DelayConfig.MethodDelay = slower
+		case q.Has("sessions"):
+			drop(model)
+		default:
+			http.Error(w, "fault, status, delay or sessions", http.StatusBadRequest)
+		}
+	}
+}
+
+func drop(model *simulator.Model) {
+	ctx := model.Service.Context
+	ctx.Session = &simulator.Session{UserSession: types.UserSession{Key: "-"}, Registry: simulator.NewRegistry()}
+	manager := ctx.Map.SessionManager()
+	keys := []string{}
+	for _, one := range manager.SessionList {
+		keys = append(keys, one.Key)
+	}
+	manager.TerminateSession(ctx, &types.TerminateSession{This: manager.Self, SessionId: keys})
+}
+
+func main() {
+	esx := flag.Bool("esx", false, "an ESXi host alone instead of a vCenter")
+	listen := flag.String("l", "127.0.0.1:0", "address to listen on")
+	hosts := flag.Int("hosts", 2, "hosts of the cluster")
+	vms := flag.Int("vms", 0, "virtual machines that are there already, in each resource pool")
+	stores := flag.Int("ds", 2, "datastores")
+	flag.Parse()
+
+	model := simulator.VPX()
+	if *esx {
+		model = simulator.ESX()
+	} else {
+		model.Host, model.Cluster, model.ClusterHost = 0, 1, *hosts
+	}
+	model.Machine, model.Datastore, model.Autostart = *vms, *stores, false
+	if err := model.Create(); err != nil {
+		log.Fatal(err)
+	}
+	defer model.Remove()
+	model.Service.TLS = new(tls.Config)
+	model.Service.RegisterEndpoints = true
+	model.Service.Listen = &url.URL{Host: *listen, User: url.UserPassword("user", "pass")}
+	model.Service.HandleFunc("/_ctl", control(model))
+	model.Map().Handler = meet
+	server := model.Service.NewServer()
+	defer server.Close()
+	fmt.Printf("READY %s\n", server.URL.Host)
+
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM)
+	<-stop
+}
