@@ -52,6 +52,7 @@ class HostRecord:
     cpus: float
     memory_mib: int
     cpu_overcommit: float | None
+    cpu_learned_max: float | None
     memory_overcommit: float | None
     labels: dict[str, str]
     spec: dict[str, Any]
