@@ -68,7 +68,7 @@ def _hold(view: View, known: dict[Rule, Ints], rule: Rule, hosts: Ints, counts: 
 
 
 def joined(view: View, work: Work, shape: Shape, hosts: Ints, counts: Ints) -> None:
-    """Count copies of a shape, placed on hosts, among those that rules are about."""
+    """Count copies of a shape, placed on hosts, among those that rules are about; below 0: they have left."""
     known = holders(view, work)
     for rule in shape.rules:
         _hold(view, known, rule, hosts, counts)

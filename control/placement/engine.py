@@ -44,17 +44,21 @@ class _Answer:
 
 def choose(
     view: View, requests: Sequence[Request], features: Mapping[str, Any] | None = None, *, policy: str = DEFAULT,
-    tell: bool = True,
+    tell: bool = True, work: Work | None = None,
 ) -> list[Choice]:  # fmt: skip
     """Return where each request goes, in the order of the requests. Takes nothing twice; view is left as it is.
 
     When there is not room for all, it goes by priority, and is shared between owners (batch.py).
-    policy: a name in weights.POLICIES; tell: whether the choices say why, else their records are empty.
+    policy: a name in weights.POLICIES; tell: whether the choices say why, else their records are empty; work: of this
+    view, kept from one call to the next (see keeping.py) instead of begun with features: what is placed is taken of it.
     """
-    answer = _placed(view, requests, lots(requests), start(view, features), POLICIES[policy], tell)
-    if answer.failed and contended(requests):
-        fair = fair_lots(view, requests)
-        answer = _placed(view, requests, fair, start(view, features), POLICIES[policy], tell)
+    unfair = contended(requests)
+    left = start(view, features) if work is None else work
+    before = deepcopy(work) if unfair and work is not None else None
+    answer = _placed(view, requests, lots(requests), left, POLICIES[policy], tell)
+    if answer.failed and unfair:
+        left.become(start(view, features) if before is None else before)
+        answer = _placed(view, requests, fair_lots(view, requests), left, POLICIES[policy], tell)
     return _choices(view, requests, answer)
 
 
@@ -70,7 +74,7 @@ def _placed(
         before = deepcopy(work) if lot.gang else None
         short = sum(len(_run(view, work, shape, places, answer, policy, tell)) for shape, places in lot.runs)
         if before is not None and short:
-            work = before
+            work.become(before)
             _give_up(answer, lot, short)
     return answer
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from control.addresses import text as address_text
 from control.placement.changes import smallest_change
 from control.placement.filters import FILTERS
-from control.placement.look import NONE, eligible, failing
+from control.placement.look import NONE, eligible, failing, kind_of
 from control.placement.model import Floats, Ints, Shape, View
 from control.placement.weights import best_first
 from control.placement.work import Work
@@ -58,7 +58,7 @@ def _shut(view: View, work: Work, shape: Shape, fitting: int) -> tuple[list[dict
     What the tests say of a kind of shapes does not change while a batch is placed, and is put into words once.
     """
     where = eligible(view, work, shape)
-    key = ("shut", work.may_wait, shape.eligibility)
+    key = ("shut", kind_of(view, work, shape))
     if key not in view.kept:
         view.kept[key] = _shut_by(view, work, shape, where.failing)
     entries, more = view.kept[key]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,9 +26,14 @@ class Eligible:
     room: Ints  # MANY or 0
 
 
+def kind_of(view: View, work: Work, shape: Shape) -> Hashable:
+    """Return what shapes have in common that may be on the same hosts, whatever is left there."""
+    return work.may_wait, shape.eligibility, 0 if view.windows_s is None else shape.lifetime_s
+
+
 def eligible(view: View, work: Work, shape: Shape) -> Eligible:
     """Return where a shape may be, worked out once per view for all shapes that ask for the same."""
-    key = ("eligible", work.may_wait, shape.eligibility)
+    key = ("eligible", kind_of(view, work, shape))
     found = view.kept.get(key)
     if found is None:
         failing = np.full(len(view), NONE, np.uint8)

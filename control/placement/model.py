@@ -86,10 +86,10 @@ class Shape:
 
     @cached_property
     def eligibility(self) -> Hashable:
-        """Return all that decides on which hosts it may be, whatever is left there."""
+        """Return all that decides on which hosts it may be, whatever is left there; maintenance apart."""
         return (
             self.kind, self.cluster, self.host, self.datastore, self.labels, self.networks, self.avoid, self.leaves,
-            self.driver, self.arch, self.capabilities, self.where, self.lifetime_s,
+            self.driver, self.arch, self.capabilities, self.where,
         )  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def _lifetime(view: View, work: Work, shape: Shape, at: Ints) -> Floats | None:
     """What outlives all others on a host keeps it from getting empty: how long it does, in steps."""
     if not shape.lifetime_s:
         return None
-    return np.searchsorted(_OVERRUNS_S, shape.lifetime_s - work.exit_s[at]) / len(_OVERRUNS_S)
+    return np.searchsorted(_OVERRUNS_S, shape.lifetime_s + work.now_s - work.exit_s[at]) / len(_OVERRUNS_S)
 
 
 def _rank(view: View, work: Work, shape: Shape, at: Ints) -> Floats | None:
