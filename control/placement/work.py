@@ -37,6 +37,7 @@ class Rows:
     pools: Mapping[int, Pool]  # row -> pool, of the four before
     groups: Mapping[int, Ints]  # row -> group of each host, of the rows that hosts share
     sizes: Mapping[int, int]  # row -> how many groups
+    members: Mapping[int, Ints]  # row -> 1 where a host is of the group, of the rows with one group
     count: int
 
 
@@ -68,9 +69,9 @@ def _rows(view: View) -> Rows:
     groups |= {row: view.nets[name].group for name, row in nets.items() if not view.nets[name].dhcp}
     shared = {row: group for row, group in groups.items() if np.bincount(group[group >= 0], minlength=1).max() > 1}
     sizes = {row: int(group.max()) + 1 for row, group in shared.items()}
-    return Rows(
-        alloc, free, nets, pci, hugepages, pins, cells, pools, shared, sizes, first + len(nets) + len(pools)
-    )
+    members = {row: (group >= 0).astype(np.int64) for row, group in shared.items() if sizes[row] == 1}
+    count = first + len(nets) + len(pools)
+    return Rows(alloc, free, nets, pci, hugepages, pins, cells, pools, shared, sizes, members, count)
 
 
 class Stay(NamedTuple):
@@ -102,7 +103,8 @@ class Work:
     members: dict[tuple[tuple[str, str], ...], Ints] = field(default_factory=dict)  # labels -> instances per host
     placed: list[tuple[tuple[tuple[str, str], ...], Ints, Ints]] = field(default_factory=list)  # labels, hosts, counts
     holders: dict[Rule, Ints] | None = None  # see affinity.py
-    touched: list[Ints] = field(default_factory=list)  # hosts of which something was taken, in order
+    changes: int = 0  # how often something was taken or given back
+    opened: int = 0  # how often it changed which hosts are preferred
     now_s: float = 0.0  # since the view's moment, from which exits are counted
     first_exit_s: Floats = field(default_factory=lambda: np.zeros(0))  # exit_s before anything was taken
     stays: list[Stay] = field(default_factory=list)  # that keeping.py has not looked at yet
@@ -116,7 +118,7 @@ class Work:
 
     @cached_property
     def kept(self) -> dict[Any, Any]:
-        """Return what was worked out from what is left, by what it was asked for; see `touched`."""
+        """Return what was worked out from what is left, by what it was asked for; with `changes` or `opened`."""
         return {}
 
 
@@ -191,7 +193,10 @@ def prefer(work: Work, hosts: Ints | slice) -> None:
     """Work out again whether these hosts are preferred."""
     cpu_m, memory_mib = work.smallest
     good = (work.left[CPU][hosts] >= cpu_m) & (work.left[MEMORY][hosts] >= memory_mib)
-    work.preferred[hosts] = good & (work.instances[hosts] > 0) & ~work.hot[hosts]
+    good &= (work.instances[hosts] > 0) & ~work.hot[hosts]
+    if (work.preferred[hosts] != good).any():
+        work.preferred[hosts] = good
+        work.opened += 1
 
 
 def take(
@@ -223,7 +228,6 @@ def shift(
 ) -> None:  # fmt: skip
     """Count copies of a shape in the rows as taken, or with counts below 0 as given back; as `take` otherwise."""
     rows = rows_of(view)
-    touched = hosts
     plain = [(row, need) for row, need in needs if row not in rows.groups and isinstance(need, int)]
     if len(stores) == 1 and rows.alloc[stores[0][0]] not in rows.groups:  # the usual case, in one go
         plain += [(rows.alloc[stores[0][0]], shape.disk_mib), (rows.free[stores[0][0]], shape.disk_mib)]
@@ -231,8 +235,6 @@ def shift(
         for name, places in stores:
             for row in (rows.alloc[name], rows.free[name]):
                 _subtract(work, rows, row, hosts[places], shape.disk_mib * counts[places])
-            if rows.alloc[name] in rows.groups:
-                touched = np.arange(len(view))
     together = np.array(plain, np.int64)
     work.left[together[:, :1], hosts] -= together[:, 1:] * counts
     for row, need in needs:
@@ -240,13 +242,16 @@ def shift(
             _subtract(work, rows, row, hosts, (need if isinstance(need, int) else need[hosts]) * counts)
     work.instances[hosts] += counts
     prefer(work, hosts)
-    work.touched.append(touched)
+    work.changes += 1
 
 
 def _subtract(work: Work, rows: Rows, row: int, hosts: Ints, amounts: Ints) -> None:
     group = rows.groups.get(row)
     if group is None:
         work.left[row][hosts] -= amounts
+        return
+    if row in rows.members:
+        work.left[row] -= int((amounts * rows.members[row][hosts]).sum()) * rows.members[row]
         return
     taken = np.zeros(rows.sizes[row] + 1, np.int64)  # the last one stands for hosts that have no group (-1)
     np.add.at(taken, group[hosts], amounts)
