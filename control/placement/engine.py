@@ -20,6 +20,7 @@ from control.placement.filters import needs_of
 from control.placement.look import candidates, room_of
 from control.placement.model import Choice, Ints, Request, Shape, View
 from control.placement.resources import store_room, times
+from control.placement.single import place_one
 from control.placement.weights import DEFAULT, POLICIES, Policy, best_first, opens_last, scores
 from control.placement.work import Need, Work, missing, prefer, rows_of, start, take
 
@@ -83,6 +84,11 @@ def _run(
     view: View, work: Work, shape: Shape, places: Ints, answer: _Answer, policy: Policy, tell: bool
 ) -> Ints:
     """Place requests of one shape; return the places of those that fit nowhere."""
+    if len(places) == 1 and not tell and opens_last(shape, policy):
+        found = place_one(view, work, shape, policy)
+        if found is not None:
+            answer.put(places, *found, {})
+            return places[1:]
     for hosts, stores, why in _rounds(view, work, shape, len(places), policy, tell):
         answer.put(places[: len(hosts)], hosts, stores, why)
         places = places[len(hosts) :]

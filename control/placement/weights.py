@@ -33,14 +33,18 @@ class Scale:
             limit = per_host(view.stores[name].group, view.stores[name].limit_mib)
             self.disk_row[limit > disk] = rows.alloc[name]
             disk = np.maximum(disk, limit)
+        # One datastore stands in one row; what is left of it where a host has none is of no use, and never looked at.
+        self.one_row = np.array([[CPU], [MEMORY], [rows.alloc[stores[0]]]]) if len(stores) == 1 else None
         self.inverse = 1.0 / np.maximum(np.stack([view.cpu_limit_m, view.memory_limit_mib, disk]), 1)
 
     def left(self, work: Work, at: Ints) -> Ints:
         """Return what is left of cores, memory and disk on the hosts at these places."""
+        if self.one_row is not None:
+            found: Ints = work.left[self.one_row, at]
+            return found
         row = self.disk_row[at]
-        found = work.left[np.stack([np.full_like(row, CPU), np.full_like(row, MEMORY), row]), at]
-        found[2, row < 0] = 0
-        return found
+        disk = np.where(row >= 0, work.left[row, at], 0)
+        return np.stack([work.left[CPU, at], work.left[MEMORY, at], disk])
 
 
 def _after(view: View, work: Work, shape: Shape, at: Ints) -> tuple[Floats, Floats]:

@@ -104,7 +104,7 @@ class Work:
     placed: list[tuple[tuple[tuple[str, str], ...], Ints, Ints]] = field(default_factory=list)  # labels, hosts, counts
     holders: dict[Rule, Ints] | None = None  # see affinity.py
     changes: int = 0  # how often something was taken or given back
-    opened: int = 0  # how often it changed which hosts are preferred
+    opened: int = 0  # how often there were more preferred hosts
     now_s: float = 0.0  # since the view's moment, from which exits are counted
     first_exit_s: Floats = field(default_factory=lambda: np.zeros(0))  # exit_s before anything was taken
     stays: list[Stay] = field(default_factory=list)  # that keeping.py has not looked at yet
@@ -194,9 +194,9 @@ def prefer(work: Work, hosts: Ints | slice) -> None:
     cpu_m, memory_mib = work.smallest
     good = (work.left[CPU][hosts] >= cpu_m) & (work.left[MEMORY][hosts] >= memory_mib)
     good &= (work.instances[hosts] > 0) & ~work.hot[hosts]
-    if (work.preferred[hosts] != good).any():
-        work.preferred[hosts] = good
+    if (good & ~work.preferred[hosts]).any():  # it does no harm to look at one that is none any more
         work.opened += 1
+    work.preferred[hosts] = good
 
 
 def take(
