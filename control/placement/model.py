@@ -217,6 +217,7 @@ class View:
     guests: Guests | None = None
     windows_s: Floats | None = None  # from now to the next maintenance; infinite where there is none
     holds: tuple[Hold, ...] = ()
+    held: Mapping[str, float] = field(default_factory=dict)  # owner -> largest share of all cores or memory it has
 
     def __len__(self) -> int:
         return len(self.names)
