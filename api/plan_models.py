@@ -60,6 +60,6 @@ class PlannedMove(Answer):
 
 class PlanShown(PlanRow):
     parameters: Object
-    made_from: Object = Field(description="instances and hosts as they were; it is refused when they are not so any more")
+    made_from: Object = Field(description="instances and hosts as they were; refused when they are not so any more")
     stays: dict[str, str] = Field(description="instance -> why it is not moved")
     moves: list[PlannedMove]
