@@ -156,6 +156,7 @@ class Cluster(Answer):
     cpu_overcommit: float
     memory_overcommit: float
     labels: Labels
+    rebalance: Object | None = Field(description="null: moves are planned by hand only")
     created_at: At
 
 

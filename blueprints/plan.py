@@ -33,9 +33,13 @@ class ApplyPlan(Spec):
 
 
 class RebalanceSpec(Spec):
-    """Which plans a cluster makes and carries out by itself."""
+    """Which plans a cluster makes and carries out by itself: looked at every ten minutes."""
 
     mode: Literal["manual", "automatic"] = "manual"
     kind: Literal["rebalance", "consolidate"] = "rebalance"
     threshold: Threshold = 0.1
     max_moves_per_hour: Annotated[int, Field(ge=1, le=10_000)] = 20
+
+    @property
+    def automatic(self) -> bool:
+        return self.mode == "automatic"

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+import tasks.balance
 import tasks.rebalance
+from blueprints.cluster import ClusterSpec
 from blueprints.plan import PlanSpec
-from control import hosts, operations, plans, rebalancing
+from control import clusters, hosts, operations, plans, rebalancing
 from control.operations import Operation
 from core.errors import Conflict
 from core.states import HostState, OperationState, Verb
@@ -299,3 +301,62 @@ async def test_a_plan_that_is_cancelled_is_not_applied(line: Line) -> None:
     with pytest.raises(Conflict, match="cancelled already"):
         apply(line, plan_id)
     assert [row["state"] for row in line.store.read_now(lambda c: plans.list_(c, line.admin))] == ["cancelled"]
+
+
+def automatic(line: Line, **limits: Any) -> None:
+    spec = ClusterSpec.model_validate({"name": "default", "rebalance": {"mode": "automatic", **limits}})
+    line.store.write_now(lambda c: clusters.ensure(c, line.admin, spec))
+
+
+def by_itself(line: Line) -> list[dict[str, Any]]:
+    return line.store.read_now(lambda c: plans.list_(c, line.admin))
+
+
+async def test_a_cluster_moves_by_itself_within_its_limits_and_stops(
+    line: Line, pump: Pump, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks.balance, "EVERY_S", 0.0)
+    await on_f0(line, *NAMES, cpu=2)
+    await look(line)
+    assert by_itself(line) == [], "by hand only, as long as nobody says otherwise"
+    automatic(line, threshold=0.0, max_moves_per_hour=3)
+    for _ in range(3):
+        await pump.until(line.submit(Verb.RECONCILE, {"hosts": []}))
+        await pump.rest()
+    (one,) = by_itself(line)
+    assert (one["state"], one["moves_planned"], one["asked_by"]) == ("done", 3, "reconciler")
+    assert len(moves(line)) == 3, "no move is left for this hour"
+    monkeypatch.setattr(tasks.balance, "HOUR", timedelta(0))
+    for _ in range(3):
+        await pump.until(line.submit(Verb.RECONCILE, {"hosts": []}))
+        await pump.rest()
+    assert [row["moves_planned"] for row in by_itself(line)] == [1, 3], "nothing more is worth a move"
+    assert sorted(line.instance(name)["host"] for name in NAMES) == ["f0", "f0", "f1", "f1", "f2", "f2"]
+    whole(line, NAMES)
+
+
+async def test_a_cluster_is_not_planned_for_at_every_look(line: Line, pump: Pump) -> None:
+    await on_f0(line, *NAMES, cpu=2)
+    automatic(line, threshold=0.0, max_moves_per_hour=1)
+    await pump.until(line.submit(Verb.RECONCILE, {"hosts": []}))
+    await pump.rest()
+    automatic(line, threshold=0.0)
+    await pump.until(line.submit(Verb.RECONCILE, {"hosts": []}))
+    await pump.rest()
+    assert len(moves(line)) == 1
+
+
+async def test_what_a_cluster_had_begun_is_stopped_by_hand(line: Line, pump: Pump) -> None:
+    await on_f0(line, *NAMES, cpu=2)
+    automatic(line, threshold=0.0)
+    world.hang("f0", "hypervisor.migrate")
+    await pump.until(line.submit(Verb.RECONCILE, {"hosts": []}))
+    while not moves(line):
+        await pump.round()
+    (one,) = by_itself(line)
+    line.store.write_now(lambda c: operations.cancel(c, line.admin, one["operation"]))
+    await line.runtime.look_for_cancels()
+    world.release("f0", "hypervisor.migrate")
+    await pump.rest()
+    assert by_itself(line)[0]["state"] == "cancelled"
+    whole(line, NAMES)
