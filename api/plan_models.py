@@ -34,7 +34,7 @@ class PlanRow(Answer):
     asked_by: str
     moves_planned: int
     effect: Effect
-    method: str = Field(description="exact, heuristic, placement, or mixed")
+    method: str = Field(description="exact, in parts, heuristic, placement, or mixed")
     optimal: bool = Field(description="proven: nothing is better")
     eta_s: float = Field(description="for all moves, by what such steps usually take")
     operation: Id | None = Field(description="that carries it out")

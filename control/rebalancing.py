@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -43,9 +43,12 @@ class World:
         return self.cloud.view
 
 
-def look(c: sa.Connection, spec: PlanSpec) -> World:
-    """Return what there is, as far as a plan may be about it. Raise NotFound, Conflict (the host cannot be emptied)."""
-    where = _of(c, spec)
+def look(c: sa.Connection, spec: PlanSpec, among: Collection[str] | None = None) -> World:
+    """Return what there is, as far as a plan may be about it; among: on these hosts only, in whatever state they are.
+
+    Raise NotFound, Conflict (the host cannot be emptied).
+    """
+    where = _of(c, spec) if among is None else [_H.c.live_name.in_(among)]
     rows = {
         row["id"]: row for row in c.execute(
             sa.select(
@@ -261,7 +264,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def changed(c: sa.Connection, row: Row) -> list[str]:
     """Return in words what a stored plan rests on and is not so any more, or does not allow it any more."""
     spec = PlanSpec.model_validate(row["parameters"])
-    world = look(c, spec)
+    world = look(c, spec, row["made_from"]["hosts"])
     found = differences(row["made_from"], made_from(world, row["moves"]))
     return found or _newcomers(world, row) or _no_room(world, row["moves"])
 

@@ -6,6 +6,7 @@ what leaves a host, so there is one variable more per flavour and host where som
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,14 +15,14 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
-from control.placement.model import Floats, Ints, Mask
+from control.placement.model import Floats, Ints
 from control.placement.work import CPU, MEMORY
 from control.rebalance.flavours import Table
 from control.rebalance.model import Item
 
 LIMIT_S = 10.0  # for one program; what was found by then is used, and is not called optimal
 NODES = 20_000
-LARGEST = 20_000  # columns; what has more is left to the heuristic
+LARGEST = 6_000  # columns; what has more is planned in parts
 GAP = 1e-4  # of the objective: where the search ends
 _HAIR = 1e-6
 
@@ -101,23 +102,35 @@ def _answer(table: Table, values: Floats, optimal: bool) -> Answer:
 
 def consolidate(table: Table) -> Answer | None:
     """Return the arrangement on fewest hosts, of these that for which fewest MiB are moved."""
-    few = _fewest(table)
-    if few is None:
-        return None
-    hosts, proven = few
+    least = _used(table, 1.0).lowest()
+    quick = _on_fullest(table, math.ceil(least - _HAIR)) if least is not None else None
+    if quick is not None and quick.optimal:
+        return quick
+    found = _used(table, 1.0).solve()
+    if found is None:
+        return quick
+    hosts, proven = round(found[1]), found[2]
+    simple, other = _on_fullest(table, hosts), None
+    if simple is None or not simple.optimal:
+        other = _cheapest(table, hosts)
+    answer = other or simple or _answer(table, found[0], False)
+    return Answer(answer.count, proven and answer.optimal)
+
+
+def _on_fullest(table: Table, hosts: int) -> Answer | None:
+    """Return an arrangement on the hosts that hold most, so many of them; optimal if only what has to leave does."""
     mib = _mib(table)
     order = np.lexsort((np.arange(len(mib)), -mib, ~table.fixed))
     kept = np.zeros(len(mib), np.bool_)
     kept[order[:hosts]] = True
-    answer = _onto(table, kept)
-    if answer is not None and answer[1] <= float(mib[~kept].sum()) + 0.5:  # only they leave who must
-        return Answer(answer[0].count, proven and answer[0].optimal)
-    other = _cheapest(table, hosts)
-    found = [one for one in (answer, other) if one is not None]
-    if not found:
+    model = _Model(table)
+    model.high[: model.columns][~kept[table.host]] = 0
+    model.limit()
+    model.charge([_mib_of(one.items[0]) for one in table.flavours])
+    found = model.solve()
+    if found is None or (table.fixed & ~kept).any():
         return None
-    best = min(found, key=lambda one: one[1])[0]
-    return Answer(best.count, proven and other is not None and other[0].optimal and best.optimal)
+    return _answer(table, found[0], found[1] <= float(mib[~kept].sum()) + 0.5)
 
 
 def _mib(table: Table) -> Floats:
@@ -145,29 +158,14 @@ def _used(table: Table, cost: float) -> _Model:
     return model
 
 
-def _fewest(table: Table) -> tuple[int, bool] | None:
-    found = _used(table, 1.0).solve()
-    return None if found is None else (round(found[1]), found[2])
-
-
-def _cheapest(table: Table, hosts: int) -> tuple[Answer, float] | None:
-    """Return the cheapest arrangement on so many hosts, with its cost."""
+def _cheapest(table: Table, hosts: int) -> Answer | None:
+    """Return the arrangement on so many hosts for which fewest MiB are moved."""
     model = _used(table, 0.0)
     model.charge([_mib_of(one.items[0]) for one in table.flavours])
     some = len(table.scene.hosts)
     model.add(model.beside(sp.csr_matrix((1, model.columns)), sp.csr_matrix(np.ones((1, some)))), 0, hosts)
     found = model.solve()
-    return None if found is None else (_answer(table, found[0], found[2]), found[1])
-
-
-def _onto(table: Table, kept: Mask) -> tuple[Answer, float] | None:
-    """Return the cheapest arrangement on these hosts of the pool, with its cost."""
-    model = _Model(table)
-    model.high[: model.columns][~kept[table.host]] = 0
-    model.limit()
-    model.charge([_mib_of(one.items[0]) for one in table.flavours])
-    found = model.solve()
-    return None if found is None else (_answer(table, found[0], found[2]), found[1])
+    return None if found is None else _answer(table, found[0], found[2])
 
 
 def evacuate(table: Table, host: int) -> Answer | None:
