@@ -23,7 +23,8 @@ def plan(state: str = "ready", **more: Any) -> dict[str, Any]:
         "id": "p1", "kind": "consolidate", "host": None, "cluster": None, "state": state, "asked_by": "admin",
         "moves_planned": 1, "effect": {"before": standing(2, 0.25), "after": standing(1, 0.5, "h1")},
         "method": "exact", "optimal": True, "eta_s": 4.2, "operation": None, "error": None, "created_at": AT,
-        "finished_at": None, "parameters": {}, "made_from": {}, "stays": {"db": "it has snapshots"}, "moves": [move],
+        "finished_at": None, "parameters": {}, "made_from": {}, "moves": [move],
+        "stays": {**{f"c{n}": "it runs" for n in range(7)}, "db": "it has snapshots"},
         **more,
     }  # fmt: skip
 
@@ -34,6 +35,7 @@ def test_a_plan_is_shown_and_nothing_moves(front_end: FrontEnd, cli: Cli) -> Non
     assert said.code == 0
     assert front_end.last("POST", "plans").body == {"kind": "consolidate", "cluster": "east"}
     assert "hosts in use 2 → 1, greatest load 25% → 50%" in said.out
+    assert "c0, c1, c2, c3, c4 and 2 more: it runs\n" in said.out
     assert "db: it has snapshots" in said.out
     (row,) = [line.split() for line in said.out.splitlines() if line.startswith("1 ") or " web " in line]
     assert row[:5] == ["1", "web", "h1", "h2", "live"]
@@ -81,3 +83,12 @@ def test_list_and_cancel(front_end: FrontEnd, cli: Cli) -> None:
     front_end.on("GET", "plans/p2", 200, plan("applying", id="p2", operation="o2"))
     front_end.on("POST", "operations/o2/cancel", 200, operation("running"))
     assert "no more moves begin" in cli("plan", "cancel", "p2").err
+
+
+def test_a_cluster_that_may_move_by_itself(front_end: FrontEnd, cli: Cli) -> None:
+    front_end.on("POST", "clusters", 201, {"name": "east"})
+    cli("cluster", "create", "east", "--rebalance", "consolidate", "--moves-per-hour", 5, "--threshold", 20)
+    assert front_end.last("POST", "clusters").body["rebalance"] == {
+        "mode": "automatic", "kind": "consolidate", "max_moves_per_hour": 5, "threshold": 0.2,
+    }  # fmt: skip
+    assert cli("cluster", "create", "east", "--moves-per-hour", 5).code == 2

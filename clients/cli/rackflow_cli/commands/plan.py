@@ -24,6 +24,8 @@ app = shorthand(
 )
 app.command("blueprint")(blueprint.plan)
 
+_NAMES = 5
+
 PlanId = Annotated[
     str, typer.Argument(metavar="PLAN", help="Id.", autocompletion=names_of("plans"), show_default=False)
 ]
@@ -136,12 +138,23 @@ def _show(plan: dict[str, Any], output: Format) -> None:
         "state": plan["state"], "effect": _said(plan), "empty": plan["effect"]["after"]["empty_hosts"],
         "found": f"{plan['method']}, {proven}", "takes": words.duration(plan["eta_s"]),
         "error": (plan["error"] or {}).get("message"),
-        "stays": [f"{name}: {why}" for name, why in plan["stays"].items()],
+        "stays": _stays(plan["stays"]),
     }  # fmt: skip
     show_one(
         {**{key: value for key, value in fields.items() if value}, "moves": []}, "plan", output,
         {"moves": [{**move, "n": n, "how": _how(move)} for n, move in enumerate(plan["moves"], 1)]},
     )  # fmt: skip
+
+
+def _stays(why: Mapping[str, str]) -> str:
+    """Return who stays, by reason: a few names of each."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in why.items():
+        by_reason.setdefault(reason, []).append(name)
+    return "\n".join(
+        f"{', '.join(names[:_NAMES])}{f' and {len(names) - _NAMES} more' if names[_NAMES:] else ''}: {reason}"
+        for reason, names in by_reason.items()
+    )
 
 
 def _how(move: Mapping[str, Any]) -> str:
