@@ -154,8 +154,9 @@ def _evacuate(scene: Scene, goal: Goal, features: Mapping[str, Any] | None, exac
     if not 0 < len(table.host) <= exact.LARGEST:
         return wanted, False, "placement"
     found = exact.evacuate(table, scene.hosts.index(host))
-    if found is None:
+    better = [] if found is None else _wanted(table, found.count)
+    if found is None or sum(item.host == host for item, _ in better) <= len(wanted):
         return wanted, False, "placement"
-    return _wanted(table, found.count), found.optimal, "exact"
+    return better, found.optimal, "exact"
 
 
