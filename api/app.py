@@ -26,6 +26,7 @@ from api.rest import (
     instances,
     networks,
     operations,
+    plans,
     schedules,
     verbs,
 )  # fmt: skip
@@ -34,7 +35,7 @@ from core.settings import Settings
 
 ROOMS = (
     instances, verbs, copies, consoles, schedules, hosts, images, networks, datastores, clusters, operations,
-    blueprints, history, cloud,
+    plans, blueprints, history, cloud,
 )  # fmt: skip
 DESCRIPTION = """A private cloud of VMs and containers.
 
@@ -49,6 +50,7 @@ TAGS = [
     {"name": "networks", "description": "virtual networks and their addresses"},
     {"name": "datastores", "description": "places for images and volumes on hosts"},
     {"name": "clusters", "description": "hosts that share datastores and networks"},
+    {"name": "plans", "description": "moves between hosts: rebalance, consolidate, evacuate"},
     {"name": "operations", "description": "what was asked for, and how far it is"},
     {"name": "blueprints", "description": "whole clouds as one document"},
     {"name": "history", "description": "what was measured and what happened"},

@@ -14,6 +14,7 @@ from blueprints.host import HostSpec
 from blueprints.image import ImageSpec
 from blueprints.instance import InstanceSpec
 from blueprints.network import NetworkSpec
+from blueprints.plan import PlanSpec
 from core.states import Verb
 
 S = TypeVar("S")
@@ -62,6 +63,14 @@ NewNetwork = Annotated[
         "ranges": [{"first": "10.1.0.100", "last": "10.1.0.200"}],
     }),
 ]  # fmt: skip
+
+NewPlan = Annotated[
+    PlanSpec,
+    _examples(
+        even={"kind": "rebalance"}, few_hosts={"kind": "consolidate", "cluster": "default"},
+        one_host_emptied={"kind": "evacuate", "host": "h1"},
+    ),
+]
 
 
 class Wanted(BaseModel):

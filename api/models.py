@@ -157,6 +157,7 @@ class Cluster(Answer):
     cpu_learned_max: float
     memory_overcommit: float
     labels: Labels
+    rebalance: Object | None = Field(description="null: moves are planned by hand only")
     created_at: At
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from blueprints.common import Labels, Name, Spec
+from blueprints.plan import RebalanceSpec
 
 
 class ClusterSpec(Spec):
@@ -20,3 +21,4 @@ class ClusterSpec(Spec):
     )
     memory_overcommit: Annotated[float, Field(ge=1.0, le=4.0)] = 1.0
     labels: Labels = Field(default_factory=dict)
+    rebalance: RebalanceSpec | None = Field(default=None, description="by default moves are planned by hand only")

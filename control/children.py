@@ -1,29 +1,13 @@
-"""Migrations that a larger operation asks for, each an operation of its own, found again by the key of its request."""
+"""What a larger operation has asked for, each an operation of its own: found again by the key of its request."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import sqlalchemy as sa
 
-from control import access, requests, tables
-from control.ledger import Operation, guard, operation_of
-from core.states import Verb
+from control import access, tables
+from control.ledger import Operation, operation_of
 
 _OP, _REQUEST = tables.operation, tables.request
-
-
-def migrate(c: sa.Connection, op: Operation, body: Mapping[str, Any], *, source: str, key: str) -> Operation:
-    """Ask for a migration, for whom the larger operation was asked by; once for each key.
-
-    Raise Stale, and what a request for a migration raises.
-    """
-    guard(c, [op])
-    accepted = requests.submit(
-        c, access.find(c, op.asked_by), Verb.MIGRATE, body, source=source, idempotency_key=key
-    )
-    return accepted.operations[0]
 
 
 def begun(c: sa.Connection, asked_by: str, key: str) -> dict[str, Operation]:

@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from blueprints.cluster import ClusterSpec
+from blueprints.plan import RebalanceSpec
 from control import sql, tables
 from control.access import Principal, require_admin
 from core.clock import now, rfc3339
@@ -15,7 +16,8 @@ from core.ids import new_id
 
 DEFAULT = "default"
 _T = tables.cluster
-_FIELDS = ("cpu_overcommit", "cpu_learned_max", "memory_overcommit", "labels")
+_FIELDS = ("cpu_overcommit", "cpu_learned_max", "memory_overcommit", "labels", "rebalance")
+_OF_HOSTS = frozenset({"cpu_overcommit", "cpu_learned_max", "memory_overcommit"})  # what hosts are placed by
 
 
 def id_of(c: sa.Connection, name: str) -> str:
@@ -29,14 +31,19 @@ def id_of(c: sa.Connection, name: str) -> str:
 def differs(c: sa.Connection, spec: ClusterSpec) -> list[str] | None:
     """Return the fields in which the record differs from a spec; None: there is no such cluster."""
     row = c.execute(sa.select(_T).where(_T.c.name == spec.name)).mappings().one_or_none()
-    return None if row is None else [field for field in _FIELDS if row[field] != getattr(spec, field)]
+    return None if row is None else [field for field, value in _values(spec).items() if row[field] != value]
+
+
+def _values(spec: ClusterSpec) -> dict[str, Any]:
+    found = {field: getattr(spec, field) for field in _FIELDS}
+    return {**found, "rebalance": spec.rebalance.model_dump(mode="json") if spec.rebalance else None}
 
 
 def ensure(c: sa.Connection, principal: Principal, spec: ClusterSpec) -> tuple[str, bool]:
     """Make a cluster, or give it these values; return its id and whether anything changed. Raise Denied."""
     require_admin(principal, "change clusters")
     changed = differs(c, spec)
-    values = {field: getattr(spec, field) for field in _FIELDS}
+    values = _values(spec)
     if changed is None:
         row_id = new_id()
         sql.insert(c, _T, [{"id": row_id, "name": spec.name, "created_at": now(), **values}])
@@ -44,6 +51,7 @@ def ensure(c: sa.Connection, principal: Principal, spec: ClusterSpec) -> tuple[s
     row_id = id_of(c, spec.name)
     if changed:
         c.execute(sa.update(_T).where(_T.c.id == row_id).values(values))
+    if changed and _OF_HOSTS & set(changed):
         host = tables.host
         c.execute(sa.update(host).where(host.c.cluster_id == row_id).values(version=host.c.version + 1))
     return row_id, bool(changed)
@@ -63,6 +71,13 @@ def delete(c: sa.Connection, principal: Principal, name: str) -> None:
         why = f"it holds {', '.join(users[:5])}" if users else "it is the one that hosts join by default"
         raise Conflict(f"cluster {name} stays: {why}", f"cluster/{name}", {"holds": users})
     c.execute(sa.delete(_T).where(_T.c.id == row_id))
+
+
+def automatic(c: sa.Connection) -> list[tuple[str, RebalanceSpec]]:
+    """Return the clusters that plan and move by themselves, by name, with within which limits."""
+    rows = c.execute(sa.select(_T.c.name, _T.c.rebalance).where(_T.c.rebalance.is_not(None)).order_by(_T.c.name))
+    found = [(row.name, RebalanceSpec.model_validate(row.rebalance)) for row in rows]
+    return [(name, limits) for name, limits in found if limits.automatic]
 
 
 def list_(c: sa.Connection, principal: Principal, *, name: str | None = None) -> list[dict[str, Any]]:
@@ -88,6 +103,5 @@ def _view(row: sa.RowMapping) -> dict[str, Any]:
     return {
         "id": row["id"], "name": row["name"], "hosts": row["hosts"], "cpu_overcommit": row["cpu_overcommit"],
         "cpu_learned_max": row["cpu_learned_max"], "memory_overcommit": row["memory_overcommit"],
-        "labels": row["labels"],
-        "created_at": rfc3339(row["created_at"]),
+        "labels": row["labels"], "rebalance": row["rebalance"], "created_at": rfc3339(row["created_at"]),
     }  # fmt: skip

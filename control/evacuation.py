@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from control import children, movable, moving, placing, sql, tables
+from control import children, movable, moving, placing, requests, sql, tables
 from control.hosts import HostRecord
 from control.ledger import Operation, operation_of
 from control.placement import engine
@@ -186,7 +186,7 @@ def start(c: sa.Connection, op: Operation, one: Plan) -> Operation:
     body: dict[str, Any] = {"instances": [one.guest.id]}
     if one.live is not None:
         body["live"] = one.live
-    return children.migrate(c, op, body, source=SOURCE, key=_key(op, one.guest.id))
+    return requests.submit_for(c, op, Verb.MIGRATE, body, source=SOURCE, key=_key(op, one.guest.id))
 
 
 def moved(look: Progress) -> int:

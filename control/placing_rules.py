@@ -13,7 +13,7 @@ from control.placement.model import Guests, Rule
 
 _T = tables.instance
 _ON_HOSTS = sa.select(
-    _T.c.id, _T.c.host_id, _T.c.labels, _T.c.spec["anti_affinity"].label("anti_affinity")
+    _T.c.id, _T.c.host_id, _T.c.other_host_id, _T.c.labels, _T.c.spec["anti_affinity"].label("anti_affinity")
 ).where(_T.c.host_id.is_not(None), _T.c.live_name.is_not(None)).order_by(_T.c.id)
 
 
@@ -26,10 +26,14 @@ def rules_of(near: Sequence[Affinity], apart: Sequence[Affinity]) -> tuple[Rule,
 
 
 def guests_of(c: sa.Connection, index: Mapping[str, int], without: Collection[str] = ()) -> Guests:
-    """Return the instances on hosts with their labels, and the rules by which they keep others away."""
-    rows = [row for row in c.execute(_ON_HOSTS) if row.host_id in index and row.id not in without]
+    """Return the instances on hosts with their labels, and the rules by which they keep others away.
+
+    One that changes hosts counts on both: nothing that is to be apart from it may come to where it will be.
+    """
+    found = [row for row in c.execute(_ON_HOSTS) if row.id not in without]
+    there = [(index[host], row) for row in found for host in (row.host_id, row.other_host_id) if host in index]
     return Guests(
-        np.array([index[row.host_id] for row in rows], np.int64),
-        tuple(tuple(sorted(row.labels.items())) for row in rows),
-        tuple(rules_of((), [Affinity.model_validate(one) for one in row.anti_affinity or ()]) for row in rows),
+        np.array([h for h, _ in there], np.int64),
+        tuple(tuple(sorted(row.labels.items())) for _, row in there),
+        tuple(rules_of((), [Affinity.model_validate(one) for one in row.anti_affinity or ()]) for _, row in there),
     )

@@ -12,11 +12,11 @@ import sqlalchemy as sa
 
 from blueprints.change import PARAMETERS
 from blueprints.common import Spec
-from control import sql, tables
-from control.accept import backup, change, deploy, host, host_change, image
+from control import access, sql, tables
+from control.accept import backup, change, deploy, host, host_change, image, plan
 from control.accept.draft import Acceptor, Draft
 from control.access import Principal, sees_all
-from control.ledger import Operation, operation_of
+from control.ledger import Operation, guard, operation_of
 from control.operation_views import list_ as list_operations
 from control.sql import LostRace
 from core.clock import now, rfc3339
@@ -36,6 +36,7 @@ ACCEPTORS: dict[Verb, Acceptor] = {
     Verb.FENCE: host_change.fence,
     Verb.ADOPT: host_change.adopt,
     Verb.RECONCILE: host.reconcile,
+    Verb.APPLY_PLAN: plan.apply,
     Verb.IMPORT: image.import_,
     Verb.STAGE: image.stage,
     Verb.REMOVE: image.remove,
@@ -79,6 +80,17 @@ def submit(
     }])  # fmt: skip
     entered = _enter(c, principal, verb, request_id, [draft for draft in drafts if draft.existing is None])
     return Accepted(request_id, [*known, *entered], False)
+
+
+def submit_for(
+    c: sa.Connection, op: Operation, verb: Verb, body: Mapping[str, Any], *, source: str, key: str
+) -> Operation:
+    """Ask for a part of a larger operation, for whom that was asked by; once for each key (see control/children.py).
+
+    Raise Stale, and what `submit` raises.
+    """
+    guard(c, [op])
+    return submit(c, access.find(c, op.asked_by), verb, body, source=source, idempotency_key=key).operations[0]
 
 
 def _key(principal: Principal, key: str | None) -> str | None:

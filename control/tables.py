@@ -70,7 +70,8 @@ cluster = sa.Table(
     "cluster", metadata, _id(), sa.Column("name", sa.String(63), nullable=False, unique=True),
     sa.Column("cpu_overcommit", sa.Double, nullable=False), sa.Column("memory_overcommit", sa.Double, nullable=False),
     sa.Column("cpu_learned_max", sa.Double, nullable=False, server_default="0"),  # 0: not by what is used
-    _json("labels"), _at("created_at"),
+    _json("labels"), _maybe_json("rebalance"),  # NULL: by hand only
+    _at("created_at"),
 )  # fmt: skip
 
 host = sa.Table(
@@ -258,6 +259,15 @@ drift = sa.Table(
     sa.Column("policy", sa.String(16), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),  # open, repaired, gone
     _at("since_at"), _at("closed_at", nullable=True),
+)  # fmt: skip
+
+plan = sa.Table(  # moves between hosts, frozen; of a host ("" = of none) or of a cluster ("" = of all)
+    "plan", metadata, _id(), sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("host", sa.String(63), nullable=False), sa.Column("cluster", sa.String(63), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),  # ready, cancelled, applied: then the operation says how far
+    _name("asked_by"), _json("parameters"), _json("moves"), _json("effect"), _json("made_from"), _json("stays"),
+    sa.Column("method", sa.String(16), nullable=False), sa.Column("optimal", sa.Boolean, nullable=False),
+    sa.Column("eta_s", sa.Double, nullable=False), _at("created_at"),
 )  # fmt: skip
 
 outbox = sa.Table(  # lifecycle events on their way to DuckDB; also read by `events`

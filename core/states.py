@@ -136,6 +136,7 @@ class Verb(StrEnum):
     DROP_BACKUP = "drop-backup"
     # to the cloud
     RECONCILE = "reconcile"
+    APPLY_PLAN = "apply-plan"  # move instances as a plan says
 
 
 class InstanceKind(StrEnum):

@@ -29,6 +29,7 @@ FLOW_OF = {
     Verb.STAGE: "stage",
     Verb.REMOVE: "stage",
     Verb.RECONCILE: "reconcile",
+    Verb.APPLY_PLAN: "apply_plan",
 }
 
 
@@ -54,6 +55,7 @@ FLOWS = (
     FlowEntry("fence", "flows.evacuate.fence"),
     FlowEntry("adopt", "flows.evacuate.adopt"),
     FlowEntry("stage", "flows.stage.stage"),
+    FlowEntry("apply_plan", "flows.rebalance.apply_plan"),
     FlowEntry("reconcile", "flows.reconcile.reconcile", scheduled=True),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from core.states import Verb
+from tasks.balance import keep_balanced
 from tasks.forms import names
 from tasks.ledger import enter
 from tasks.reconcile import reconcile_hosts
@@ -24,3 +25,4 @@ async def reconcile(hosts: str = "", operations: list[str] = []) -> None:  # noq
         await reconcile_hosts(batch)
     finally:
         await settle(batch)
+    await keep_balanced()

@@ -47,6 +47,7 @@ class Runtime:
     wake: Callable[[], None] = lambda: None
     cancelled: set[str] = field(default_factory=set)  # of active: those that somebody does not want any more
     troubled: set[str] = field(default_factory=set)  # hosts of which the record knows failures
+    balanced: dict[str, float] = field(default_factory=dict)  # cluster -> when it was last looked at, monotonic
     copied: set[tuple[str, str]] = field(default_factory=set)  # (host, sha256): copies that the record knows of
     _actions: defaultdict[str, set[asyncio.Task[Any]]] = field(default_factory=lambda: defaultdict(set))
     _cpu: dict[str, tuple[float, datetime]] = field(default_factory=dict)

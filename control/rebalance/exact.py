@@ -1,11 +1,12 @@
 """The best arrangement, proven: integer programs over counts of flavours by host, solved by HiGHS inside scipy.
 
 Never one variable per instance: that is a hundred times slower (docs/facts/placement.md). What an arrangement costs is
-what leaves a host, so there is one variable more per flavour and host where some are now.
+what leaves a host, so who stays where some are now is a variable beside who comes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from control.rebalance.model import Item
 
 LIMIT_S = 10.0  # for one program; what was found by then is used, and is not called optimal
 NODES = 20_000
-LARGEST = 20_000  # columns; what has more is left to the heuristic
+LARGEST = 6_000  # columns; what has more is planned in parts
 GAP = 1e-4  # of the objective: where the search ends
 _HAIR = 1e-6
 
@@ -35,30 +36,34 @@ class Answer:
 
 
 class _Model:
-    """Columns of a table, then what leaves where, then further columns."""
+    """Columns: how many come to each column of a table, how many stay where they are, then further ones."""
 
     def __init__(self, table: Table, more: int = 0) -> None:
-        self.table, self.more = table, more
-        self.columns = len(table.host)
-        self.there = np.flatnonzero(table.now > 0)  # columns that something may leave
-        self.width = self.columns + len(self.there) + more
-        self.cost = np.zeros(self.width)
+        self.table = table
+        self.there = np.flatnonzero(table.now > 0)  # columns of the table in which some may stay
+        self.columns = len(table.host) + len(self.there)
+        self.width = self.columns + more
+        self.cost, self.spent = np.zeros(self.width), 0.0
         self.low, self.high = np.zeros(self.width), np.full(self.width, np.inf)
-        self.high[: self.columns] = table.most
+        self.high[: len(table.host)] = table.most
+        self.high[len(table.host) : self.columns] = table.now[self.there]
         self.whole = np.zeros(self.width)
         self.whole[: self.columns] = 1
         self.rows: list[LinearConstraint] = []
         counts = table.count.sum(axis=1)
         self.add(table.by_flavour(), counts, counts)
-        leaves = sp.csr_matrix((np.ones(len(self.there)), (np.arange(len(self.there)), self.there)),
-                               (len(self.there), self.columns))  # fmt: skip
-        self.add(sp.hstack([leaves, sp.eye(len(self.there))]), table.now[self.there], np.inf)
 
-    def add(self, weights: Any, low: Any, high: Any) -> None:
-        """Add rows: low <= weights times columns <= high; columns that they lack count as 0."""
-        missing = self.width - weights.shape[1]
-        wide = sp.hstack([weights, sp.csr_matrix((weights.shape[0], missing))]) if missing else weights
-        self.rows.append(LinearConstraint(sp.csc_matrix(wide), low, high))
+    def add(self, weights: Any, low: Any, high: Any, extra: Any = None) -> None:
+        """Add rows: low <= weights times how many there are in the table's columns (+ extra, further ones) <= high."""
+        parts = [weights, weights.tocsc()[:, self.there]]
+        if self.width > self.columns:
+            none = sp.csr_matrix((weights.shape[0], self.width - self.columns))
+            parts.append(none if extra is None else extra)
+        self.rows.append(LinearConstraint(sp.hstack(parts, "csc"), low, high))
+
+    def shut(self, hosts: Mask) -> None:
+        """Let there be nothing that moves on these hosts of the pool."""
+        self.high[: self.columns][hosts[np.concatenate([self.table.host, self.table.host[self.there]])]] = 0
 
     def limit(self, skip: Sequence[int] = ()) -> None:
         """Add the table's limits, but for these rows."""
@@ -67,20 +72,23 @@ class _Model:
                 self.add(limit.weights, -np.inf, limit.most)
 
     def charge(self, costs: Sequence[float]) -> None:
-        """Let what leaves a host cost so much for one of each flavour."""
-        self.cost[self.columns : self.columns + len(self.there)] = self.table.per_column(costs)[self.there]
+        """Let what leaves a host cost so much for one of each flavour: all that is there, less what stays."""
+        each = self.table.per_column(costs)[self.there]
+        self.cost[len(self.table.host) : self.columns] = -each
+        self.spent = float(each @ self.table.now[self.there])
 
-    def beside(self, weights: Any, extra: Any) -> Any:
-        """Return rows over the columns and the further ones."""
-        nothing = sp.csr_matrix((weights.shape[0], len(self.there)))
-        return sp.hstack([weights, nothing, extra])
+    def answer(self, found: tuple[Floats, float, bool], optimal: bool | None = None) -> Answer:
+        """Return how many there are to be in each column of the table."""
+        count = found[0][: len(self.table.host)].copy()
+        count[self.there] += found[0][len(self.table.host) : self.columns]
+        return Answer(np.rint(count).astype(np.int64), found[2] if optimal is None else optimal)
 
     def solve(self) -> tuple[Floats, float, bool] | None:
         """Return values, what they cost at least, and whether that is proven to be the best; None: nothing found."""
         options = {"time_limit": LIMIT_S, "node_limit": NODES, "mip_rel_gap": GAP}
         found = milp(self.cost, integrality=self.whole, bounds=Bounds(self.low, self.high), constraints=self.rows,
                      options=options)  # fmt: skip
-        return None if found.x is None else (found.x, float(found.fun), found.status == 0)
+        return None if found.x is None else (found.x, float(found.fun) + self.spent, found.status == 0)
 
     def lowest(self) -> float | None:
         """Return the cost below which nothing can be, were instances divisible; None: not even so."""
@@ -92,32 +100,41 @@ class _Model:
             self.cost, A_eq=matrix[same], b_eq=high[same], A_ub=sp.vstack([matrix[up], -matrix[down]]),
             b_ub=np.concatenate([high[up], -low[down]]), bounds=np.stack([self.low, self.high], axis=1), method="highs",
         )  # fmt: skip
-        return float(found.fun) if found.status == 0 else None
-
-
-def _answer(table: Table, values: Floats, optimal: bool) -> Answer:
-    return Answer(np.rint(values[: len(table.host)]).astype(np.int64), optimal)
+        return float(found.fun) + self.spent if found.status == 0 else None
 
 
 def consolidate(table: Table) -> Answer | None:
     """Return the arrangement on fewest hosts, of these that for which fewest MiB are moved."""
-    few = _fewest(table)
-    if few is None:
-        return None
-    hosts, proven = few
+    least = _used(table, 1.0).lowest()
+    quick = _on_fullest(table, math.ceil(least - _HAIR)) if least is not None else None
+    if quick is not None and quick.optimal:
+        return quick
+    model = _used(table, 1.0)
+    found = model.solve()
+    if found is None:
+        return quick
+    hosts, proven = round(found[1]), found[2]
+    simple, other = _on_fullest(table, hosts), None
+    if simple is None or not simple.optimal:
+        other = _cheapest(table, hosts)
+    answer = other or simple or model.answer(found, optimal=False)
+    return Answer(answer.count, proven and answer.optimal)
+
+
+def _on_fullest(table: Table, hosts: int) -> Answer | None:
+    """Return an arrangement on the hosts that hold most, so many of them; optimal if only what has to leave does."""
     mib = _mib(table)
     order = np.lexsort((np.arange(len(mib)), -mib, ~table.fixed))
     kept = np.zeros(len(mib), np.bool_)
     kept[order[:hosts]] = True
-    answer = _onto(table, kept)
-    if answer is not None and answer[1] <= float(mib[~kept].sum()) + 0.5:  # only they leave who must
-        return Answer(answer[0].count, proven and answer[0].optimal)
-    other = _cheapest(table, hosts)
-    found = [one for one in (answer, other) if one is not None]
-    if not found:
+    model = _Model(table)
+    model.shut(~kept)
+    model.limit()
+    model.charge([_mib_of(one.items[0]) for one in table.flavours])
+    found = model.solve()
+    if found is None or (table.fixed & ~kept).any():
         return None
-    best = min(found, key=lambda one: one[1])[0]
-    return Answer(best.count, proven and other is not None and other[0].optimal and best.optimal)
+    return model.answer(found, optimal=found[1] <= float(mib[~kept].sum()) + 0.5)
 
 
 def _mib(table: Table) -> Floats:
@@ -141,43 +158,28 @@ def _used(table: Table, cost: float) -> _Model:
     model.limit(skip=(CPU, MEMORY))
     for limit in table.limits:
         if limit.row in (CPU, MEMORY):
-            model.add(model.beside(limit.weights, -sp.diags(limit.most)), -np.inf, 0)
+            model.add(limit.weights, -np.inf, 0, -sp.diags(limit.most))
     return model
 
 
-def _fewest(table: Table) -> tuple[int, bool] | None:
-    found = _used(table, 1.0).solve()
-    return None if found is None else (round(found[1]), found[2])
-
-
-def _cheapest(table: Table, hosts: int) -> tuple[Answer, float] | None:
-    """Return the cheapest arrangement on so many hosts, with its cost."""
+def _cheapest(table: Table, hosts: int) -> Answer | None:
+    """Return the arrangement on so many hosts for which fewest MiB are moved."""
     model = _used(table, 0.0)
     model.charge([_mib_of(one.items[0]) for one in table.flavours])
     some = len(table.scene.hosts)
-    model.add(model.beside(sp.csr_matrix((1, model.columns)), sp.csr_matrix(np.ones((1, some)))), 0, hosts)
+    model.add(sp.csr_matrix((1, len(table.host))), 0, hosts, sp.csr_matrix(np.ones((1, some))))
     found = model.solve()
-    return None if found is None else (_answer(table, found[0], found[2]), found[1])
-
-
-def _onto(table: Table, kept: Mask) -> tuple[Answer, float] | None:
-    """Return the cheapest arrangement on these hosts of the pool, with its cost."""
-    model = _Model(table)
-    model.high[: model.columns][~kept[table.host]] = 0
-    model.limit()
-    model.charge([_mib_of(one.items[0]) for one in table.flavours])
-    found = model.solve()
-    return None if found is None else (_answer(table, found[0], found[2]), found[1])
+    return None if found is None else model.answer(found)
 
 
 def evacuate(table: Table, host: int) -> Answer | None:
     """Return the cheapest arrangement without this host of the pool; others move only to make room."""
     model = _Model(table)
-    model.high[: model.columns][table.host == host] = 0
+    model.shut(np.arange(len(table.scene.hosts)) == host)
     model.limit()
     model.charge([one.items[0].cost_s for one in table.flavours])
     found = model.solve()
-    return None if found is None else _answer(table, found[0], found[2])
+    return None if found is None else model.answer(found)
 
 
 def balance(table: Table, threshold: float) -> Answer | None:
@@ -217,7 +219,7 @@ def _level(table: Table) -> _Model:
     loads = _loads(table)
     model.low[-1] = max(float(stay.max(initial=0.0)) for _, stay in loads)
     for weights, stay in loads:
-        model.add(model.beside(weights, -sp.csr_matrix(np.ones((len(stay), 1)))), -np.inf, -stay)
+        model.add(weights, -np.inf, -stay, -sp.csr_matrix(np.ones((len(stay), 1))))
     return model
 
 
@@ -228,4 +230,4 @@ def _below(table: Table, level: float) -> Answer | None:
     for weights, stay in _loads(table):
         model.add(weights, -np.inf, np.maximum(level - stay, 0) + _HAIR)
     found = model.solve()
-    return None if found is None else _answer(table, found[0], found[2])
+    return None if found is None else model.answer(found)

@@ -56,9 +56,9 @@ class Table:
 
     @property
     def most(self) -> Ints:
-        """Return how many there may be in each column: where a flavour may not be, those that are there may stay."""
+        """Return how many may come to each column: to where a flavour may not be, none."""
         allowed = np.array([one.allowed for one in self.flavours])[self.flavour, self.host]
-        return np.where(allowed, self.count.sum(axis=1)[self.flavour], self.now)
+        return np.where(allowed, self.count.sum(axis=1)[self.flavour], 0)
 
     def by_host(self, weights: Ints | Floats) -> Any:
         """Return a sparse matrix: hosts of the pool by columns."""

@@ -69,32 +69,33 @@ def balance(scene: Scene, threshold: float, features: Mapping[str, Any] | None =
 
     Each instance goes once.
     """
-    floor, at = Floor(scene.view, features), {item.id: item.host for item in scene.items}
-    found: dict[str, Wanted] = {}
-    shut: set[int] = set()
-    while True:
-        share = shares(scene, [at[item.id] for item in scene.items])
-        open_ = [h for h in scene.hosts if h not in shut]
-        if not open_:
-            return list(found.values())
-        h = max(open_, key=lambda one: (share[one], scene.view.names[one]))
-        if share[h] <= share[list(scene.hosts)].mean() + threshold:
-            return list(found.values())
-        may = [item for item in scene.items if at[item.id] == h and not item.stays and item.id not in found]
-        step = _relief(scene, floor, may, share, h)
+    floor, on, inside = Floor(scene.view, features), _by_host(scene), list(scene.hosts)
+    share = shares(scene, [item.host for item in scene.items])
+    goal = float(share[inside].mean()) + threshold
+    found: list[Wanted] = []
+    open_ = {h: scene.view.names[h] for h in inside if share[h] > goal}
+    while open_:
+        h = max(open_, key=lambda one: (share[one], open_[one]))
+        step = _relief(scene, floor, [item for item in on[h] if not item.stays], share, h)
         if step is None:
-            shut.add(h)
+            del open_[h]
             continue
         item, target = step
         floor.move(item, target)
-        found[item.id], at[item.id] = step, target
+        on[h].remove(item)
+        found.append(step)
+        share[h] -= _least(scene, item, h)
+        share[target] = _after(scene, item, share, target)
+        if share[h] <= goal:
+            del open_[h]
+    return found
 
 
 def _relief(scene: Scene, floor: Floor, items: Sequence[Item], share: Any, h: int) -> Wanted | None:
     """Return the move off a host that lowers its share most for its cost, and leaves the target below it."""
 
     def gain(item: Item) -> float:
-        return float((np.array([item.load_m, item.load_mib]) / scene.full[:, h]).max()) / max(item.cost_s, 1e-3)
+        return float(_shares_of(scene, item, h).max()) / max(item.cost_s, 1e-3)
 
     for item in sorted(items, key=lambda one: (-gain(one), one.name)):
         among = scene.inside & (share < share[h])
@@ -104,6 +105,15 @@ def _relief(scene: Scene, floor: Floor, items: Sequence[Item], share: Any, h: in
     return None
 
 
+def _shares_of(scene: Scene, item: Item, h: int) -> Any:
+    return np.array([item.load_m, item.load_mib]) / scene.full[:, h]
+
+
+def _least(scene: Scene, item: Item, h: int) -> float:
+    """Return at least how much the share of a host falls when an instance leaves."""
+    return float(_shares_of(scene, item, h).min())
+
+
 def _after(scene: Scene, item: Item, share: Any, t: int) -> float:
     """Return at most what the share of a target is with one instance more."""
-    return float(share[t] + (np.array([item.load_m, item.load_mib]) / scene.full[:, t]).max())
+    return float(share[t] + _shares_of(scene, item, t).max())

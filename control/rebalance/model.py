@@ -108,16 +108,14 @@ class Effect:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is to be moved. notes: what was left out and why; bound: nothing can be better than this.
-
-    optimal: proven; else the best that was found.
+    """What is to be moved. notes: what was left out and why; optimal: proven, else the best that was found.
     """
 
     moves: tuple[Move, ...]
     before: Effect
     after: Effect
     optimal: bool
-    method: str  # exact | heuristic | none
+    method: str  # exact | in parts | heuristic | placement | none
     notes: tuple[str, ...] = field(default=())
 
 

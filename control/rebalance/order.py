@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from control.placement.model import View
 from control.rebalance.floor import Floor
 from control.rebalance.model import Item, Move, Scene
 
@@ -68,9 +69,9 @@ def ordered(
     return order.moves, [item for item, _ in waiting]
 
 
-def checked(scene: Scene, moves: Sequence[Move], features: Mapping[str, Any] | None = None) -> int | None:
+def first_refused(view: View, moves: Sequence[Move], features: Mapping[str, Any] | None = None) -> int | None:
     """Return the place of the first move that cannot be made when those before it were, None: all can."""
-    floor = Floor(scene.view, features)
+    floor = Floor(view, features)
     for n, move in enumerate(moves):
         if floor.host_of(move.item) != move.source or not floor.fits(move.item, move.target):
             return n

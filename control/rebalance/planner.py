@@ -11,7 +11,7 @@ import numpy as np
 from control.placement.work import start
 from control.rebalance import greedy
 from control.rebalance.floor import Floor
-from control.rebalance.model import Goal, Item, Kind, Outcome, Scene, effect
+from control.rebalance.model import Goal, Item, Kind, Outcome, Scene, effect, shares
 from control.rebalance.order import Wanted, ordered
 from control.rebalance.rules import caps_of
 
@@ -100,9 +100,27 @@ def _exactly(scene: Scene, goal: Goal, features: Mapping[str, Any] | None) -> Wa
     if not len(table.host):
         return [], True, "exact"
     if len(table.host) > exact.LARGEST:
-        return None
+        return _in_parts(scene, goal, features, -(-2 * len(table.host) // exact.LARGEST))
     found = exact.consolidate(table) if goal.kind is Kind.CONSOLIDATE else exact.balance(table, goal.threshold)
     return None if found is None else (_wanted(table, found.count), found.optimal, "exact")
+
+
+def _in_parts(scene: Scene, goal: Goal, features: Mapping[str, Any] | None, count: int) -> Way | None:
+    """Return what is best in each of so many parts of the pool, loaded alike; None: they are too large still."""
+    if count > len(scene.hosts) // 2:
+        return None
+    share = shares(scene, [item.host for item in scene.items])
+    order = sorted(scene.hosts, key=lambda h: (-share[h], scene.view.names[h]))
+    found: list[Wanted] = []
+    for n in range(count):
+        hosts = frozenset(order[n::count])
+        part = Scene(scene.view, tuple(h for h in scene.hosts if h in hosts),
+                     tuple(item for item in scene.items if item.host in hosts), scene.cpu_m)  # fmt: skip
+        way = _exactly(part, goal, features)
+        if way is None:
+            return None
+        found += way[0]
+    return found, False, "in parts"
 
 
 def _wanted(table: Table, count: Any) -> list[Wanted]:
@@ -136,8 +154,9 @@ def _evacuate(scene: Scene, goal: Goal, features: Mapping[str, Any] | None, exac
     if not 0 < len(table.host) <= exact.LARGEST:
         return wanted, False, "placement"
     found = exact.evacuate(table, scene.hosts.index(host))
-    if found is None:
+    better = [] if found is None else _wanted(table, found.count)
+    if found is None or sum(item.host == host for item, _ in better) <= len(wanted):
         return wanted, False, "placement"
-    return _wanted(table, found.count), found.optimal, "exact"
+    return better, found.optimal, "exact"
 
 

@@ -22,6 +22,7 @@ import flows.deploy
 import flows.enroll
 import flows.evacuate
 import flows.keep
+import flows.rebalance
 import flows.reconcile
 import flows.stage
 from blueprints.network import NetworkSpec
@@ -40,7 +41,8 @@ from tasks.runtime import Runtime, set_runtime
 from tasks.settle import BatchFailed
 
 MODULES: tuple[ModuleType, ...] = (
-    flows.change, flows.deploy, flows.enroll, flows.evacuate, flows.keep, flows.reconcile, flows.stage,
+    flows.change, flows.deploy, flows.enroll, flows.evacuate, flows.keep, flows.rebalance, flows.reconcile,
+    flows.stage,
 )  # fmt: skip
 FLOWS: dict[Verb, Flow[..., Any]] = {
     Verb.DEPLOY: flows.deploy.deploy,
@@ -61,6 +63,7 @@ FLOWS: dict[Verb, Flow[..., Any]] = {
     Verb.STAGE: flows.stage.stage,
     Verb.REMOVE: flows.stage.stage,
     Verb.RECONCILE: flows.reconcile.reconcile,
+    Verb.APPLY_PLAN: flows.rebalance.apply_plan,
 }
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from control.placement.model import Guests, Net, Rule, Shape, Store, View
 from control.rebalance.model import Goal, Item, Kind, Move, Outcome, Scene, shares
-from control.rebalance.order import checked
+from control.rebalance.order import first_refused
 from control.rebalance.planner import plan
 
 CPU, MIB = 8000, 8192
@@ -102,7 +102,7 @@ GOALS = (Goal(Kind.REBALANCE), Goal(Kind.REBALANCE, threshold=0.0), Goal(Kind.CO
 
 def within_limits(one: Scene, outcome: Outcome) -> None:
     """See that every moment is within the limits: a move holds room on both hosts until one waits for it."""
-    assert checked(one, outcome.moves) is None
+    assert first_refused(one.view, outcome.moves) is None
     at = {item.id: item.host for item in one.items}
     for n, move in enumerate(outcome.moves):
         assert at[move.item.id] == move.source != move.target

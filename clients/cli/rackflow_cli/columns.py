@@ -16,6 +16,7 @@ STATE_STYLES = {
         "pending", "on-hold", "staging", "starting", "shutting-down", "suspending", "resuming", "stopping", "restoring",
         "undeploying", "migrating", "resizing", "changing-disks", "changing-nics", "snapshotting", "saving-image",
         "backing-up", "reverting", "deleting", "importing", "enrolling", "draining", "compensating", "copying", "open",
+        "applying", "waiting",
     ), "yellow"),
     "held": "bold red", "failed": "bold red", "faulty": "bold red", "unreachable": "bold red", "corrupt": "bold red",
     "compensated": "red", "no": "red",
@@ -132,6 +133,18 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     "backup": (
         NAME, Column("INSTANCE", "instance"), STATE, Column("SIZE", "size_bytes", words.size_bytes, right=True),
         Column("SINCE", "parent"), AGE, Column("VERIFIED", "verified_at", words.age, right=True, rare=True), ID, ERROR,
+    ),
+    "plan": (
+        Column("ID", "id"), Column("KIND", "kind"), Column("WHERE", "where"), STATE,
+        _number("MOVES", "moves_planned"), Column("HOSTS", "hosts", right=True),
+        Column("GREATEST LOAD", "load", right=True),
+        Column("TAKES", "eta_s", words.duration, right=True), AGE, ERROR,
+    ),
+    "move": (
+        _number("#", "n"), Column("INSTANCE", "instance"), Column("FROM", "from"), Column("TO", "to"),
+        Column("HOW", "how"), _mib("CARRIES", "carried_mib"),
+        Column("EXPECTED", "expected_s", words.duration, right=True), STATE,
+        Column("TOOK", "took_s", words.duration, rare=True, right=True), Column("REASON", "reason", rare=True),
     ),
     "schedule": (
         Column("ID", "id"), Column("INSTANCE", "instance"), Column("VERB", "verb"),

@@ -14,7 +14,7 @@ _DEADLINE_S = 0.8
 
 def names_of(plural: str) -> Callable[[str], list[tuple[str, str]]]:
     """Return a completer for the names of a noun (ids where it has none), each with its state as a hint."""
-    field = "id" if plural in ("operations", "schedules", "drift") else "name"
+    field = "id" if plural in ("operations", "schedules", "drift", "plans") else "name"
 
     def complete(incomplete: str) -> list[tuple[str, str]]:
         from rackflow_cli.connection import Api

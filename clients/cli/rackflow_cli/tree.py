@@ -42,7 +42,7 @@ TREE: dict[str, Entry] = {
     "cluster": Entry(NOUNS, "cluster", "Hosts that share datastores and networks: create, list, show, delete."),
     "operation": Entry(NOUNS, "operation", "What was asked for and how far it is: list, show, watch, cancel, retry, …"),
     "apply": Entry(FILES, "blueprint", "Make the cloud as a blueprint says.", alone=True),
-    "plan": Entry(FILES, "blueprint", "Say what apply would do and where; change nothing.", alone=True),
+    "plan": Entry(FILES, "plan", "Say what apply would do; moves between hosts: rebalance, consolidate, evacuate."),
     "delete": Entry(FILES, "blueprint", "Delete what a blueprint, or NOUN/NAME, names.", alone=True),
     "schema": Entry(FILES, "local", "Print the JSON Schema of a noun or of a whole blueprint.", alone=True),
     "console": Entry(LOOK, "console", "Sit at an instance's serial console, or open its screen.", alone=True),

@@ -80,7 +80,7 @@ class Rig:
         if hosts_:
             machines = [{"name": name, "address": f"10.9.0.{n}"} for n, name in enumerate(hosts_, 1)]
             await self.ok("POST", "/hosts", machines)
-            self.work(_enrolled)
+            self.work(enrolled)
 
 
 def _run(do: Work, op: Operation, state: OperationState, c: sa.Connection) -> None:
@@ -92,7 +92,8 @@ def _imported(c: sa.Connection, op: Operation) -> None:
     images.record_imported(c, op, op.subject_id, sha256=SHA, format="qcow2", size_bytes=2**20, virtual_size_mib=64)
 
 
-def _enrolled(c: sa.Connection, op: Operation) -> None:
+def enrolled(c: sa.Connection, op: Operation) -> None:
+    """Write what an enrollment finds."""
     from control.datastores import on_cluster
 
     hosts.record_enrolled(

@@ -17,6 +17,8 @@ WEB = {"name": "web", "image": "tiny"}
 
 @pytest.mark.parametrize(("path", "spec", "change"), [
     ("/clusters", {"name": "east"}, {"cpu_overcommit": 2.0}),
+    ("/clusters", {"name": "west"}, {"rebalance": {
+        "mode": "automatic", "kind": "consolidate", "threshold": 0.1, "max_moves_per_hour": 5}}),
     ("/datastores", {"name": "fast", "path": "/srv/fast"}, {"labels": {"kind": "ssd"}}),
     ("/networks", LAN, {"labels": {"for": "vms"}}),
 ])  # fmt: skip

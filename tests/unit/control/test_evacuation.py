@@ -6,8 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from control.evacuation import Guest, Plan, Progress, still_good
+from control import hosts
+from control.evacuation import Guest, Plan, Progress, plan, still_good
+from control.hosts import HostRecord
 from control.operations import Operation
 from core.states import HostState, InstanceState, Verb
 from tests.rig import Rig
@@ -41,3 +44,33 @@ def test_what_goes_already_and_what_is_gone_is_not_planned_for_again(cloud: Rig)
     going = Progress(HostState.DRAINING, [replace(WEB, state=InstanceState.MIGRATING, busy=op)], {"w": op})
     for look in (going, Progress(HostState.DRAINING, [])):
         assert still_good({"w": GOES}, look, last_time=True) == {"w": GOES}
+
+
+def test_a_plan_takes_as_many_queries_for_many_guests_as_for_few(cloud: Rig) -> None:
+    names = [f"web-{n}" for n in range(6)]
+    cloud.deploy(*names, cpu=0.5, memory=128)
+    host = cloud.run(lambda c: hosts.get(c, cloud.show("web-0")["host"]))
+    (op,) = cloud.submit(Verb.EVACUATE, {"hosts": [host.name]}).operations
+    guests = [
+        Guest(one["id"], one["name"], InstanceState.RUNNING, one["id"], 128, None)
+        for one in map(cloud.show, names) if one["host"] == host.name
+    ]  # fmt: skip
+    assert len(guests) >= 4
+    counts = []
+    for some in (guests[:1], guests):
+        asked: list[str] = []
+        found = cloud.run(lambda c, some=some, asked=asked: _counted(c, op, host, some, asked))  # type: ignore[misc]
+        assert [one.guest.name for one in found] == [one.name for one in some]
+        counts.append(len(asked))
+    assert counts[0] == counts[1]
+
+
+def _counted(c: sa.Connection, op: Operation, host: HostRecord, guests: list[Guest], asked: list[str]) -> list[Plan]:
+    def note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        asked.append(statement)
+
+    sa.event.listen(c, "before_cursor_execute", note)
+    try:
+        return plan(c, op, host, guests, {})
+    finally:
+        sa.event.remove(c, "before_cursor_execute", note)

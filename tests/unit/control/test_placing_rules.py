@@ -53,6 +53,17 @@ def test_what_moves_away_is_not_in_its_own_way(cloud: Rig) -> None:
     assert isinstance(refusal(cloud, name="web-2", labels=WEB, anti_affinity=[rule]), NoCapacityNow)
 
 
+def test_two_that_are_to_be_apart_do_not_move_to_the_same_host(cloud: Rig) -> None:
+    apart = {"labels": WEB, "anti_affinity": [{"labels": WEB}]}
+    cloud.deploy("web-1", "web-2", **apart)
+    cloud.host("h3")
+    cloud.submit(Verb.MIGRATE, {"instances": ["web-1", "web-2"]})
+    first, second = cloud.claim()
+    assert cloud.run(lambda c: moving.reserve(c, first)) == "h3"
+    with pytest.raises(NoCapacityNow, match="with role=web on its host"):
+        cloud.run(lambda c: moving.reserve(c, second))
+
+
 def test_a_requirement_is_kept_and_explained(cloud: Rig) -> None:
     assert try_to_place(cloud, "second", requirements={"where": 'name == "h2" and cpus >= 1'}).host == "h2"
     error = refusal(cloud, name="huge", requirements={"where": "cpus >= 1000"})

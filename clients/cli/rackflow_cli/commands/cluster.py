@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from rackflow_cli.commands.common import create as make
 from rackflow_cli.commands.common import deletes, reads
+from rackflow_cli.errors import CliError, ExitCode
 from rackflow_cli.options import LabelsOption, NewName, Output, given, pairs
 from rackflow_cli.output import Format
 from rackflow_cli.tree import group
@@ -25,11 +26,29 @@ def create(
         float | None, typer.Option(help="Give cores away by what is used, so many times at most; 0: by a fixed ratio.")
     ] = None,
     memory_overcommit: Annotated[float | None, typer.Option(help="Memory given away for each real byte.")] = None,
+    rebalance: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="Let it move instances by itself: rebalance or consolidate."),
+    ] = None,
+    moves_per_hour: Annotated[int | None, typer.Option(min=1, metavar="N", help="So many at most; 20.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=100, metavar="PERCENT", help="Above the lowest load that is let be; 10.")
+    ] = None,
     label: LabelsOption = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Create a cluster."""
     make("cluster", {"name": name, **given(
         cpu_overcommit=cpu_overcommit, cpu_learned_max=cpu_learned_max, memory_overcommit=memory_overcommit,
-        labels=pairs(label, "--label")
+        labels=pairs(label, "--label"), rebalance=_automatic(rebalance, moves_per_hour, threshold),
     )}, output)  # fmt: skip
+
+
+def _automatic(kind: str | None, most: int | None, threshold: float | None) -> dict[str, Any] | None:
+    """Return what a cluster may do by itself, None: nothing. Raise CliError (usage)."""
+    if kind is None:
+        if most is not None or threshold is not None:
+            raise CliError("limits of what?", ExitCode.USAGE, fix="add --rebalance rebalance, or consolidate")
+        return None
+    share = None if threshold is None else threshold / 100
+    return {"mode": "automatic", "kind": kind, **given(max_moves_per_hour=most, threshold=share)}
