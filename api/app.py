@@ -26,6 +26,7 @@ from api.rest import (
     instances,
     networks,
     operations,
+    reservations,
     schedules,
     verbs,
 )  # fmt: skip
@@ -33,8 +34,8 @@ from control.store import Store
 from core.settings import Settings
 
 ROOMS = (
-    instances, verbs, copies, consoles, schedules, hosts, images, networks, datastores, clusters, operations,
-    blueprints, history, cloud,
+    instances, verbs, copies, consoles, schedules, reservations, hosts, images, networks, datastores, clusters,
+    operations, blueprints, history, cloud,
 )  # fmt: skip
 DESCRIPTION = """A private cloud of VMs and containers.
 
@@ -44,6 +45,7 @@ a request that you may have to repeat. Errors are `application/problem+json`: `c
 TAGS = [
     {"name": "instances", "description": "VMs and containers"},
     {"name": "schedules", "description": "verbs that are asked for at a time"},
+    {"name": "reservations", "description": "room kept for later, maintenances"},
     {"name": "hosts", "description": "machines that run instances"},
     {"name": "images", "description": "what instances start from"},
     {"name": "networks", "description": "virtual networks and their addresses"},

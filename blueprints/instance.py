@@ -49,6 +49,7 @@ class Requirements(Spec):
     datastore: Name | None = None
     host_labels: Labels = Field(default_factory=dict)
     architecture: Annotated[str, Field(max_length=32)] | None = Field(default=None, description="as uname -m says it")
+    reservation: Name | None = Field(default=None, description="room that is kept, which it may take")
     capabilities: tuple[Capability, ...] = Field(
         default=(), description="what the host's driver must be able to do, such as migrate_live"
     )

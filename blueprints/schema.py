@@ -14,6 +14,7 @@ from blueprints.host import HostSpec
 from blueprints.image import ImageSpec
 from blueprints.instance import InstanceSpec
 from blueprints.network import NetworkSpec
+from blueprints.reservation import ReservationSpec
 from core.errors import NotFound
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -25,6 +26,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "image": ImageSpec,
     "instance": InstanceSpec,
     "network": NetworkSpec,
+    "reservation": ReservationSpec,
 }
 
 

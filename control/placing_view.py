@@ -14,6 +14,7 @@ from control import addresses, hosts, instances_on, networks, placing_learned, s
 from control.images import ImageRecord
 from control.networks import NetworkRecord
 from control.placement.model import Guests, Mask, Net, Shape, Store, View, mask_of, millis
+from control.placing_ahead import Room, ahead
 from control.placing_learned import Features
 from control.placing_rules import guests_of, rules_of
 from core.states import CopyState, HostState
@@ -44,7 +45,7 @@ def shape_of(
         avoid=frozenset(avoid), arch=where.architecture or "",
         capabilities=frozenset(where.capabilities), where=where.where, rank=where.rank,
         own_labels=tuple(sorted(spec.labels.items())), rules=rules_of(spec.affinity, spec.anti_affinity),
-        lifetime_s=lifetime_s,
+        lifetime_s=lifetime_s, reservation=where.reservation or "",
     )  # fmt: skip
 
 
@@ -91,6 +92,9 @@ class Cloud:
         used = [held.get(host_id, instances_on.NOTHING) for host_id in self.ids]
         cpu = placing_learned.cores(c, rows, used, features, self.at)
         memory = np.array([int(row["memory_mib"] * _memory_ratio(row) + 1e-6) for row in rows], np.int64)
+        memory_left = memory - np.array([one.memory_mib for one in used], np.int64)
+        usable = [row["state"] == HostState.READY for row in rows]
+        windows_s, holds = ahead(c, rows, Room(cpu.left_m, memory_left, usable), self.at)
         return View(
             names=tuple(row["name"] for row in rows), states=tuple(_state(row, self.at) for row in rows),
             unknown=mask_of([_is_unknown(row) for row in rows]),
@@ -98,7 +102,7 @@ class Cloud:
             kinds=tuple(_kinds(row) for row in rows), drivers=tuple(row["driver"] for row in rows),
             cpus_m=np.array([int(row["cpus"] * 1000) for row in rows], np.int64), cpu_limit_m=cpu.limit_m,
             cpu_left_m=cpu.left_m, learned=cpu.learned, memory_limit_mib=memory,
-            memory_left_mib=memory - np.array([one.memory_mib for one in used], np.int64),
+            memory_left_mib=memory_left, windows_s=windows_s, holds=holds,
             physical_mib=np.array([max(row["physical_mib"] or 0, row["memory_mib"]) for row in rows], np.int64),
             instances=np.array([one.instances for one in used], np.int64),
             stores=self._stores(c), nets={name: self._net(c, net) for name, net in self.networks.items()},
@@ -189,6 +193,7 @@ def _hosts() -> sa.Select[Any]:
             _HOST.c.labels, _HOST.c.capabilities, _HOST.c.version,
             _HOST.c.seen_at, _HOST.c.retry_at, _HOST.c.facts["memory_mib"].as_integer().label("physical_mib"),
             _HOST.c.facts["architecture"].as_string().label("architecture"),
+            _HOST.c.cluster_id,
             _CLUSTER.c.name.label("cluster"), _CLUSTER.c.cpu_overcommit.label("cluster_cpu_overcommit"),
             _CLUSTER.c.cpu_learned_max.label("cluster_cpu_learned_max"),
             _CLUSTER.c.memory_overcommit.label("cluster_memory"),

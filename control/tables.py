@@ -195,6 +195,14 @@ schedule = sa.Table(  # every_s NULL: once. relative: next_at is counted from ea
     sa.Column("enabled", sa.Boolean, nullable=False), _at("created_at"),
 )  # fmt: skip
 
+reservation = sa.Table(  # of a host, or of a cluster; a maintenance takes all of it
+    "reservation", metadata, _id(), sa.Column("name", sa.String(63), nullable=False, unique=True),
+    sa.Column("kind", sa.String(16), nullable=False), _ref("host_id", "host"), _ref("cluster_id", "cluster"),
+    sa.Column("cpu", sa.Double, nullable=False), sa.Column("memory_mib", sa.BigInteger, nullable=False),
+    _at("begins_at"), _at("ends_at", index=True), sa.Column("reason", sa.String(255), nullable=False),
+    sa.Column("owner", sa.String(63), nullable=False), _at("created_at"),
+)  # fmt: skip
+
 user = sa.Table(
     "account", metadata, _id(), sa.Column("name", sa.String(63), nullable=False, unique=True),
     sa.Column("role", sa.String(16), nullable=False),  # admin | user

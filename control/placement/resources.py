@@ -187,7 +187,10 @@ def no_cell(view: View, work: Work, shape: Shape, h: int) -> dict[str, Any]:
 
 def _held_from(view: View, shape: Shape) -> list[Hold]:
     """Return what is promised to others before an instance of this shape is expected to end."""
-    return [hold for hold in view.holds if not shape.lifetime_s or hold.begins_s < shape.lifetime_s]
+    return [
+        hold for hold in view.holds
+        if hold.what != shape.reservation and (not shape.lifetime_s or hold.begins_s < shape.lifetime_s)
+    ]  # fmt: skip
 
 
 def promised(view: View, work: Work, shape: Shape, at: At) -> Ints | None:
