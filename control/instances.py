@@ -178,7 +178,8 @@ def _free(c: sa.Connection, instance_id: str, **values: Any) -> None:
 
 
 def _off_host(c: sa.Connection, instance_id: str, **values: Any) -> None:
-    nothing = {"host_id": None, "datastore_id": None, "other_host_id": None, "other_datastore_id": None}
+    nothing = {"host_id": None, "datastore_id": None, "other_host_id": None, "other_datastore_id": None,
+               "granted": None, "other_granted": None}  # fmt: skip
     c.execute(sa.update(_T).where(_T.c.id == instance_id).values(**nothing, updated_at=now(), **values))
     wake(c)
 

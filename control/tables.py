@@ -85,6 +85,7 @@ host = sa.Table(
     sa.Column("cpu_overcommit", sa.Double), sa.Column("memory_overcommit", sa.Double),  # NULL: the cluster's
     sa.Column("cpu_learned_max", sa.Double),  # likewise
     _json("spec"), _json("labels"), _json("facts"), _json("capabilities"),
+    _maybe_json("hardware"),  # what single instances may have for themselves; NULL: nothing (see placing_hardware.py)
     sa.Column("version", sa.Integer, nullable=False),  # grows with each placement and each change; guards conflicts
     # steps that failed in a row because of it; nothing is placed on it before retry_at
     sa.Column("failures", sa.Integer, nullable=False, server_default="0"), _at("retry_at", nullable=True),
@@ -156,6 +157,8 @@ instance = sa.Table(
     _ref("image_id", "image"),  # NULL: adopted
     _ref("host_id", "host"), _ref("datastore_id", "datastore"),
     sa.Column("other_host_id", sa.String(20), index=True), sa.Column("other_datastore_id", sa.String(20)),
+    # cores, cell, pages and devices of these hosts that are its alone; NULL: none
+    _maybe_json("granted"), _maybe_json("other_granted"),
     sa.Column("host_name", sa.String(255), nullable=False, server_default=""),
     _json("spec"), _json("labels"), sa.Column("blueprint", sa.String(255), nullable=False),
     sa.Column("epoch", sa.Integer, nullable=False),  # of the last operation that changed it; older observations lose

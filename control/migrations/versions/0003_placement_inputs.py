@@ -1,4 +1,4 @@
-"""What placement is fed from: overcommit that is learned, reservations for the future."""
+"""What placement is fed from: overcommit that is learned, reservations for the future, hardware."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ def upgrade() -> None:
         cluster.add_column(sa.Column("cpu_learned_max", sa.Double(), nullable=False, server_default="0"))
     with op.batch_alter_table("host") as host:
         host.add_column(sa.Column("cpu_learned_max", sa.Double()))
+        host.add_column(sa.Column("hardware", sa.JSON()))
+    with op.batch_alter_table("instance") as instance:
+        instance.add_column(sa.Column("granted", sa.JSON()))
+        instance.add_column(sa.Column("other_granted", sa.JSON()))
     op.create_table(
         "reservation", sa.Column("id", sa.String(20)), sa.Column("name", sa.String(63), nullable=False),
         sa.Column("kind", sa.String(16), nullable=False), sa.Column("host_id", sa.String(20)),
@@ -40,7 +44,11 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("reservation")
+    with op.batch_alter_table("instance") as instance:
+        for column in ("other_granted", "granted"):
+            instance.drop_column(column)
     with op.batch_alter_table("host") as host:
+        host.drop_column("hardware")
         host.drop_column("cpu_learned_max")
     with op.batch_alter_table("cluster") as cluster:
         cluster.drop_column("cpu_learned_max")

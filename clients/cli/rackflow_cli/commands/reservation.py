@@ -38,6 +38,6 @@ def create(
 ) -> None:
     """Keep cores and memory of a host or cluster from a time on, or plan a maintenance."""
     make("reservation", {"name": name, "kind": "maintenance" if maintenance else "hold", **given(
-        begins_at=moment(begins, "--from"), ends_at=moment(ends, "--until"), host=host, cluster=cluster, cpu=cpu, memory_mib=memory,
-        reason=reason,
+        begins_at=moment(begins, "--from"), ends_at=moment(ends, "--until"), host=host, cluster=cluster, cpu=cpu,
+        memory_mib=memory, reason=reason,
     )}, output)  # fmt: skip
