@@ -205,6 +205,7 @@ def _plan(
     live: bool | None = op.parameters.get("live")
     runs = guest.state is InstanceState.RUNNING
     can = runs and bool(row["capabilities"].get(VERBS[Verb.MIGRATE_LIVE].needs)) and not against
+    can = can and not row["granted"]
     if live and runs and not can:
         return Plan(guest, f"it cannot be moved live: {'; '.join(against) or 'its host cannot do that'}")
     how = {"live": can and live is not False} if runs else {}

@@ -58,6 +58,7 @@ class HostRecord:
     spec: dict[str, Any]
     facts: dict[str, Any]
     capabilities: dict[str, Any]
+    hardware: dict[str, Any] | None
     version: int
     seen_at: datetime | None
     error: dict[str, Any] | None

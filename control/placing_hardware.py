@@ -19,6 +19,7 @@ from blueprints.instance import InstanceSpec
 from control import tables
 from control.instances_on import Reserved
 from control.placement.model import Cell, Pool, Shape
+from core.units import numbers
 
 _T = tables.instance
 _CLASSES = {"gpu": "03", "nic": "02", "storage": "01", "accelerator": "12"}  # first byte of a PCI class
@@ -63,21 +64,18 @@ class Machine:
 def offered(facts: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what a host has for single instances, by its facts and what its spec gives away; None: nothing. Pure."""
     cells = facts.get("cells") or []
-    known = {cpu for cell in cells for cpu in cell["cpus"]} or set(range(int(facts.get("cpus") or 0)))
+    if not cells:  # a machine that tells of none is one cell
+        cells = [{"cpus": list(range(int(facts.get("cpus") or 0))), "memory_mib": int(facts.get("memory_mib") or 0)}]
+    known = {cpu for cell in cells for cpu in cell["cpus"]}
     pinned = sorted(set(numbers(str(spec.get("pinned_cpus") or ""))) & known)
     pages = {str(kib): mib for kib, mib in (facts.get("hugepages") or {}).items() if mib}
+    given = tuple(spec.get("pci") or ())  # nothing can be passed on without an IOMMU
     pci = [
         {"address": one["address"], "id": one["id"], "class": one["class"]} for one in facts.get("pci") or ()
-        if any(fnmatchcase(one["id"], pattern) for pattern in spec.get("pci") or ())
+        if one.get("iommu_group") is not None and any(fnmatchcase(one["id"], pattern) for pattern in given)
     ]  # fmt: skip
     found = {"cells": cells if len(cells) > 1 or pinned else [], "pinned": pinned, "pages": pages, "pci": pci}
     return found if any(found.values()) else None
-
-
-def numbers(text: str) -> list[int]:
-    """Return the numbers of a list such as "0,2-3"."""
-    spans = [part.partition("-") for part in text.split(",") if part.strip()]
-    return [n for first, _, last in spans for n in range(int(first), int(last or first) + 1)]
 
 
 def powers_of(spec: InstanceSpec) -> frozenset[str]:

@@ -48,11 +48,16 @@ def _migrate(
     if target is not None and hosts.get(c, target).id == row["host_id"]:
         raise Conflict(f"instance {row['name']} is on {target} already", f"instance/{row['name']}")
     runs = row["state"] == InstanceState.RUNNING
-    can = bool((row["capabilities"] or {}).get("migrate_live"))
+    can = bool((row["capabilities"] or {}).get("migrate_live")) and not row["granted"]
     if given.get("live") and not runs:
         raise Conflict(
             f"instance {row['name']} is {row['state']}: only what runs migrates live", f"instance/{row['name']}", {},
             "leave --live out",
+        )  # fmt: skip
+    if given.get("live") and row["granted"]:
+        raise Unsupported(
+            f"{row['name']} has cores, pages or devices of its host for itself: it moves while it is off only",
+            f"instance/{row['name']}", {"granted": row["granted"]}, "leave --live out",
         )  # fmt: skip
     live = runs and can if given.get("live") is None else bool(given["live"])
     return (Verb.MIGRATE_LIVE if live else Verb.MIGRATE), {**given, "live": live}

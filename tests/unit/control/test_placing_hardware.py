@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from blueprints.instance import InstanceSpec
 from control import decisions, growing, moving, placing, tables
 from control.placement.model import Shape
-from control.placing_hardware import Machine, grant, numbers, offered
+from control.placing_hardware import Machine, grant, offered
 from core.errors import NoFit, Unsupported
 from core.states import InstanceState, Verb
+from core.units import numbers
 from tests.rig import Rig, in_memory
 
 FACTS = {
@@ -23,9 +24,9 @@ FACTS = {
     "cells": [{"cpus": [0, 1, 2, 3], "memory_mib": 2048}, {"cpus": [4, 5, 6, 7], "memory_mib": 2048}],
     "hugepages": {"2048": 1024, "1048576": 0},
     "pci": [
-        {"address": "0000:01:00.0", "id": "10de:1eb8", "class": "0302"},
-        {"address": "0000:02:00.0", "id": "10de:2230", "class": "0300"},
-        {"address": "0000:03:00.0", "id": "8086:1572", "class": "0200"},
+        {"address": "0000:01:00.0", "id": "10de:1eb8", "class": "0302", "iommu_group": 1},
+        {"address": "0000:02:00.0", "id": "10de:2230", "class": "0300", "iommu_group": 2},
+        {"address": "0000:03:00.0", "id": "8086:1572", "class": "0200", "iommu_group": 3},
     ],
 }
 OFFER = {"pinned_cpus": "2-3,6-7", "pci": ["10de:*"]}
@@ -64,11 +65,16 @@ def granted(rig: Rig, name: str, column: str = "granted") -> dict[str, Any]:
 
 def test_what_is_not_declared_is_not_handed_out() -> None:
     assert offered({"cpus": 4, "pci": FACTS["pci"]}, {}) is None
+    bare = [{**one, "iommu_group": None} for one in FACTS["pci"]]  # type: ignore[dict-item]
+    assert offered({"cpus": 4, "pci": bare}, OFFER) is not None
+    assert not (offered({"cpus": 4, "pci": bare}, OFFER) or {})["pci"], "without an IOMMU nothing can be passed on"
     found = offered(FACTS, OFFER)
     assert found is not None
     assert [one["id"] for one in found["pci"]] == ["10de:1eb8", "10de:2230"]
     assert (found["pinned"], found["pages"]) == ([2, 3, 6, 7], {"2048": 1024})
-    assert offered({"cpus": 4}, {"pinned_cpus": "3,9"}) == {"cells": [], "pinned": [3], "pages": {}, "pci": []}
+    assert offered({"cpus": 4}, {"pinned_cpus": "3,9"}) == {
+        "cells": [{"cpus": [0, 1, 2, 3], "memory_mib": 0}], "pinned": [3], "pages": {}, "pci": [],
+    }  # fmt: skip
 
 
 def test_pinned_ones_get_cores_of_their_own_of_one_cell_if_they_can(one: Rig) -> None:
@@ -134,7 +140,8 @@ def test_a_driver_that_cannot_hand_out_is_not_asked(one: Rig) -> None:
 def test_one_that_moves_is_granted_anew_and_gives_back_when_it_is_there(one: Rig) -> None:
     put(one, "a", cpu=2, cpu_pinning=True, pci={"gpu": 1})
     one.host("h2", cpus=8, memory_mib=4096)
-    equip(one, "h2", {**FACTS, "pci": [{"address": "0000:0a:00.0", "id": "10de:1eb8", "class": "0302"}]})
+    card = {"address": "0000:0a:00.0", "id": "10de:1eb8", "class": "0302", "iommu_group": 1}
+    equip(one, "h2", {**FACTS, "pci": [card]})
     one.submit(Verb.MIGRATE, {"instances": ["a"], "live": False})
     (op,) = one.claim()
     assert one.run(lambda c: moving.reserve(c, op)) == "h2"
