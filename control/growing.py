@@ -19,7 +19,7 @@ from control.placing_learned import Features
 from control.placing_view import Cloud, shape_of
 from control.waiting import wake
 from core.clock import now
-from core.errors import Busy, Conflict, Unsupported
+from core.errors import Busy, Conflict
 from core.states import HostState
 
 _T, _LEASE = tables.instance, tables.lease
@@ -54,11 +54,6 @@ def reserve_more(c: sa.Connection, op: Operation, features: Features | None = No
     delta = want.model_copy(update={
         "cpu": max(0.0, want.cpu - row["cpu"]), "memory_mib": max(0, want.memory_mib - row["memory_mib"]), "nics": new,
     })  # fmt: skip
-    if row["granted"] and (want.cpu, want.memory_mib) != (row["cpu"], row["memory_mib"]):
-        raise Unsupported(
-            f"{row['name']} has cores, pages or devices of its host for itself: its size stays", op.subject,
-            {"granted": row["granted"]}, "make another one of the size that is wanted",
-        )  # fmt: skip
     if row["host_id"] is not None:
         _take(c, op, row, delta, max(0, disk_mib - row["disk_mib"]), features)
     sql.update_each(c, _T, [{

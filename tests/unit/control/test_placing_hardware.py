@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from blueprints.instance import InstanceSpec
-from control import decisions, growing, moving, placing, tables
+from control import decisions, moving, placing, tables
 from control.placement.model import Shape
 from control.placing_hardware import Machine, grant, offered
 from core.errors import NoFit, Unsupported
@@ -155,12 +155,16 @@ def test_one_that_moves_is_granted_anew_and_gives_back_when_it_is_there(one: Rig
     assert put(one, "d", pci={"10de:1eb8": 1}).host == "h1"
 
 
-def test_its_size_stays(one: Rig) -> None:
-    put(one, "a", cpu=2, cpu_pinning=True)
-    one.submit(Verb.RESIZE, {"instances": ["a"], "cpu": 3})
-    (op,) = one.claim()
-    with pytest.raises(Unsupported, match="its size stays"):
-        one.run(lambda c: growing.reserve_more(c, op))
+def test_what_cannot_be_done_with_it_is_refused_at_once(one: Rig) -> None:
+    put(one, "a", cpu=2, cpu_pinning=True, pci={"gpu": 1})
+    for verb, body, words in (
+        (Verb.RESIZE, {"cpu": 3}, "its size stays"), (Verb.STOP, {}, "what they hold cannot be saved"),
+        (Verb.MIGRATE, {"live": True}, "it moves while it is off only"),
+    ):  # fmt: skip
+        with pytest.raises(Unsupported, match=words):
+            one.submit(verb, {"instances": ["a"], **body})
+    put(one, "b", cpu=2, cpu_pinning=True)
+    one.submit(Verb.STOP, {"instances": ["b"]})
 
 
 def test_the_explanation_names_what_was_asked_for(one: Rig) -> None:
