@@ -180,7 +180,7 @@ def _write(
     sql.update_each(
         c, _T,
         [{"id": one.instance_id, "host_id": cloud.ids[h], "datastore_id": cloud.stores.get(choice.datastore or ""),
-          "disk_mib": one.disk_mib, "granted": granted.get(one.instance_id), "updated_at": at}
+          "disk_mib": one.disk_mib, "updated_at": at, **({"granted": granted.get(one.instance_id)} if granted else {})}
          for one, choice, h in kept],
     )  # fmt: skip
     leases.write(c, given, at)

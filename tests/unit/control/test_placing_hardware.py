@@ -14,7 +14,7 @@ from blueprints.instance import InstanceSpec
 from control import decisions, moving, placing, tables
 from control.placement.model import Shape
 from control.placing_hardware import Machine, grant, offered
-from core.errors import NoFit, Unsupported
+from core.errors import Invalid, NoFit, Unsupported
 from core.states import InstanceState, Verb
 from core.units import numbers
 from tests.rig import Rig, in_memory
@@ -246,3 +246,10 @@ def test_what_is_not_there_after_all_is_said() -> None:
     shape = Shape("vm", 1000, 64, 0, pinned=True)
     found, short = grant([machine], [("a", shape, 0), ("b", shape, 0)])
     assert (found["a"]["cpus"], short) == ([0], {"b"})
+
+
+def test_a_size_that_its_cores_or_pages_do_not_allow_is_refused(one: Rig) -> None:
+    put(one, "a", cpu=2, cpu_pinning=True)
+    one.run(lambda c: c.execute(sa.update(tables.instance).values(host_id=None, granted=None, state="undeployed")))
+    with pytest.raises(Invalid, match="cpu_pinning needs whole cores"):
+        one.submit(Verb.RESIZE, {"instances": ["a"], "cpu": 1.5})
