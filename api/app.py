@@ -27,6 +27,7 @@ from api.rest import (
     networks,
     operations,
     plans,
+    reservations,
     schedules,
     verbs,
 )  # fmt: skip
@@ -34,8 +35,8 @@ from control.store import Store
 from core.settings import Settings
 
 ROOMS = (
-    instances, verbs, copies, consoles, schedules, hosts, images, networks, datastores, clusters, operations,
-    plans, blueprints, history, cloud,
+    instances, verbs, copies, consoles, schedules, reservations, hosts, images, networks, datastores, clusters,
+    operations, plans, blueprints, history, cloud,
 )  # fmt: skip
 DESCRIPTION = """A private cloud of VMs and containers.
 
@@ -45,6 +46,7 @@ a request that you may have to repeat. Errors are `application/problem+json`: `c
 TAGS = [
     {"name": "instances", "description": "VMs and containers"},
     {"name": "schedules", "description": "verbs that are asked for at a time"},
+    {"name": "reservations", "description": "room kept for later, maintenances"},
     {"name": "hosts", "description": "machines that run instances"},
     {"name": "images", "description": "what instances start from"},
     {"name": "networks", "description": "virtual networks and their addresses"},

@@ -15,6 +15,7 @@ from blueprints.image import ImageSpec
 from blueprints.instance import InstanceSpec
 from blueprints.network import NetworkSpec
 from blueprints.plan import PlanSpec
+from blueprints.reservation import ReservationSpec
 from core.states import Verb
 
 S = TypeVar("S")
@@ -55,6 +56,13 @@ Images = Annotated[
     _examples(an_image={"name": "debian", "kind": "vm", "source": "https://example.org/debian-12.qcow2"}),
 ]
 NewCluster = Annotated[ClusterSpec, _examples(a_cluster={"name": "east", "cpu_overcommit": 4.0})]
+NewReservation = Annotated[
+    ReservationSpec,
+    _examples(a_hold={
+        "name": "launch", "cluster": "default", "begins_at": "2030-01-01T00:00:00Z", "ends_at": "2030-01-08T00:00:00Z",
+        "cpu": 64, "memory_mib": 131072,
+    }),
+]  # fmt: skip
 NewDatastore = Annotated[DatastoreSpec, _examples(a_datastore={"name": "fast", "path": "/srv/rackflow"})]
 NewNetwork = Annotated[
     NetworkSpec,

@@ -161,6 +161,21 @@ class Cluster(Answer):
     created_at: At
 
 
+class Reservation(Answer):
+    id: Id
+    name: str
+    kind: str
+    host: str | None
+    cluster: str | None
+    cpu: float
+    memory_mib: int
+    begins_at: At
+    ends_at: At
+    reason: str
+    owner: str
+    created_at: At
+
+
 class Datastore(Answer):
     id: Id
     name: str

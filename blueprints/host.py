@@ -50,6 +50,12 @@ class HostSpec(Spec):
         default=None, description="as the cluster's, which holds by default"
     )
     memory_overcommit: Annotated[float, Field(ge=1.0, le=4.0)] | None = None
+    pci: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{4}:([0-9a-f]{4}|\*)$")], ...] = Field(
+        default=(), description="devices that instances may have for themselves, by vendor:device, e.g. 10de:*"
+    )
+    pinned_cpus: Annotated[str, Field(pattern=r"^([0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)?$")] = Field(
+        default="", description="cores for those that want whole ones for themselves, e.g. 2-7; nobody else gets them"
+    )
     bridges: tuple[BridgeSpec, ...] = ()
     bmc: BmcSpec | None = Field(default=None, description="how its power is cut when it is dead, and put on again")
     labels: Labels = Field(default_factory=dict)

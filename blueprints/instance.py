@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from blueprints.common import Labels, Name, SizeMib, Spec
 from core.states import InstanceKind
 
+PAGES_KIB = {"2MiB": 2048, "1GiB": 1048576}
+Device = Annotated[str, Field(pattern=r"^(gpu|nic|storage|accelerator|[0-9a-f]{4}:[0-9a-f]{4})$")]
 PRIORITY = 50  # of who asks for none; more is an administrator's to give
 
 
@@ -49,6 +51,7 @@ class Requirements(Spec):
     datastore: Name | None = None
     host_labels: Labels = Field(default_factory=dict)
     architecture: Annotated[str, Field(max_length=32)] | None = Field(default=None, description="as uname -m says it")
+    reservation: Name | None = Field(default=None, description="room that is kept, which it may take")
     capabilities: tuple[Capability, ...] = Field(
         default=(), description="what the host's driver must be able to do, such as migrate_live"
     )
@@ -94,6 +97,12 @@ class InstanceSpec(Spec):
     requirements: Requirements = Requirements()
     affinity: tuple[Affinity, ...] = Field(default=(), description="instances that it is to be near to")
     anti_affinity: tuple[Affinity, ...] = Field(default=(), description="instances that it is to be apart from")
+    pci: dict[Device, Annotated[int, Field(ge=1, le=16)]] = Field(
+        default_factory=dict, description="devices of its host for itself: class or vendor:device, and how many"
+    )
+    cpu_pinning: bool = Field(default=False, description="whole cores of its host for itself")
+    numa: Literal["single"] | None = Field(default=None, description="single: cores and memory out of one NUMA cell")
+    hugepages: Literal["2MiB", "1GiB"] | None = Field(default=None, description="its memory out of pages of this size")
     priority: Annotated[int, Field(ge=0, le=100)] = Field(
         default=PRIORITY, description="higher ones are placed first when there is not room for all"
     )
@@ -104,6 +113,19 @@ class InstanceSpec(Spec):
     count: Annotated[int, Field(ge=0, le=10_000)] | None = Field(
         default=None, description="makes NAME-1 .. NAME-count"
     )
+
+    @model_validator(mode="after")
+    def _whole(self) -> InstanceSpec:
+        if self.cpu_pinning and self.cpu != int(self.cpu):
+            raise ValueError("cpu_pinning needs whole cores")
+        if self.memory_mib % (self.hugepage_kib // 1024 or 1):
+            raise ValueError(f"memory must be a multiple of its pages of {self.hugepages}")
+        return self
+
+    @property
+    def hugepage_kib(self) -> int:
+        """Return the size of the pages that its memory is made of; 0 = whatever its host uses."""
+        return PAGES_KIB.get(self.hugepages or "", 0)
 
     @model_validator(mode="after")
     def _disk_names(self) -> InstanceSpec:

@@ -15,6 +15,7 @@ from blueprints.image import ImageSpec
 from blueprints.instance import InstanceSpec
 from blueprints.network import NetworkSpec
 from blueprints.plan import PlanSpec
+from blueprints.reservation import ReservationSpec
 from core.errors import NotFound
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -27,6 +28,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "instance": InstanceSpec,
     "network": NetworkSpec,
     "plan": PlanSpec,
+    "reservation": ReservationSpec,
 }
 
 

@@ -27,7 +27,7 @@ _HOST_IN_PLACE = (  # without looking at it anew
     "labels", "cpu_overcommit", "cpu_learned_max", "memory_overcommit", "cpus", "memory_mib",
 )  # fmt: skip
 _INSTANCE_FIXED = ("kind", "image", "cpu", "memory_mib", "disk_mib", "disks", "nics", "user_data", "ssh_keys",
-                   "requirements")  # fmt: skip
+                   "requirements", "pci", "cpu_pinning", "numa", "hugepages")  # fmt: skip
 
 
 @dataclass
@@ -92,8 +92,9 @@ def diff(c: sa.Connection, principal: Principal, blueprint: Blueprint, *, prune:
 
 
 def _differing(spec: Spec, recorded: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    wanted = spec.model_dump(mode="json")
-    return [name for name in names if wanted[name] != recorded.get(name)]
+    """Return the fields that differ; what was recorded before there was a field has its default."""
+    wanted, there = spec.model_dump(mode="json"), type(spec).model_validate(recorded).model_dump(mode="json")
+    return [name for name in names if wanted[name] != there[name]]
 
 
 def _images(c: sa.Connection, specs: Sequence[ImageSpec], changes: Changes) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from blueprints import change
 from blueprints.change import PARAMETERS, ChangeSpec
+from blueprints.common import read_spec
 from blueprints.instance import InstanceSpec
 from core.errors import Conflict, Invalid, NotFound
 from core.states import Verb
@@ -25,7 +26,10 @@ def changed(verb: Verb, spec: InstanceSpec, parameters: Mapping[str, Any]) -> In
     rule = _CHANGES.get(verb)
     if rule is None:
         return spec
-    return InstanceSpec.model_validate({**dict(spec), **rule(spec, parameters_of(verb, parameters))})
+    found, wrong = read_spec(InstanceSpec, {**dict(spec), **rule(spec, parameters_of(verb, parameters))}, verb)
+    if found is None:
+        raise Invalid(f"{spec.name}: {wrong[0]['message']}", _subject(spec), {"errors": wrong})
+    return found
 
 
 def _rename(spec: InstanceSpec, want: change.Rename) -> dict[str, Any]:

@@ -62,10 +62,12 @@ def delete(c: sa.Connection, principal: Principal, name: str) -> None:
     require_admin(principal, "change clusters")
     row_id = id_of(c, name)
     host, datastore, network = tables.host, tables.datastore, tables.network
+    kept = tables.reservation
     users = [
         *(f"host/{n}" for n in c.scalars(sa.select(host.c.name).where(host.c.cluster_id == row_id))),
         *(f"datastore/{n}" for n in c.scalars(sa.select(datastore.c.name).where(datastore.c.cluster_id == row_id))),
         *(f"network/{n}" for n in c.scalars(sa.select(network.c.name).where(network.c.cluster_id == row_id))),
+        *(f"reservation/{n}" for n in c.scalars(sa.select(kept.c.name).where(kept.c.cluster_id == row_id))),
     ]
     if users or name == DEFAULT:
         why = f"it holds {', '.join(users[:5])}" if users else "it is the one that hosts join by default"

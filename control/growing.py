@@ -71,7 +71,7 @@ def _take(
     shape = shape_of(delta, row["kind"], disk_mib, None)
     shape = replace(
         shape, host=host.name, cluster=None, datastore=None, labels=(), arch="", where="", rank="", own_labels=(),
-        rules=(),
+        rules=(), capabilities=frozenset(), pci=(), pinned=False, one_cell=False, hugepage_kib=0,
     )  # fmt: skip
     for _ in range(placing.ROUNDS):
         cloud = Cloud(c, {shape}, lock=True, features=features)

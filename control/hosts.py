@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from control import instances_on, outbox, reach, sql, tables
 from control.access import Principal, require_admin
 from control.ledger import Operation, guard
+from control.placing_hardware import offered
 from control.waiting import wake
 from core.clock import now, rfc3339
 from core.errors import Conflict, CredentialRejected, NotFound, RackflowError, Unreachable
@@ -58,6 +59,7 @@ class HostRecord:
     spec: dict[str, Any]
     facts: dict[str, Any]
     capabilities: dict[str, Any]
+    hardware: dict[str, Any] | None
     version: int
     seen_at: datetime | None
     error: dict[str, Any] | None
@@ -147,7 +149,7 @@ def record_enrolled(
     state = host.state if host.state in _KEPT and host.state is not HostState.ENROLLING else HostState.READY
     _change(
         c, host_id, driver=driver, host_key=host_key, capabilities=capabilities, error=None, state=state,
-        facts={**facts, "bridges": host.facts.get("bridges", {})},
+        hardware=offered(facts, host.spec), facts={**facts, "bridges": host.facts.get("bridges", {})},
         cpus=float(host.spec.get("cpus") or cpus), memory_mib=int(host.spec.get("memory_mib") or memory_mib),
     )  # fmt: skip
     _tell(c, host, state)

@@ -75,6 +75,7 @@ class Deployable:
     """An instance with all that it is made of. host and datastore None: not placed; root_mib 0: as the image.
 
     other, other_datastore: where it comes from or goes to while it moves. image None: it was adopted.
+    granted, other_granted: what of these hosts is its alone (placing_hardware.py).
     """
 
     id: str
@@ -97,6 +98,8 @@ class Deployable:
     image: ImageRecord | None
     leases: list[LeaseRecord]
     host_name: str
+    granted: dict[str, Any] | None
+    other_granted: dict[str, Any] | None
     created_at: datetime
 
     @property
@@ -178,7 +181,8 @@ def _free(c: sa.Connection, instance_id: str, **values: Any) -> None:
 
 
 def _off_host(c: sa.Connection, instance_id: str, **values: Any) -> None:
-    nothing = {"host_id": None, "datastore_id": None, "other_host_id": None, "other_datastore_id": None}
+    nothing = {"host_id": None, "datastore_id": None, "other_host_id": None, "other_datastore_id": None,
+               "granted": None, "other_granted": None}  # fmt: skip
     c.execute(sa.update(_T).where(_T.c.id == instance_id).values(**nothing, updated_at=now(), **values))
     wake(c)
 
@@ -246,6 +250,7 @@ def deployables(c: sa.Connection, instance_ids: Sequence[str]) -> dict[str, Depl
             host=on.get(row["host_id"]), datastore=stores.get(row["datastore_id"]),
             other=on.get(row["other_host_id"]), other_datastore=stores.get(row["other_datastore_id"]),
             image=contents.get(row["image_id"]), leases=held.get(row["id"], []), host_name=row["host_name"],
+            granted=row["granted"], other_granted=row["other_granted"],
             created_at=row["created_at"],
         )  # fmt: skip
     return found

@@ -67,7 +67,8 @@ def abandon(c: sa.Connection, host_id: str, reason: str) -> None:
     c.execute(sa.delete(tables.lease).where(tables.lease.c.instance_id.in_(held)))
     c.execute(
         sa.update(_T).where(_T.c.host_id == host_id).values(
-            host_id=None, datastore_id=None, other_host_id=None, other_datastore_id=None, state=InstanceState.FAILED,
+            host_id=None, datastore_id=None, other_host_id=None, other_datastore_id=None,
+            granted=None, other_granted=None, state=InstanceState.FAILED,
             reason=reason[:1024], updated_at=now(), epoch=_T.c.epoch + 1,
         )
     )  # fmt: skip

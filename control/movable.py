@@ -61,6 +61,7 @@ def _way(row: Mapping[Any, Any], live: bool | None, against: Sequence[str], know
     state = InstanceState(row["state"])
     runs = state is InstanceState.RUNNING
     can = runs and bool((row["capabilities"] or {}).get(VERBS[Verb.MIGRATE_LIVE].needs)) and not against
+    can = can and not row["granted"]
     if live and runs and not can:
         return Way(f"it cannot be moved live: {'; '.join(against) or 'its host cannot do that'}")
     how = {"live": can and live is not False} if runs else {}

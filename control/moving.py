@@ -19,6 +19,7 @@ from control.ledger import Operation, Step, guard
 from control.lifecycle import BEGUN, no_return, rule
 from control.placement import engine
 from control.placement.model import Request, Shape
+from control.placing_hardware import grant
 from control.placing_learned import Features
 from control.placing_lives import expected_s, template_of
 from control.placing_view import Cloud, shape_of
@@ -51,10 +52,11 @@ def reserve(c: sa.Connection, op: Operation, features: Mapping[str, Any] | None 
         if choice.host is None:
             raise placing.refusal(cloud, request, choice, {}, op.parameters, ids[op.id])
         host_id = cloud.ids[choice.host]
-        if host_id in placing.changed(c, cloud, {host_id}):
+        granted, short = grant(cloud.hardware, [(op.id, shape, choice.host)])
+        if short or host_id in placing.changed(c, cloud, {host_id}):
             continue
         store = row["datastore_id"] if _shared(c, row) else cloud.stores.get(choice.datastore or "")
-        _set(c, row["id"], other_host_id=host_id, other_datastore_id=store)
+        _set(c, row["id"], other_host_id=host_id, other_datastore_id=store, other_granted=granted.get(op.id))
         return cloud.view.names[choice.host]
     raise Busy(f"{row['name']}: other placements were faster, {placing.ROUNDS} times", op.subject)
 
@@ -161,7 +163,7 @@ def _name(c: sa.Connection, host_id: str) -> str:
 
 
 def _free(c: sa.Connection, instance_id: str) -> None:
-    _set(c, instance_id, other_host_id=None, other_datastore_id=None)
+    _set(c, instance_id, other_host_id=None, other_datastore_id=None, other_granted=None)
     wake(c)
 
 
@@ -179,7 +181,8 @@ def switch(c: sa.Connection, op: Operation, *, to: str) -> bool:
         raise HostFault(f"nothing is reserved on {to} for {row['name']}", op.subject, {"host": to})
     _set(
         c, row["id"], host_id=row["other_host_id"], datastore_id=row["other_datastore_id"],
-        other_host_id=row["host_id"], other_datastore_id=row["datastore_id"],
+        other_host_id=row["host_id"], other_datastore_id=row["datastore_id"], granted=row["other_granted"],
+        other_granted=row["granted"],
     )  # fmt: skip
     t = tables.host
     c.execute(sa.update(t).where(t.c.id.in_(list(here))).values(version=t.c.version + 1))

@@ -24,6 +24,7 @@ from control.placement import engine
 from control.placement.look import could_ever
 from control.placement.model import Choice, Request, Shape
 from control.placing_gangs import all_refused, held_back, key_of, mates
+from control.placing_hardware import grant
 from control.placing_learned import Features
 from control.placing_lives import expected_s, template_of
 from control.placing_view import Cloud, shape_of
@@ -163,9 +164,11 @@ def changed(c: sa.Connection, cloud: Cloud, host_ids: set[str]) -> set[str]:
 def _write(
     c: sa.Connection, cloud: Cloud, won: Sequence[tuple[_Wanted, Choice]], version: int, outcomes: dict[str, Outcome]
 ) -> list[tuple[_Wanted, Choice]]:
-    """Write decisions, reservations and leases; return those for whom no address was left after all."""
+    """Write decisions, reservations and leases; return those for whom an address or a device was not left after all."""
     placed = [(one, choice, choice.host) for one, choice in won if choice.host is not None]
     given, short = leases.draw(cloud, [(one.instance_id, one.spec, h) for one, _, h in placed])
+    granted, unfit = grant(cloud.hardware, [(one.instance_id, one.request.shape, h) for one, _, h in placed])
+    short |= unfit
     if short:
         without = {one.op.id for one, _ in won if one.instance_id in short}
         without = mates({one.op.id: one.request.gang for one, _ in won}, without)
@@ -177,7 +180,8 @@ def _write(
     sql.update_each(
         c, _T,
         [{"id": one.instance_id, "host_id": cloud.ids[h], "datastore_id": cloud.stores.get(choice.datastore or ""),
-          "disk_mib": one.disk_mib, "updated_at": at} for one, choice, h in kept],
+          "disk_mib": one.disk_mib, "updated_at": at, **({"granted": granted.get(one.instance_id)} if granted else {})}
+         for one, choice, h in kept],
     )  # fmt: skip
     leases.write(c, given, at)
     decided = [(choice, one.op.id, one.instance_id) for one, choice in won if one.instance_id not in short]

@@ -80,7 +80,8 @@ def _demands(
     uses = {host_id: seen for host_id, seen in uses.items() if seen.get("uses")}
     spared = dict.fromkeys(uses, 0.0)
     for row in sql.fetch_in(
-        c, sorted(uses), lambda part: sa.select(_T.c.id, _T.c.host_id, _T.c.cpu).where(_T.c.host_id.in_(part))
+        c, sorted(uses), lambda part: sa.select(_T.c.id, _T.c.host_id, _T.c.cpu)
+        .where(_T.c.host_id.in_(part), _T.c.granted.is_(None)),  # what is an instance's alone is nobody else's
     ):
         spared[row["host_id"]] += _spared(float(row["cpu"]), uses[row["host_id"]]["uses"].get(row["id"]))
     swing = {host_id: _number(seen.get("swing_cpus")) for host_id, seen in uses.items()}

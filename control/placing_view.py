@@ -14,6 +14,8 @@ from control import addresses, hosts, instances_on, networks, placing_learned, s
 from control.images import ImageRecord
 from control.networks import NetworkRecord
 from control.placement.model import Guests, Mask, Net, Shape, Store, View, mask_of, millis
+from control.placing_ahead import Room, ahead
+from control.placing_hardware import hardware_of, pools_of, powers_of, shared_part
 from control.placing_learned import Features
 from control.placing_rules import guests_of, rules_of
 from core.states import CopyState, HostState
@@ -42,9 +44,10 @@ def shape_of(
         datastore=where.datastore, labels=tuple(sorted(where.host_labels.items())), nics=tuple(sorted(counts.items())),
         fixed=tuple((n.network, addresses.number(n.address)) for n, has_one in drawn if n.address and not has_one),
         avoid=frozenset(avoid), arch=where.architecture or "",
-        capabilities=frozenset(where.capabilities), where=where.where, rank=where.rank,
+        capabilities=frozenset(where.capabilities) | powers_of(spec), where=where.where, rank=where.rank,
         own_labels=tuple(sorted(spec.labels.items())), rules=rules_of(spec.affinity, spec.anti_affinity),
-        lifetime_s=lifetime_s,
+        pci=tuple(sorted(spec.pci.items())), pinned=spec.cpu_pinning, one_cell=spec.numa is not None,
+        hugepage_kib=spec.hugepage_kib, lifetime_s=lifetime_s, reservation=where.reservation or "",
     )  # fmt: skip
 
 
@@ -80,31 +83,39 @@ class Cloud:
         self.leased = networks.leased(c, [net.id for net in self.networks.values()])
         self.stores: dict[str, str] = {}  # datastore name -> id
         self._index = {host_id: h for h, host_id in enumerate(self.ids)}
+        self.hardware = hardware_of(c, self.rows, shapes)
         guests = guests_of(c, self._index, without) if ruled else None
-        self.view = self._view(c, {shape.image for shape in shapes if shape.image}, guests, features or {})
+        self.view = self._view(c, shapes, guests, features or {})
 
     def _view(
-        self, c: sa.Connection, images: Collection[str], guests: Guests | None, features: Features
+        self, c: sa.Connection, shapes: Collection[Shape], guests: Guests | None, features: Features
     ) -> View:
-        rows = self.rows
         held = instances_on.reserved(c, self.ids)
-        used = [held.get(host_id, instances_on.NOTHING) for host_id in self.ids]
+        mine = [held.get(host_id, instances_on.NOTHING) for host_id in self.ids]
+        rows, used = shared_part(self.rows, mine, self.hardware)
         cpu = placing_learned.cores(c, rows, used, features, self.at)
         memory = np.array([int(row["memory_mib"] * _memory_ratio(row) + 1e-6) for row in rows], np.int64)
+        memory_left = memory - np.array([one.memory_mib for one in used], np.int64)
+        usable = [row["state"] == HostState.READY for row in rows]
+        windows_s, holds = ahead(c, rows, Room(cpu.left_m, memory_left, usable), self.at)
         return View(
             names=tuple(row["name"] for row in rows), states=tuple(_state(row, self.at) for row in rows),
             unknown=mask_of([_is_unknown(row) for row in rows]),
             clusters=tuple(row["cluster"] for row in rows), labels=tuple(row["labels"] for row in rows),
             kinds=tuple(_kinds(row) for row in rows), drivers=tuple(row["driver"] for row in rows),
-            cpus_m=np.array([int(row["cpus"] * 1000) for row in rows], np.int64), cpu_limit_m=cpu.limit_m,
+            cpus_m=np.array([int(row["cpus"] * 1000) for row in self.rows], np.int64), cpu_limit_m=cpu.limit_m,
             cpu_left_m=cpu.left_m, learned=cpu.learned, memory_limit_mib=memory,
-            memory_left_mib=memory - np.array([one.memory_mib for one in used], np.int64),
+            memory_left_mib=memory_left, windows_s=windows_s, holds=holds,
             physical_mib=np.array([max(row["physical_mib"] or 0, row["memory_mib"]) for row in rows], np.int64),
             instances=np.array([one.instances for one in used], np.int64),
             stores=self._stores(c), nets={name: self._net(c, net) for name, net in self.networks.items()},
-            images=self._images(c, images), archs=tuple(row["architecture"] for row in rows),
-            capabilities=tuple(frozenset(k for k, v in row["capabilities"].items() if v is True) for row in rows),
-            guests=guests,
+            images=self._images(c, {shape.image for shape in shapes if shape.image}),
+            archs=tuple(row["architecture"] for row in rows),
+            capabilities=tuple(
+                frozenset(k for k, v in row["capabilities"].items() if v is True)
+                | frozenset(row["capabilities"].get("grants") or ()) for row in rows
+            ),
+            guests=guests, **pools_of(self.hardware, shapes),
         )  # fmt: skip
 
     def _stores(self, c: sa.Connection) -> dict[str, Store]:
@@ -189,6 +200,7 @@ def _hosts() -> sa.Select[Any]:
             _HOST.c.labels, _HOST.c.capabilities, _HOST.c.version,
             _HOST.c.seen_at, _HOST.c.retry_at, _HOST.c.facts["memory_mib"].as_integer().label("physical_mib"),
             _HOST.c.facts["architecture"].as_string().label("architecture"),
+            _HOST.c.cluster_id, _HOST.c.hardware,
             _CLUSTER.c.name.label("cluster"), _CLUSTER.c.cpu_overcommit.label("cluster_cpu_overcommit"),
             _CLUSTER.c.cpu_learned_max.label("cluster_cpu_learned_max"),
             _CLUSTER.c.memory_overcommit.label("cluster_memory"),
@@ -200,7 +212,7 @@ def _hosts() -> sa.Select[Any]:
 BACKED_OFF = "backed-off"  # ready, but steps failed there because of it: passed over for a while
 
 
-def _state(row: sa.RowMapping, at: datetime) -> str:
+def _state(row: Mapping[Any, Any], at: datetime) -> str:
     resting = row["state"] == HostState.READY and row["retry_at"] is not None and row["retry_at"] > at
     return BACKED_OFF if resting else str(row["state"])
 
@@ -208,7 +220,7 @@ def _state(row: sa.RowMapping, at: datetime) -> str:
 _ENABLED = (HostState.READY, HostState.UNREACHABLE)
 
 
-def _is_unknown(host: sa.RowMapping) -> bool:
+def _is_unknown(host: Mapping[Any, Any]) -> bool:
     """Return whether a host may soon turn out to fit: it is being enrolled, or was not looked at yet."""
     return host["state"] == HostState.ENROLLING or (host["state"] in _ENABLED and host["seen_at"] is None)
 
@@ -218,11 +230,11 @@ def _looked_before(host: sa.RowMapping, datastore: sa.RowMapping) -> bool:
     return host["state"] in _ENABLED and host["seen_at"] is not None and host["seen_at"] < datastore["created_at"]
 
 
-def _memory_ratio(row: sa.RowMapping) -> float:
+def _memory_ratio(row: Mapping[Any, Any]) -> float:
     own = row["memory_overcommit"]
     return float(row["cluster_memory"] if own is None else own)
 
 
-def _kinds(row: sa.RowMapping) -> tuple[str, ...]:
+def _kinds(row: Mapping[Any, Any]) -> tuple[str, ...]:
     said: Sequence[str] = row["capabilities"].get("kinds") or hosts.KINDS.get(row["driver"], ())
     return tuple(str(kind) for kind in said)

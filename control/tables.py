@@ -86,6 +86,7 @@ host = sa.Table(
     sa.Column("cpu_overcommit", sa.Double), sa.Column("memory_overcommit", sa.Double),  # NULL: the cluster's
     sa.Column("cpu_learned_max", sa.Double),  # likewise
     _json("spec"), _json("labels"), _json("facts"), _json("capabilities"),
+    _maybe_json("hardware"),  # what single instances may have for themselves; NULL: nothing (see placing_hardware.py)
     sa.Column("version", sa.Integer, nullable=False),  # grows with each placement and each change; guards conflicts
     # steps that failed in a row because of it; nothing is placed on it before retry_at
     sa.Column("failures", sa.Integer, nullable=False, server_default="0"), _at("retry_at", nullable=True),
@@ -157,6 +158,8 @@ instance = sa.Table(
     _ref("image_id", "image"),  # NULL: adopted
     _ref("host_id", "host"), _ref("datastore_id", "datastore"),
     sa.Column("other_host_id", sa.String(20), index=True), sa.Column("other_datastore_id", sa.String(20)),
+    # cores, cell, pages and devices of these hosts that are its alone; NULL: none
+    _maybe_json("granted"), _maybe_json("other_granted"),
     sa.Column("host_name", sa.String(255), nullable=False, server_default=""),
     _json("spec"), _json("labels"), sa.Column("blueprint", sa.String(255), nullable=False),
     sa.Column("epoch", sa.Integer, nullable=False),  # of the last operation that changed it; older observations lose
@@ -194,6 +197,14 @@ schedule = sa.Table(  # every_s NULL: once. relative: next_at is counted from ea
     sa.Column("every_s", sa.BigInteger), sa.Column("after_start_s", sa.BigInteger),
     _at("next_at", nullable=True, index=True), _at("last_at", nullable=True), _maybe_json("last"),
     sa.Column("enabled", sa.Boolean, nullable=False), _at("created_at"),
+)  # fmt: skip
+
+reservation = sa.Table(  # of a host, or of a cluster; a maintenance takes all of it
+    "reservation", metadata, _id(), sa.Column("name", sa.String(63), nullable=False, unique=True),
+    sa.Column("kind", sa.String(16), nullable=False), _ref("host_id", "host"), _ref("cluster_id", "cluster"),
+    sa.Column("cpu", sa.Double, nullable=False), sa.Column("memory_mib", sa.BigInteger, nullable=False),
+    _at("begins_at"), _at("ends_at", index=True), sa.Column("reason", sa.String(255), nullable=False),
+    sa.Column("owner", sa.String(63), nullable=False), _at("created_at"),
 )  # fmt: skip
 
 user = sa.Table(

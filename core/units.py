@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from core.errors import Invalid
 
@@ -45,3 +46,20 @@ def format_bytes(size_bytes: float) -> str:
 def format_mib(size_mib: float) -> str:
     """Return a short human form of a size in MiB."""
     return format_bytes(size_mib * 2**20)
+
+
+def numbers(text: str) -> list[int]:
+    """Return the numbers of a list such as "0,2-3"."""
+    spans = [part.partition("-") for part in text.split(",") if part.strip()]
+    return [n for first, _, last in spans for n in range(int(first), int(last or first) + 1)]
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Return numbers as a list such as "0-3,8"."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in found)

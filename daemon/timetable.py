@@ -1,4 +1,4 @@
-"""Asks for what was scheduled, when its time has come; what is refused then is written down."""
+"""Asks for what was scheduled, when its time has come; what is refused then is written down. Ends reservations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from control import access, requests, schedules, sql
+from control import access, requests, reservations, schedules, sql
 from control.schedules import Due
 from control.store import Store
 from core.errors import RackflowError
@@ -20,7 +20,7 @@ async def run(store: Store, wake: Callable[[], None]) -> None:
     """Look for what is due until cancelled."""
     while True:
         try:
-            if await ask(store):
+            if await ask(store) or await expire(store):
                 wake()
         except RackflowError as error:
             log.warning("what is scheduled could not be looked at: %s", error)
@@ -34,6 +34,13 @@ async def ask(store: Store) -> int:
         result = await _ask(store, one)
         await store.write(lambda c, one=one, said=result: schedules.ran(c, one.id, said))  # type: ignore[misc]
     return len(found)
+
+
+async def expire(store: Store) -> int:
+    """Give back reservations that are over; return how many."""
+    if not await store.read(lambda c: reservations.over(c, sql.db_now(c))):
+        return 0
+    return await store.write(lambda c: reservations.expire(c, sql.db_now(c)))
 
 
 async def _ask(store: Store, one: Due) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from core.errors import HostFault
+from core.units import numbers
 from drivers.hosts import HostFacts
 from drivers.transport.base import Transport
 
@@ -28,6 +29,12 @@ part addresses ip -j address
 part speeds grep -s '' /sys/class/net/*/speed
 part connection printenv SSH_CONNECTION
 part nested grep -s '' /sys/module/kvm_intel/parameters/nested /sys/module/kvm_amd/parameters/nested
+echo "==> cells"; for n in /sys/devices/system/node/node[0-9]*; do [ -e "$n/cpulist" ] || continue
+  echo "${n##*/node} $(cat "$n/cpulist") $(sed -n 's/.*MemTotal: *\([0-9]*\).*/\1/p' "$n/meminfo")"; done
+part hugepages grep -s '' /sys/kernel/mm/hugepages/hugepages-*/nr_hugepages
+echo "==> pci"; for d in /sys/bus/pci/devices/*; do [ -e "$d/class" ] || continue
+  g=$(readlink "$d/iommu_group") || g=
+  echo "${d##*/} $(cat "$d/class" "$d/vendor" "$d/device" "$d/numa_node" 2>/dev/null | tr '\n' ' ')${g##*/}"; done
 part libvirt libvirtd --version
 part qemu qemu-system-$(uname -m) --version
 part qemu_img qemu-img --version
@@ -84,6 +91,8 @@ def parse_facts(text: str, address: str = "") -> HostFacts:
         management_nic=_carrier(nics, came_to), virtualisation=_virtualisation(parts, cpu, there),
         versions=versions, kinds=[kind for kind, ready in _READY.items() if ready(versions, there)],
         missing=_missing(versions, there, parts["root"]),
+        cells=_cells(parts.get("cells", "")), hugepages=_hugepages(parts.get("hugepages", "")),
+        pci=_pci(parts.get("pci", "")),
     )  # fmt: skip
 
 
@@ -124,6 +133,32 @@ def _nics(parts: dict[str, str]) -> list[dict[str, Any]]:
         }
         for link in json.loads(parts["addresses"] or "[]")
         if link.get("link_type") == "ether"
+    ]  # fmt: skip
+
+
+def _cells(text: str) -> list[dict[str, Any]]:
+    rows = [line.split() for line in text.splitlines()]  # 0 0-3,8-11 32768000
+    return [
+        {"cpus": numbers(row[1]), "memory_mib": int(row[2]) // 1024}
+        for row in sorted(rows, key=lambda row: int(row[0])) if len(row) == 3  # a cell may have memory and no cores
+    ]  # fmt: skip
+
+
+def _hugepages(text: str) -> dict[str, int]:
+    found = re.findall(r"hugepages-(\d+)kB/nr_hugepages:(\d+)", text)
+    return {kib: int(kib) * int(count) // 1024 for kib, count in found if int(count)}
+
+
+def _pci(text: str) -> list[dict[str, Any]]:
+    """Return devices but for bridges (class 06), from: 0000:01:00.0 0x030200 0x10de 0x1eb8 0 14."""
+    rows = [line.split() for line in text.splitlines()]
+    return [
+        {
+            "address": row[0], "id": f"{row[2][2:]}:{row[3][2:]}", "class": row[1][2:6],
+            "cell": int(row[4]) if row[4:] and int(row[4]) >= 0 else None,
+            "iommu_group": int(row[5]) if row[5:] else None,
+        }
+        for row in rows if len(row) >= 4 and not row[1].startswith("0x06")
     ]  # fmt: skip
 
 

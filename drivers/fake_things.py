@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from core.states import InstanceKind, PowerState
 from drivers.hypervisor.base import DiskAttachment, ImageOnHost, InstanceSpec
@@ -157,6 +157,8 @@ class FakeHost:
     memory_mib: int = 65536
     disk_mib: int = 1_000_000
     powers: frozenset[str] = POWERS
+    grants: tuple[str, ...] = ("pinning", "numa", "hugepages", "pci")
+    hardware: Mapping[str, Any] = field(default_factory=dict)  # cells, hugepages and pci of its facts
     powered: bool = True
     connected: bool = True
     bmc_answers: bool = True

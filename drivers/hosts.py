@@ -38,6 +38,9 @@ class HostFacts:
     versions: dict[str, str]  # libvirt, qemu, lxd, openssh; "" = not installed
     kinds: list[str]
     missing: list[str] = field(default_factory=list)  # what would have to be done, in words
+    cells: list[dict[str, Any]] = field(default_factory=list)  # NUMA: cpus, memory_mib
+    hugepages: dict[str, int] = field(default_factory=dict)  # KiB of a page -> MiB in all
+    pci: list[dict[str, Any]] = field(default_factory=list)  # address, id (vendor:device), class, iommu_group, cell
 
 
 @dataclass

@@ -63,7 +63,7 @@ async def define_on(w: Work, host: Host, view: Deployable | None = None, *, othe
         await require_disks(w, host, other=other)
     disks = await make_disks(w, host, wanted, other=other)
     nics = [await host.network.ensure_nic(specs.network(x), specs.nic(x)) for x in wanted.leases]
-    return await host.hypervisor.define(specs.instance(wanted, disks, nics))
+    return await host.hypervisor.define(specs.instance(wanted, disks, nics, other=other))
 
 
 async def require_disks(w: Work, host: Host, *, other: bool = False) -> None:

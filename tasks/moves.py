@@ -113,7 +113,7 @@ async def transfer(w: Work) -> Seen:
     assert w.view.other is not None
     copied = () if w.is_shared else tuple(disk.name for disk in disks if not disk.read_only)
     move = Move(
-        specs.instance(w.view, disks, nics), w.view.other.address, copied,
+        specs.instance(w.view, disks, nics, other=True), w.view.other.address, copied,
         int(w.op.parameters.get("bandwidth_mib_s") or 0),
     )  # fmt: skip
     return Seen(await driver.migrate(move, target.hypervisor, timeout_s=TRANSFER_S), {"copied": list(copied)})

@@ -14,7 +14,7 @@ from control.applying import Look
 from control.operations import Operation, Stale
 from core.errors import Conflict, RackflowError
 from core.states import Verb
-from tasks.ledger import Seen, done, load, run_step
+from tasks.ledger import Seen, load, run_step
 from tasks.runtime import Runtime, runtime
 from tasks.settle import each
 
@@ -80,6 +80,6 @@ async def apply_plans(ids: Sequence[str]) -> list[str]:
 
     async def work(op: Operation) -> bool:
         job = Applying(rt, op)
-        return await run_step(op, 1, "move", "", job.move, deadline_s=LONGEST_S, also=done(op))
+        return await run_step(op, 1, "move", "", job.move, deadline_s=LONGEST_S, last=True)
 
     return await each("", [op for op in await load(ids) if op.verb is Verb.APPLY_PLAN], work)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from control.hosts import HostRecord
 from control.instances import Deployable, LeaseRecord
 from core.states import InstanceKind
 from drivers.hypervisor.base import DiskAttachment, InstanceSpec, NicAttachment
@@ -46,10 +48,28 @@ def seed(view: Deployable, nics: Sequence[NicAttachment]) -> SeedSpec:
     )
 
 
-def instance(view: Deployable, disks: Sequence[DiskAttachment], nics: Sequence[NicAttachment]) -> InstanceSpec:
-    """Return what the hypervisor defines."""
+def _own(host: HostRecord | None, granted: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what of a host is an instance's alone, and which cores it may use where some are others' alone."""
+    has, mine = (host.hardware if host else None) or {}, granted or {}
+    cell, pinned = mine.get("cell"), tuple(mine.get("cpus", ()))
+    cells = has.get("cells") or []
+    chosen = cells if cell is None else cells[cell : cell + 1]
+    limited = bool(has.get("pinned") or cell is not None) and not pinned
+    others = set(has.get("pinned") or ())
+    may_use = sorted({cpu for one in chosen for cpu in one["cpus"]} - others) if limited else []
+    return {
+        "pinned": pinned, "may_use": tuple(may_use), "cell": cell if cells else None,
+        "page_kib": mine.get("page_kib", 0), "pci": tuple(mine.get("pci", ())),
+    }  # fmt: skip
+
+
+def instance(
+    view: Deployable, disks: Sequence[DiskAttachment], nics: Sequence[NicAttachment], *, other: bool = False
+) -> InstanceSpec:
+    """Return what the hypervisor defines; other: that of the host where it comes from or goes to."""
     return InstanceSpec(
         id=view.id, name=view.on_host, display_name=view.name, kind=InstanceKind(view.kind), cpu=view.cpu,
         memory_mib=view.memory_mib, disks=tuple(disks), nics=tuple(nics), user_data=view.spec.user_data,
         ssh_keys=tuple(view.spec.ssh_keys), labels=tuple(sorted(view.labels.items())),
+        **(_own(view.other, view.other_granted) if other else _own(view.host, view.granted)),
     )  # fmt: skip

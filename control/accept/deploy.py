@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from blueprints.instance import PRIORITY, InstanceSpec, NicSpec
-from control import addresses, clusters, hosts, images, networks, outbox, quotas, sql, tables
+from control import addresses, clusters, hosts, images, networks, outbox, quotas, reservations, sql, tables
 from control.accept.draft import Draft, check_keys, check_unique, specs, unfinished
 from control.access import Principal, require, sees_all
 from control.datastores import by_name as datastores_by_name
@@ -47,7 +47,7 @@ def accept(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> l
     check_names_free(c, [spec.name for spec in wanted])
     nouns = Nouns(images.by_name(c, {spec.image for spec in wanted}, lock=True), networks.records(c))
     settled = [settle(spec, nouns) for spec in wanted]
-    check_places(c, settled)
+    check_places(c, principal, settled)
     check_addresses(c, settled, nouns)
     _check_quota(c, principal, settled)
     _check_priority(principal, settled)
@@ -137,10 +137,11 @@ def _nics(spec: InstanceSpec, kind: InstanceKind, known: Mapping[str, NetworkRec
     )  # fmt: skip
 
 
-def check_places(c: sa.Connection, wanted: Sequence[InstanceSpec]) -> None:
-    """Raise NotFound for a cluster, host or datastore that is required and not there, Invalid for an expression."""
+def check_places(c: sa.Connection, principal: Principal, wanted: Sequence[InstanceSpec]) -> None:
+    """Raise NotFound for a cluster, host, datastore or reservation that is required and not there, Invalid, Denied."""
     for spec in wanted:
         check_expressions(spec)
+    reservations.check_usable(c, principal, {s.requirements.reservation for s in wanted if s.requirements.reservation})
     for name in {spec.requirements.cluster for spec in wanted} - {None}:
         clusters.id_of(c, str(name))
     named = {spec.requirements.host for spec in wanted if spec.requirements.host}

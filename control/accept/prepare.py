@@ -40,6 +40,25 @@ def _leave(
     return verb, given
 
 
+def _stop(
+    c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
+) -> tuple[Verb, Parameters]:
+    if devices := (row["granted"] or {}).get("pci"):
+        raise Unsupported(
+            f"{row['name']} has devices of its host for itself: what they hold cannot be saved",
+            f"instance/{row['name']}", {"pci": devices}, f"rackflow instance undeploy {row['name']}",
+        )  # fmt: skip
+    return _leave(c, who, verb, row, given)
+
+
+def _keep_size(row: sa.RowMapping) -> None:
+    if row["granted"]:
+        raise Unsupported(
+            f"{row['name']} has cores, pages or devices of its host for itself: its size stays",
+            f"instance/{row['name']}", {"granted": row["granted"]}, "make another one of the size that is wanted",
+        )  # fmt: skip
+
+
 def _migrate(
     c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
 ) -> tuple[Verb, Parameters]:
@@ -53,11 +72,16 @@ def _migrate(
 def migration(row: Mapping[Any, Any], given: Parameters) -> tuple[Verb, Parameters]:
     """Return which migration it comes to, with its parameters. Raise Conflict: live, though it does not run. Pure."""
     runs = row["state"] == InstanceState.RUNNING
-    can = bool((row["capabilities"] or {}).get("migrate_live"))
+    can = bool((row["capabilities"] or {}).get("migrate_live")) and not row["granted"]
     if given.get("live") and not runs:
         raise Conflict(
             f"instance {row['name']} is {row['state']}: only what runs migrates live", f"instance/{row['name']}", {},
             "leave --live out",
+        )  # fmt: skip
+    if given.get("live") and row["granted"]:
+        raise Unsupported(
+            f"{row['name']} has cores, pages or devices of its host for itself: it moves while it is off only",
+            f"instance/{row['name']}", {"granted": row["granted"]}, "leave --live out",
         )  # fmt: skip
     live = runs and can if given.get("live") is None else bool(given["live"])
     return (Verb.MIGRATE_LIVE if live else Verb.MIGRATE), {**given, "live": live}
@@ -77,6 +101,7 @@ def _rename(
 def _resize(
     c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
 ) -> tuple[Verb, Parameters]:
+    _keep_size(row)
     want = changed(verb, _spec(row), given)
     image = images.records(c, [row["image_id"]]).get(row["image_id"]) if row["image_id"] else None
     if image is not None and want.memory_mib < image.min_memory_mib:
@@ -127,7 +152,7 @@ def _snapshot(
             f"{row['name']} runs: a snapshot of one disk needs it off", f"instance/{row['name']}", {},
             f"rackflow instance shutdown {row['name']}, or snapshot all of it",
         )  # fmt: skip
-    live = bool((row["capabilities"] or {}).get("snapshot_live"))
+    live = bool((row["capabilities"] or {}).get("snapshot_live")) and not (row["granted"] or {}).get("pci")
     if given.get("memory") and not (runs and live):
         why = f"{row['driver']} keeps no memory in snapshots" if runs else "it does not run"
         raise Unsupported(f"{row['name']} has no memory to snapshot: {why}", f"instance/{row['name']}")
@@ -210,7 +235,7 @@ def _failover(
 
 
 PREPARE: Mapping[Verb, Prepare] = {
-    Verb.STOP: _leave,
+    Verb.STOP: _stop,
     Verb.UNDEPLOY: _leave,
     Verb.MIGRATE: _migrate,
     Verb.RENAME: _rename,

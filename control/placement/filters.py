@@ -70,9 +70,9 @@ FILTERS: tuple[Filter, ...] = (
     Filter("rules", affinity.reason, room=affinity.room),
     Filter("devices", of.no_device, needs=of.devices, room=of.nowhere(_unknown_device)),
     Filter("cpu", of.no_cpu, needs=of.cpu_need, room=of.cores_room, left=lambda v, w, s: w.left[CPU]),
-    Filter("memory", of.no_memory, needs=lambda v, s: [(MEMORY, s.memory_mib)], left=lambda v, w, s: w.left[MEMORY]),
+    Filter("memory", of.no_memory, needs=of.memory_need, left=lambda v, w, s: w.left[MEMORY]),
     Filter(
-        "measured-memory", of.too_full, needs=lambda v, s: [(MEASURED, s.memory_mib)],
+        "measured-memory", of.too_full, needs=of.measured_need,
         left=lambda v, w, s: w.left[MEASURED],
     ),
     Filter("pinning", of.no_pins, needs=of.pinned, room=of.nowhere(lambda v, s: s.pinned and v.pins is None)),

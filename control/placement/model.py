@@ -78,6 +78,7 @@ class Shape:
     one_cell: bool = False  # all its cores and memory out of one NUMA cell
     hugepage_kib: int = 0  # its memory out of pages of this size
     lifetime_s: int = 0  # how long it is expected to be there; 0 = not known
+    reservation: str = ""  # what it may take of what is promised for later
 
     @cached_property
     def networks(self) -> tuple[str, ...]:

@@ -80,8 +80,6 @@ def cores_room(view: View, work: Work, shape: Shape, at: At) -> Ints | None:
 
 def no_cpu(view: View, work: Work, shape: Shape, h: int) -> dict[str, Any]:
     need, left, limit = shape.cpu_m / 1000, int(work.left[CPU, h]) / 1000, int(view.cpu_limit_m[h]) / 1000
-    if shape.pinned:
-        need *= limit / max(int(view.cpus_m[h]) / 1000, 1e-3)
     cores = int(view.cpus_m[h]) / 1000
     if shape.cpu_m > int(view.cpus_m[h]):
         one = shape.cpu_m / 1000
@@ -116,10 +114,17 @@ def too_full(view: View, work: Work, shape: Shape, h: int) -> dict[str, Any]:
 
 
 def cpu_need(view: View, shape: Shape) -> list[Need]:
-    """A pinned core is lost to overcommit: it takes what could be given away for it."""
-    if not shape.pinned:
-        return [(CPU, shape.cpu_m)]
-    return [(CPU, -(-shape.cpu_m * view.cpu_limit_m // np.maximum(view.cpus_m, 1)))]
+    """Cores that are pinned are no part of those that all others share."""
+    return [] if shape.pinned else [(CPU, shape.cpu_m)]
+
+
+def memory_need(view: View, shape: Shape) -> list[Need]:
+    """Huge pages are no part of the memory that all others share."""
+    return [] if shape.hugepage_kib else [(MEMORY, shape.memory_mib)]
+
+
+def measured_need(view: View, shape: Shape) -> list[Need]:
+    return [] if shape.hugepage_kib else [(MEASURED, shape.memory_mib)]
 
 
 def pinned(view: View, shape: Shape) -> list[Need]:
@@ -187,7 +192,10 @@ def no_cell(view: View, work: Work, shape: Shape, h: int) -> dict[str, Any]:
 
 def _held_from(view: View, shape: Shape) -> list[Hold]:
     """Return what is promised to others before an instance of this shape is expected to end."""
-    return [hold for hold in view.holds if not shape.lifetime_s or hold.begins_s < shape.lifetime_s]
+    return [
+        hold for hold in view.holds
+        if hold.what != shape.reservation and (not shape.lifetime_s or hold.begins_s < shape.lifetime_s)
+    ]  # fmt: skip
 
 
 def promised(view: View, work: Work, shape: Shape, at: At) -> Ints | None:

@@ -120,7 +120,7 @@ def _asked(
     """Return what one copy takes on each host of the pool, and on which of them it may be."""
     view, shape, hosts = scene.view, item.shape, np.array(scene.hosts)
     needs = needs_of(view, shape)
-    allowed = eligible(view, work, shape).mask & (room_of(view, nothing, shape, needs) > 0)
+    allowed = eligible(view, work, shape).mask & (room_of(view, nothing, shape, needs, np.arange(len(view))) > 0)
     if banned is not None:
         allowed &= ~banned
     found = {row: np.broadcast_to(np.asarray(need), len(view))[hosts] for row, need in needs}

@@ -9,11 +9,11 @@ import numpy as np
 
 from control.placement import affinity
 from control.placement.filters import needs_of
-from control.placement.look import hosts_for_one
+from control.placement.look import eligible, room_of
 from control.placement.model import Ints, Mask, Shape, View
 from control.placement.resources import store_room
 from control.placement.weights import DEFAULT, POLICIES, best_first, scores
-from control.placement.work import Need, Work, rows_of, start, take
+from control.placement.work import Need, Work, prefer, rows_of, start, take
 from control.rebalance.model import Item
 
 
@@ -39,9 +39,10 @@ class Floor:
             among = among.copy()
             among[here] = False
         self._count(item, here, -1)
-        found = hosts_for_one(self.view, self.work, item.shape, self._needed(item.shape), among)
+        hosts = np.flatnonzero(eligible(self.view, self.work, item.shape).mask & among)
+        room = room_of(self.view, self.work, item.shape, self._needed(item.shape), hosts)
         self._count(item, here, 1)
-        return found
+        return hosts[room > 0]
 
     def fits(self, item: Item, target: int) -> bool:
         """Say whether it could go there now."""
@@ -99,7 +100,8 @@ def give_back(view: View, work: Work, item: Item, needs: Sequence[Need], h: int)
         row = rows.alloc[item.store]
         _add(work, rows.groups.get(row), row, h, item.shape.disk_mib)
     work.instances[h] -= 1
-    work.touched.append(np.array([h]))
+    prefer(work, np.array([h]))
+    work.changes += 1
 
 
 def _add(work: Work, group: Ints | None, row: int, h: int, amount: int) -> None:

@@ -22,6 +22,8 @@ class Capabilities:
     version: str
     architecture: str
     domain_type: str = ""  # kvm or qemu, for VMs
+    # what it gives single instances for themselves: pinning (cores), numa (a cell), hugepages, pci
+    grants: tuple[str, ...] = ()
     # What follows says whether an optional protocol of powers.py is there.
     exec: bool = False  # Executes
     console_log: bool = False  # ConsoleLogs
@@ -95,6 +97,11 @@ class InstanceSpec:
     firmware: str = "bios"
     labels: tuple[tuple[str, str], ...] = ()
     options: tuple[tuple[str, str], ...] = ()  # driver-specific
+    pinned: tuple[int, ...] = ()  # cores of the host that are its alone, as many as it has
+    may_use: tuple[int, ...] = ()  # else the cores that it runs on; () = any
+    cell: int | None = None  # of the host that all its memory is from
+    page_kib: int = 0  # size of the pages that its memory is made of; 0 = usual ones
+    pci: tuple[str, ...] = ()  # addresses of devices that are its alone, as 0000:01:00.0
 
 
 @dataclass(frozen=True)

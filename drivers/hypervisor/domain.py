@@ -16,6 +16,7 @@ from itertools import count
 from lxml import etree
 
 from core.errors import Invalid
+from core.units import spans
 from drivers.hypervisor.base import DiskAttachment, InstanceSpec, NicAttachment
 
 NAMESPACE = "urn:rackflow:instance:1"
@@ -135,11 +136,23 @@ def _resources(root: etree._Element, spec: InstanceSpec) -> None:
     vcpus, (vcpus_max, memory_max_mib) = vcpus_of(spec), ceilings(spec)
     _add(root, "memory", {"unit": "MiB"}, text=memory_max_mib)
     _add(root, "currentMemory", {"unit": "MiB"}, text=spec.memory_mib)
-    _add(root, "vcpu", {"current": vcpus} if vcpus < vcpus_max else {}, text=vcpus_max)
-    if quota := quota_us(spec):  # a fraction of a core: the quota is for each virtual CPU
+    if spec.page_kib:
+        pages = _add(_add(root, "memoryBacking"), "hugepages")
+        _add(pages, "page", {"size": spec.page_kib, "unit": "KiB"})
+    where = {"placement": "static", "cpuset": spans(spec.may_use)} if spec.may_use else {}
+    _add(root, "vcpu", {**where, **({"current": vcpus} if vcpus < vcpus_max else {})}, text=vcpus_max)
+    quota = quota_us(spec)  # a fraction of a core: the quota is for each virtual CPU
+    if quota or spec.pinned:
         tune = _add(root, "cputune")
-        _add(tune, "period", text=CPU_PERIOD_US)
-        _add(tune, "quota", text=quota)
+        for number, cpu in enumerate(spec.pinned):
+            _add(tune, "vcpupin", {"vcpu": number, "cpuset": cpu})
+        if spec.pinned:  # QEMU's own threads too keep off the cores of others
+            _add(tune, "emulatorpin", {"cpuset": spans(spec.pinned)})
+        if quota:
+            _add(tune, "period", text=CPU_PERIOD_US)
+            _add(tune, "quota", text=quota)
+    if spec.cell is not None:
+        _add(_add(root, "numatune"), "memory", {"mode": "strict", "nodeset": spec.cell})
 
 
 def _firmware(root: etree._Element, spec: InstanceSpec, options: Mapping[str, str]) -> None:
@@ -183,6 +196,8 @@ def _devices(root: etree._Element, spec: InstanceSpec, places: Places) -> None:
             _add(devices, "controller", {"type": "pci", "model": "pcie-root-port"})
     for nic in spec.nics:
         devices.append(_placed(nic_element(nic), places.addresses.get(nic.mac)))
+    for address in spec.pci:
+        devices.append(host_device(address))
     serial = _add(devices, "serial", {"type": "pty"})
     _add(serial, "log", {"file": console_path(spec.name), "append": "on"})
     _add(serial, "target", {"port": 0})
@@ -232,6 +247,16 @@ def disk_element(disk: DiskAttachment, target: str) -> etree._Element:
     if disk.read_only:
         _add(element, "readonly")
     _add(element, "serial", text=disk.name)  # /dev/disk/by-id/virtio-NAME in the guest
+    return element
+
+
+def host_device(address: str) -> etree._Element:
+    """Return a PCI device of the host, as 0000:01:00.0; libvirt takes it from the host's driver and gives it back."""
+    domain, bus, rest = address.split(":")
+    slot, function = rest.split(".")
+    element = _element("hostdev", {"mode": "subsystem", "type": "pci", "managed": "yes"})
+    where = {"domain": domain, "bus": bus, "slot": slot, "function": function}
+    _add(_add(element, "source"), "address", {key: f"0x{value}" for key, value in where.items()})
     return element
 
 

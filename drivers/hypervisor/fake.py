@@ -47,7 +47,7 @@ class FakeHypervisor(FakePart, Hypervisor, KeepsImages):
     async def capabilities(self) -> Capabilities:
         async with self.call("capabilities") as host:
             powers: dict[str, Any] = dict.fromkeys(self.powers, True)
-            return Capabilities("fake", host.kinds, "1", "x86_64", **powers)
+            return Capabilities("fake", host.kinds, "1", "x86_64", grants=host.grants, **powers)
 
     async def capacity(self) -> Capacity:
         async with self.call("capacity") as host:

@@ -74,7 +74,7 @@ class KvmHypervisor(
                 version=f"libvirt {_dotted(libvirt_version)}, QEMU {_dotted(qemu_version)}",
                 exec=True, console_log=True, suspend=True, reboot=True, save=True, reconfigure=True, resize_live=True,
                 snapshot=True, snapshot_live=True, migrate_live=True, console=True, display=True, backup=True,
-                backup_incremental=True, adopt=True,
+                backup_incremental=True, adopt=True, grants=("pinning", "numa", "hugepages", "pci"),
             )
         return self._capabilities
 

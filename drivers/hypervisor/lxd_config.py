@@ -10,7 +10,7 @@ from typing import Any
 
 from core.ids import from_host
 from core.states import InstanceKind, PowerState
-from core.units import parse_bytes
+from core.units import parse_bytes, spans
 from drivers.hypervisor.base import DiskAttachment, ImageOnHost, InstanceSpec, NicAttachment, ObservedInstance
 from drivers.storage.seed import seed_texts
 
@@ -53,17 +53,25 @@ def _config(spec: InstanceSpec, managed: Collection[str]) -> dict[str, str]:
         # Its host name is what people call it, not its name on the host (lxc.container.conf(5), lxc.uts.name).
         "raw.lxc": f"lxc.uts.name = {spec.display_name}" if spec.display_name else "",
         **_cloud_init(spec, managed),
-        **_cpu_limit(spec.cpu),
+        **_cpu_limit(spec),
         **dict(spec.options),
     }
     return {key: value for key, value in config.items() if value}
 
 
-def _cpu_limit(cpu: float) -> dict[str, str]:
-    """Return whole cores as such; fractions as a hard share of time over all cores."""
-    if cpu == int(cpu):
-        return {"limits.cpu": str(int(cpu))}
-    return {"limits.cpu.allowance": f"{max(round(cpu * _CPU_PERIOD_MS), 1)}ms/{_CPU_PERIOD_MS}ms"}
+def _cpu_limit(spec: InstanceSpec) -> dict[str, str]:
+    """Return whole cores as such; fractions, and what keeps off some cores, as a hard share of time over the others."""
+    share = {"limits.cpu.allowance": f"{max(round(spec.cpu * _CPU_PERIOD_MS), 1)}ms/{_CPU_PERIOD_MS}ms"}
+    if spec.pinned:
+        return {"limits.cpu": cpu_set(spec.pinned)}
+    if spec.may_use:
+        return {"limits.cpu": cpu_set(spec.may_use), **share}
+    return {"limits.cpu": str(int(spec.cpu))} if spec.cpu == int(spec.cpu) else share
+
+
+def cpu_set(cpus: Sequence[int]) -> str:
+    """Return cores by number: a single one is a span, since LXD takes a plain number as how many."""
+    return spans(cpus) if len(cpus) > 1 else f"{cpus[0]}-{cpus[0]}"
 
 
 def _cloud_init(spec: InstanceSpec, managed: Collection[str]) -> dict[str, str]:

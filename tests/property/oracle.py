@@ -70,7 +70,7 @@ class Machine:
 
     def first_failing(self, shape: Shape, pools: dict[str, list[int]], image_mib: int) -> str | None:
         """Return the first constraint, in the engine's order, that keeps the shape from this host."""
-        cpu_m = shape.cpu_m * (self.cpu_overcommit if shape.pinned else 1)
+        cpu_m = 0 if shape.pinned else shape.cpu_m
         cpu_left_m = self.cpus * self.cpu_overcommit * 1000 - self.cpu_used_m
         stores = [s for s in self.disk if shape.datastore in (None, s)]
         copy = 0 if shape.image in self.images else image_mib
@@ -89,8 +89,8 @@ class Machine:
             ("addresses", all(len(pools[name]) >= count for name, count in shape.nics)),
             ("rules", self._welcome(shape)),
             ("devices", all(self.devices.get(name, 0) >= n for name, n in shape.pci)),
-            ("cpu", shape.cpu_m <= self.cpus * 1000 and cpu_m <= cpu_left_m),
-            ("memory", shape.memory_mib <= self.memory_mib - self.memory_used_mib),
+            ("cpu", shape.cpu_m <= self.cpus * 1000 and (not cpu_m or cpu_m <= cpu_left_m)),
+            ("memory", shape.hugepage_kib or shape.memory_mib <= self.memory_mib - self.memory_used_mib),
             ("pinning", not shape.pinned or shape.cpu_m <= self.pins_m),
             ("hugepages", not shape.hugepage_kib or self.pages.get(shape.hugepage_kib, 0) >= shape.memory_mib),
             ("numa", not shape.one_cell or self._cell(shape) is not None),
@@ -104,8 +104,8 @@ class Machine:
 
     def take(self, shape: Shape, store: str, pools: dict[str, list[int]]) -> None:
         """Take a copy of the shape out of this host."""
-        self.cpu_used_m += shape.cpu_m * (self.cpu_overcommit if shape.pinned else 1)
-        self.memory_used_mib += shape.memory_mib
+        self.cpu_used_m += 0 if shape.pinned else shape.cpu_m
+        self.memory_used_mib += 0 if shape.hugepage_kib else shape.memory_mib
         self.instances += 1
         total, used = self.disk[store]
         copy = 0 if shape.image in self.images else shape.image_mib

@@ -119,6 +119,11 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         _number("LEARNED UP TO", "cpu_learned_max", wide=True), _number("MEMORY OVERCOMMIT", "memory_overcommit"),
         LABELS, ID, AGE,
     ),
+    "reservation": (
+        NAME, Column("KIND", "kind"), Column("HOST", "host", rare=True), Column("CLUSTER", "cluster", rare=True),
+        _number("CPU", "cpu"), _mib("MEMORY", "memory_mib"), Column("FROM", "begins_at", words.until),
+        Column("UNTIL", "ends_at", words.until), Column("OWNER", "owner"), Column("REASON", "reason", rare=True), ID,
+    ),
     "operation": (
         Column("ID", "id"), Column("VERB", "verb"), Column("SUBJECT", "name"), STATE,
         Column("ASKED BY", "asked_by"), AGE, Column("TOOK", "took_s", words.duration, right=True),

@@ -40,6 +40,7 @@ TREE: dict[str, Entry] = {
     "network": Entry(NOUNS, "network", "Virtual networks: create, list, show, delete."),
     "datastore": Entry(NOUNS, "datastore", "Where disks and images lie: create, list, show, delete."),
     "cluster": Entry(NOUNS, "cluster", "Hosts that share datastores and networks: create, list, show, delete."),
+    "reservation": Entry(NOUNS, "reservation", "Room kept for later, maintenances: create, list, show, delete."),
     "operation": Entry(NOUNS, "operation", "What was asked for and how far it is: list, show, watch, cancel, retry, …"),
     "apply": Entry(FILES, "blueprint", "Make the cloud as a blueprint says.", alone=True),
     "plan": Entry(FILES, "plan", "Say what apply would do; moves between hosts: rebalance, consolidate, evacuate."),

@@ -38,6 +38,20 @@ async def test_ensured_nouns(api: Rig, path: str, spec: dict[str, Any], change: 
     assert (await api.call("GET", f"{path}/{spec['name']}")).status_code == 404
 
 
+async def test_reservations(api: Rig) -> None:
+    await api.furnish(hosts_=("h1",))
+    times = {"begins_at": "2130-01-01T00:00:00Z", "ends_at": "2130-01-02T00:00:00Z"}
+    made = await api.call("POST", "/reservations", {"name": "r", "host": "h1", "cpu": 2, **times})
+    assert (made.status_code, made.json()["host"], made.json()["owner"]) == (201, "h1", "admin")
+    assert (await api.call("POST", "/reservations", {"name": "r", "host": "h1", "cpu": 2, **times})).status_code == 409
+    assert (await api.call("POST", "/reservations", {"name": "q", "cpu": 2, **times})).status_code == 400
+    assert [row["cpu"] for row in await api.ok("GET", "/reservations")] == [2.0]
+    before = len(api.wakes)
+    await api.ok("DELETE", "/reservations/r")
+    assert len(api.wakes) == before + 1
+    assert (await api.call("GET", "/reservations/r")).status_code == 404
+
+
 async def test_used_network_stays(api: Rig) -> None:
     await api.furnish()
     await api.ok("POST", "/instances", WEB)

@@ -43,7 +43,7 @@ def test_create_sends_the_whole_spec(web: FrontEnd, cli: Cli, tmp_path: Path) ->
         *CREATE, "--kind", "vm", "--cpu", "1.5", "--memory", "512MiB", "--disk", "2GiB", "--data-disk", "data=1GiB",
         "--network", "lan=198.18.17.200", "--network", "other", "--user-data", tmp_path / "user-data",
         "--ssh-key", tmp_path / "key.pub", "-l", "tier=front", "--host", "h1", "--cluster", "c", "--datastore", "d",
-        "--host-label", "disk=ssd",
+        "--host-label", "disk=ssd", "--needs", "migrate_live", "--priority", "70", "--gang",
     )  # fmt: skip
     assert said.code == 0
     assert web.last("POST", "instances").body == {
@@ -51,7 +51,9 @@ def test_create_sends_the_whole_spec(web: FrontEnd, cli: Cli, tmp_path: Path) ->
         "disks": [{"name": "data", "size": "1GiB"}],
         "nics": [{"network": "lan", "address": "198.18.17.200"}, {"network": "other"}],
         "user_data": "#cloud-config\n", "ssh_keys": ["ssh-ed25519 AAAA me"], "labels": {"tier": "front"},
-        "requirements": {"host": "h1", "cluster": "c", "datastore": "d", "host_labels": {"disk": "ssd"}},
+        "requirements": {"host": "h1", "cluster": "c", "datastore": "d", "host_labels": {"disk": "ssd"},
+                         "capabilities": ["migrate_live"]},
+        "priority": 70, "gang": True,
     }  # fmt: skip
     assert len(web.last("POST", "instances").headers["idempotency-key"]) == 32
 
@@ -300,8 +302,21 @@ def test_networks_datastores_and_clusters_are_there_at_once(front_end: FrontEnd,
     assert json.loads(cli("datastore", "create", "n", "--path", "/d", "-o", "json").out)["id"] == "1"
     assert front_end.last("POST", "datastores").body == {"name": "n", "path": "/d"}
     assert cli("cluster", "create", "n", "--cpu-overcommit", "2").err == "cluster n created\n"
+    assert cli("cluster", "create", "n", "--cpu-learned-max", "8").code == 0
+    assert front_end.last("POST", "clusters").body == {"name": "n", "cpu_learned_max": 8.0}
     for noun in ("network", "datastore", "cluster"):
         assert cli(noun, "delete", "n").err == f"{noun} n deleted\n"
+
+
+def test_reservations_are_made_of_times(front_end: FrontEnd, cli: Cli) -> None:
+    front_end.on("POST", "reservations", 201, {"id": "1", "name": "r"})
+    times = ("--from", "2030-01-01T00:00:00Z", "--until", "2030-01-02T00:00:00Z")
+    assert cli("reservation", "create", "r", *times, "--host", "h1", "--cpu", "4").err == "reservation r created\n"
+    told = {"name": "r", "begins_at": "2030-01-01T00:00:00Z", "ends_at": "2030-01-02T00:00:00Z"}
+    assert front_end.last("POST", "reservations").body == {**told, "kind": "hold", "host": "h1", "cpu": 4.0}
+    assert cli("reservation", "create", "r", *times, "--cluster", "c", "--maintenance").code == 0
+    assert front_end.last("POST", "reservations").body == {**told, "kind": "maintenance", "cluster": "c"}
+    assert cli("reservation", "create", "r", "--from", "soon", "--until", "+2h", "--host", "h1").code == 2
 
 
 def test_image_import_sends_an_absolute_path(

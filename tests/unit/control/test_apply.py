@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from blueprints.blueprint import parse
-from control import blueprints, hosts, images, instances
+from control import blueprints, hosts, images, instances, tables
 from control.blueprints import Plan
 from core.errors import Conflict, Denied, NotFound
 from core.states import InstanceState, OperationState, Verb
@@ -151,3 +152,15 @@ def test_users_apply_instances_of_their_own(cloud: Rig) -> None:
 def test_new_datastores_have_hosts_looked_at(cloud: Rig) -> None:
     done = apply(cloud, {"datastores": [{"name": "fast", "path": "/fast"}]})
     assert [(op["verb"], op["name"]) for op in done.operations] == [("reconcile", "reconcile")]
+
+
+def test_what_was_recorded_before_there_was_a_field_does_not_differ_by_it(cloud: Rig) -> None:
+    blueprint = {"instances": [{"name": "a", "image": "tiny", "memory": "256MiB", "cpu": 1}]}
+    cloud.deploy("a")
+    t = tables.instance
+    spec = cloud.run(lambda c: c.execute(sa.select(t.c.spec)).scalar_one())
+    old = {key: value for key, value in spec.items() if key not in ("pci", "numa", "gang", "priority")}
+    old["requirements"] = {key: value for key, value in old["requirements"].items() if key != "capabilities"}
+    cloud.run(lambda c: c.execute(sa.update(t).values(spec=old)))
+    plan = apply(cloud, blueprint, dry_run=True)
+    assert (plan.instances.unchanged, plan.instances.differs) == (["a"], [])

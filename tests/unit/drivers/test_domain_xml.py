@@ -31,6 +31,10 @@ CASES = {
     "a-quarter-of-a-core": (replace(SMALL, cpu=0.25), "kvm"),
     "one-and-a-half-cores": (replace(SMALL, cpu=1.5), "kvm"),
     "uefi": (replace(SMALL, firmware="uefi"), "kvm"),
+    "whole-cores-of-one-cell-in-huge-pages-with-devices": (
+        replace(LARGE, cpu=2, pinned=(6, 7), cell=1, page_kib=2048, pci=("0000:01:00.0", "0000:c1:1f.7")), "kvm"
+    ),
+    "off-the-cores-of-others": (replace(SMALL, cpu=1.5, may_use=(0, 1, 2, 3, 8)), "kvm"),
     "no-nic": (replace(SMALL, nics=()), "qemu"),
     "name-that-needs-escapes": (replace(SMALL, display_name="<a & 'b'>"), "qemu"),
 }

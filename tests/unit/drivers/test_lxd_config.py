@@ -37,7 +37,10 @@ FULL = replace(
     options=(("security.nesting", "true"),),
 )
 DHCP = replace(PLAIN, nics=(replace(NIC, bridge="br0", address="", gateway=""),))
-CASES = {"plain": PLAIN, "full": FULL, "dhcp": DHCP}
+CASES = {
+    "plain": PLAIN, "full": FULL, "dhcp": DHCP, "whole-cores": replace(PLAIN, pinned=(2, 3, 6)),
+    "off-the-cores-of-others": replace(PLAIN, may_use=(0, 1, 4, 5)),
+}  # fmt: skip
 
 
 def golden(name: str) -> Any:
@@ -187,3 +190,8 @@ def test_one_that_was_adopted_or_imported_is_never_made_anew(mark: str) -> None:
     found = {**marked("web", **{mark: "x"}), "last_used_at": "1970-01-01T00:00:00Z"}
     assert half_made(found) is False
     assert half_made({**found, "config": {}}) is True
+
+
+def test_a_single_core_by_number_is_a_span() -> None:
+    """LXD takes "3" as three cores, whichever they are."""
+    assert container_config(replace(PLAIN, cpu=1, pinned=(3,)))["config"]["limits.cpu"] == "3-3"

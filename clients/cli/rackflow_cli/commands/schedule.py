@@ -40,12 +40,12 @@ def seconds(text: str | None, option: str) -> int | None:
         raise CliError(f"{option}: {error}", ExitCode.USAGE, fix="e.g. 90s, 15m, 2h, 1d or 1w") from error
 
 
-def moment(text: str | None) -> str | None:
+def moment(text: str | None, option: str = "--at") -> str | None:
     """Return a time as RFC 3339: as it is given, local where it has no zone, or +2h from now. Raise CliError."""
     try:
         return None if text is None else words.moment_of(text)
     except ValueError as error:
-        raise CliError(f"--at: {error}", ExitCode.USAGE, fix="e.g. 2026-12-24T18:00, or +2h") from error
+        raise CliError(f"{option}: {error}", ExitCode.USAGE, fix="e.g. 2026-12-24T18:00, or +2h") from error
 
 
 @app.command("add")

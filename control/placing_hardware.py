@@ -1,0 +1,236 @@
+"""What one instance may have for itself on a host: cores, a NUMA cell's room, huge pages, PCI devices.
+
+A host's `hardware` holds what it offers: {"cells": [{"cpus": [0, …], "memory_mib"}], "pinned": [2, 3, …], "pages":
+{"2048": MiB}, "pci": [{"address", "id", "class"}]}. An instance's `granted` holds what it has of that: {"cpus", "cell",
+"memory_mib", "cpu_m", "page_kib", "pci"}. Cores for pinning and huge pages are no part of what all others share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from blueprints.instance import InstanceSpec
+from control import tables
+from control.instances_on import Reserved
+from control.placement.model import Cell, Pool, Shape
+from core.units import numbers
+
+_T = tables.instance
+_CLASSES = {"gpu": "03", "nic": "02", "storage": "01", "accelerator": "12"}  # first byte of a PCI class
+Grant = dict[str, Any]
+
+
+@dataclass
+class Machine:
+    """What one host offers, and what of it is granted; `grant` takes more."""
+
+    cells: list[dict[str, Any]]
+    pinned: set[int]
+    pages: dict[int, int]  # KiB of a page -> MiB
+    devices: list[dict[str, str]]
+    grants: list[Grant] = field(default_factory=list)
+    own_cpu: float = 0.0  # of what is granted: cores and MiB that do not count among what all share
+    own_memory_mib: int = 0
+
+    @property
+    def free_cpus(self) -> set[int]:
+        return self.pinned - {cpu for one in self.grants for cpu in one.get("cpus", ())}
+
+    @property
+    def free_devices(self) -> list[dict[str, str]]:
+        taken = {address for one in self.grants for address in one.get("pci", ())}
+        return [device for device in self.devices if device["address"] not in taken]
+
+    def free_pages_mib(self, kib: int) -> int:
+        """Return what is left in pages of one size."""
+        return self.pages.get(kib, 0) - sum(int(g["memory_mib"]) for g in self.grants if g.get("page_kib") == kib)
+
+    def left_in(self, number: int) -> tuple[int, int]:
+        """Return thousandths of cores and MiB that are left in a cell for those bound to it."""
+        cell = self.cells[number]
+        inside = [one for one in self.grants if one.get("cell") == number]
+        cpus = set(cell["cpus"])
+        cpu_m = 1000 * len(cpus & self.free_cpus if self.pinned else cpus)
+        cpu_m -= sum(one["cpu_m"] for one in inside if not (self.pinned and one.get("cpus")))
+        return cpu_m, int(cell["memory_mib"]) - sum(one["memory_mib"] for one in inside)
+
+
+def offered(facts: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what a host has for single instances, by its facts and what its spec gives away; None: nothing. Pure."""
+    cells = facts.get("cells") or []
+    if not cells:  # a machine that tells of none is one cell
+        cells = [{"cpus": list(range(int(facts.get("cpus") or 0))), "memory_mib": int(facts.get("memory_mib") or 0)}]
+    known = {cpu for cell in cells for cpu in cell["cpus"]}
+    pinned = sorted(set(numbers(str(spec.get("pinned_cpus") or ""))) & known)
+    pages = {str(kib): mib for kib, mib in (facts.get("hugepages") or {}).items() if mib}
+    given = tuple(spec.get("pci") or ())  # nothing can be passed on without an IOMMU
+    pci = [
+        {"address": one["address"], "id": one["id"], "class": one["class"]} for one in facts.get("pci") or ()
+        if one.get("iommu_group") is not None and any(fnmatchcase(one["id"], pattern) for pattern in given)
+    ]  # fmt: skip
+    found = {"cells": cells if len(cells) > 1 or pinned else [], "pinned": pinned, "pages": pages, "pci": pci}
+    return found if any(found.values()) else None
+
+
+def powers_of(spec: InstanceSpec) -> frozenset[str]:
+    """Return what a driver must be able to hand out for a spec."""
+    asked = {"pci": spec.pci, "pinning": spec.cpu_pinning, "numa": spec.numa, "hugepages": spec.hugepages}
+    return frozenset(name for name, value in asked.items() if value)
+
+
+def hardware_of(c: sa.Connection, rows: Sequence[Mapping[Any, Any]], shapes: Collection[Shape]) -> list[Machine]:
+    """Return what each host offers, with what is granted. rows: of hosts; one of which no cell is known is one cell."""
+    found = [_machine(row) for row in rows]
+    if not any(row["hardware"] for row in rows) and not any(shape.one_cell for shape in shapes):
+        return found
+    index = {row["id"]: h for h, row in enumerate(rows)}
+    for host, granted in ((_T.c.host_id, _T.c.granted), (_T.c.other_host_id, _T.c.other_granted)):
+        query = sa.select(host.label("host"), granted.label("granted"), _T.c.cpu, _T.c.memory_mib)
+        for row in c.execute(query.where(host.is_not(None), granted.is_not(None))):
+            if row.host in index and row.granted:
+                _note(found[index[row.host]], row.granted, row.cpu, row.memory_mib)
+    return found
+
+
+def _machine(row: Mapping[Any, Any]) -> Machine:
+    has: Mapping[str, Any] = row["hardware"] or {}
+    whole = [{"cpus": range(int(row["cpus"])), "memory_mib": row["memory_mib"]}]
+    pages = {int(kib): int(mib) for kib, mib in (has.get("pages") or {}).items()}
+    return Machine(has.get("cells") or whole, set(has.get("pinned") or ()), pages, has.get("pci") or [])
+
+
+def _note(machine: Machine, granted: Grant, cpu: float, memory_mib: int) -> None:
+    machine.grants.append(granted)
+    machine.own_cpu += cpu if granted.get("cpus") else 0.0
+    machine.own_memory_mib += memory_mib if granted.get("page_kib") else 0
+
+
+def shared_part(
+    rows: Sequence[Mapping[Any, Any]], used: Sequence[Reserved], machines: Sequence[Machine]
+) -> tuple[list[Mapping[Any, Any]], list[Reserved]]:
+    """Return hosts and what is reserved on them without cores for pinning and huge pages: what all others share."""
+    hosts: list[Mapping[Any, Any]] = []
+    held: list[Reserved] = []
+    for row, one, machine in zip(rows, used, machines, strict=True):
+        if row["hardware"] is None:
+            hosts.append(row)
+            held.append(one)
+            continue
+        cpus = max(0.0, row["cpus"] - len(machine.pinned))
+        memory_mib = max(0, row["memory_mib"] - sum(machine.pages.values()))
+        hosts.append({**row, "cpus": cpus, "memory_mib": memory_mib})
+        cpu = max(0.0, one.cpu - machine.own_cpu)
+        held.append(replace(one, cpu=cpu, memory_mib=max(0, one.memory_mib - machine.own_memory_mib)))
+    return hosts, held
+
+
+def pools_of(machines: Sequence[Machine], shapes: Collection[Shape]) -> dict[str, Any]:
+    """Return the parts of a view that some of these shapes ask for."""
+    found: dict[str, Any] = {}
+    names = {name for shape in shapes for name, _ in shape.pci}
+    if names:
+        found["pci"] = {
+            name: _pool((_count(name, m.devices), _count(name, m.free_devices)) for m in machines)
+            for name in sorted(names)
+        }  # fmt: skip
+    if any(shape.pinned for shape in shapes):
+        found["pins"] = _pool((1000 * len(m.pinned), 1000 * len(m.free_cpus)) for m in machines)
+    if sizes := {shape.hugepage_kib for shape in shapes} - {0}:
+        found["hugepages"] = {
+            kib: _pool((m.pages.get(kib, 0), m.free_pages_mib(kib)) for m in machines) for kib in sorted(sizes)
+        }  # fmt: skip
+    if any(shape.one_cell for shape in shapes):
+        most = max((len(m.cells) for m in machines), default=0)
+        found["cells"] = tuple(_cell(machines, number) for number in range(most))
+    return found
+
+
+def _cell(machines: Sequence[Machine], number: int) -> Cell:
+    there = [number < len(m.cells) for m in machines]
+    left = [m.left_in(number) if yes else (0, 0) for m, yes in zip(machines, there, strict=True)]
+    bare = [replace(m, grants=[]).left_in(number) if yes else (0, 0) for m, yes in zip(machines, there, strict=True)]
+    pools = [_pool((whole[part], now[part]) for whole, now in zip(bare, left, strict=True)) for part in (0, 1)]
+    return Cell(*pools)
+
+
+def _pool(values: Iterable[tuple[int, int]]) -> Pool:
+    pairs = list(values)
+    return Pool(np.array([limit for limit, _ in pairs], np.int64), np.array([left for _, left in pairs], np.int64))
+
+
+def _count(name: str, devices: Iterable[Mapping[str, str]]) -> int:
+    return sum(_is(name, device) for device in devices)
+
+
+def _is(name: str, device: Mapping[str, str]) -> bool:
+    return device["id"] == name or device["class"].startswith(_CLASSES.get(name, "-"))
+
+
+def grant(
+    machines: Sequence[Machine], placed: Sequence[tuple[str, Shape, int]]
+) -> tuple[dict[str, Grant], set[str]]:
+    """Take what shapes ask for out of their hosts; return it by key, and the keys for which it was not there after all.
+
+    placed: key, shape, index of the host.
+    """
+    found: dict[str, Grant] = {}
+    short: set[str] = set()
+    for key, shape, h in placed:
+        if not (shape.pinned or shape.one_cell or shape.hugepage_kib or shape.pci):
+            continue
+        one = _grant(machines[h], shape)
+        if one is None:
+            short.add(key)
+        else:
+            machines[h].grants.append(one)
+            found[key] = one
+    return found, short
+
+
+def _grant(machine: Machine, shape: Shape) -> Grant | None:
+    cell = _cell_for(machine, shape) if shape.one_cell else None
+    cpus = _cpus_for(machine, shape, cell)
+    devices = _devices_for(machine, shape)
+    pages_mib = machine.free_pages_mib(shape.hugepage_kib) if shape.hugepage_kib else shape.memory_mib
+    if (shape.one_cell and cell is None) or cpus is None or devices is None or pages_mib < shape.memory_mib:
+        return None
+    return {
+        "cpu_m": shape.cpu_m, "memory_mib": shape.memory_mib, **({"cpus": cpus} if cpus else {}),
+        **({} if cell is None else {"cell": cell}), **({"page_kib": shape.hugepage_kib} if shape.hugepage_kib else {}),
+        **({"pci": devices} if devices else {}),
+    }  # fmt: skip
+
+
+def _cell_for(machine: Machine, shape: Shape) -> int | None:
+    """Return the first cell with room, as the engine takes them."""
+    left = enumerate(map(machine.left_in, range(len(machine.cells))))
+    return next((n for n, (cpu_m, mib) in left if cpu_m >= shape.cpu_m and mib >= shape.memory_mib), None)
+
+
+def _cpus_for(machine: Machine, shape: Shape, cell: int | None) -> list[int] | None:
+    """Return cores for a pinned shape, of its cell, else of those cells where fewest are free; [] = it wants none."""
+    if not shape.pinned:
+        return []
+    wanted, free = shape.cpu_m // 1000, machine.free_cpus
+    cells = [machine.cells[cell]] if cell is not None else machine.cells
+    by_cell = sorted((sorted(free & set(one["cpus"])) for one in cells), key=len)
+    whole = next((one for one in by_cell if len(one) >= wanted), None)
+    chosen = whole if whole is not None else [cpu for one in by_cell for cpu in one]
+    return chosen[:wanted] if len(chosen) >= wanted else None
+
+
+def _devices_for(machine: Machine, shape: Shape) -> list[str] | None:
+    """Return the addresses of the devices that a shape asks for, the most exactly named ones first; None: not there."""
+    free, chosen = machine.free_devices, list[str]()
+    for name, count in sorted(shape.pci, key=lambda one: one[0] in _CLASSES):
+        fitting = [one["address"] for one in free if _is(name, one) and one["address"] not in chosen]
+        if len(fitting) < count:
+            return None
+        chosen += fitting[:count]
+    return chosen
