@@ -24,9 +24,11 @@ from pyVmomi import vim
 
 from core.errors import Busy, CredentialRejected, Invalid, RackflowError, Unreachable, Unsupported
 from core.settings import DriverSettings
+from drivers.hosts import HostFacts
 from drivers.transport.base import ByteStream, Endpoint, Progress, Result, Session, Transport
 from drivers.transport.certificate import pinned_context
 from drivers.transport.vsphere_errors import SESSION_GONE, is_fault, translate
+from drivers.transport.vsphere_facts import facts_of
 from drivers.transport.vsphere_place import Place, find, read_one
 
 T = TypeVar("T")
@@ -212,6 +214,10 @@ class VsphereTransport(Transport):
 
     def _log_out(self) -> None:
         self._content.sessionManager.Logout()
+
+    async def facts(self) -> HostFacts:
+        """Return what enrollment wants to know of the machines here. Raise Unreachable."""
+        return await self.call("looking at", lambda c: facts_of(c, self.place))
 
     # -- what needs a shell
 
