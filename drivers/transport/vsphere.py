@@ -114,6 +114,7 @@ class VsphereTransport(Transport):
     def _log_in_as(self, worker: str) -> None:
         before = self._content
         self._content = self._log_in(f"{AGENT}/{worker}/{self._endpoint.name}")
+        self._place = find(self._content, self._endpoint.place, self._subject)  # its objects belong to a session
         before.sessionManager.Logout()
 
     async def _put_out_others(self, worker: str, alive: Callable[[str], Awaitable[bool]]) -> None:
