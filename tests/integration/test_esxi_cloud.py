@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from control import hosts
 from control.hosts import HostRecord
+from core.errors import Unsupported
 from core.ids import on_host
 from core.states import HostState, InstanceState, OperationState, PowerState, Verb
 from drivers.hypervisor.base import ObservedInstance
@@ -16,6 +17,7 @@ from tests.integration.line import Line
 from tests.vcsim import HOSTS, Vcsim, vcsim
 
 THERE = {"requirements": {"host": "e1"}}
+VM = {"image": "vm", "cpu": 1, "memory": 256}
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,11 @@ def host(sim: Vcsim, name: str, **more: Any) -> dict[str, Any]:
 
 def record(line: Line) -> HostRecord:
     return line.store.read_now(lambda c: hosts.get(c, "e1"))
+
+
+def decide(line: Line, what: Callable[..., bool], *names: str) -> None:
+    for name in names:
+        line.store.write_now(lambda c, name=name: what(c, line.admin, name))  # type: ignore[misc]
 
 
 async def enrolled(line: Line, sim: Vcsim, name: str = "e1") -> None:
@@ -77,8 +84,7 @@ async def test_a_whole_life(line: Line, sim: Vcsim) -> None:
 
 async def test_the_same_spec_lands_on_either_kind_by_placement_alone(line: Line, sim: Vcsim) -> None:
     await enrolled(line, sim)
-    vm = {"image": "vm", "cpu": 1, "memory": 256}
-    wanted = [{"name": "any", **vm}, {"name": "there", **vm, **THERE}]
+    wanted = [{"name": "any", **VM}, {"name": "there", **VM, **THERE}]
     ended = await line.run(Verb.DEPLOY, {"instances": wanted})
     assert {op.state for op in ended} == {OperationState.DONE}, [op.error for op in ended]
     assert line.instance("there")["host"] == "e1"
@@ -90,7 +96,7 @@ async def test_the_same_spec_lands_on_either_kind_by_placement_alone(line: Line,
 
 async def test_a_session_that_is_lost_in_between_is_no_matter(line: Line, sim: Vcsim) -> None:
     await enrolled(line, sim)
-    await line.run(Verb.DEPLOY, {"instances": [{"name": "vm", "image": "vm", "memory": 256, **THERE}]})
+    await line.run(Verb.DEPLOY, {"instances": [{"name": "vm", **VM, **THERE}]})
     sim.control(sessions="drop")
     await line.run(Verb.RECONCILE, {"hosts": ["e1"]})
     (op,) = await line.run(Verb.SHUTDOWN, {"instances": ["vm"]})
@@ -105,3 +111,27 @@ async def test_another_certificate_than_the_one_asked_for(line: Line, sim: Vcsim
     assert op.state is not OperationState.DONE
     assert op.error is not None
     assert op.error["code"] == "credential-rejected"
+
+
+async def test_what_it_cannot_do_is_refused_and_the_instance_stays_as_it_was(line: Line, sim: Vcsim) -> None:
+    decide(line, hosts.disable, "f1", "f2")
+    await line.run(Verb.DEPLOY, {"instances": [{"name": "elsewhere", **VM}]})
+    await enrolled(line, sim)
+    decide(line, hosts.disable, "f0")
+    await line.run(Verb.DEPLOY, {"instances": [{"name": "vm", **VM}]})
+    decide(line, hosts.enable, "f0")
+    for verb in (Verb.STOP, Verb.BACKUP):
+        with pytest.raises(Unsupported, match="esxi on e1 cannot"):
+            line.submit(verb, {"instances": ["vm"]})
+    cold = {"live": False}
+    for verb, name, how, why in (
+        (Verb.UNDEPLOY, "vm", {}, "carrying an instance's disks"),
+        (Verb.MIGRATE, "vm", cold, "is a fake host, not esxi"),
+        (Verb.MIGRATE, "elsewhere", cold, "is a esxi host, not fake"),
+    ):
+        (op,) = await line.run(verb, {"instances": [name], **how})
+        assert op.state is not OperationState.DONE, (verb, name)
+        assert why in str(op.error), (verb, name)
+        assert line.instance(name)["state"] == InstanceState.RUNNING
+    assert (line.instance("vm")["host"], line.instance("elsewhere")["host"]) == ("e1", "f0")
+    await line.run(Verb.DELETE, {"instances": ["vm", "elsewhere"]})
