@@ -1,6 +1,7 @@
 // A vCenter or an ESXi host in memory, for tests of the VMware drivers: govmomi's simulator, with faults on demand.
 //
-//	vcsim [-esx] [-l 127.0.0.1:0] [-hosts 2] [-vms 0] [-ds 2]     prints "READY ADDRESS"; user and password: user, pass
+//	vcsim [-esx] [-l 127.0.0.1:0] [-hosts 2] [-vms 0] [-ds 2]     prints "READY ADDRESS"; user and password: user, pass;
+//	                                                              ends when its standard input does
 //	POST /_ctl?fault=TaskInProgress&method=PowerOnVM_Task[&as=task][&times=1]    the next calls fail, or the tasks do
 //	POST /_ctl?status=503                                                       the next request gets that answer
 //	POST /_ctl?delay=PowerOnVM_Task&ms=1500                                     each such call takes that longer
@@ -11,6 +12,7 @@ import (
 	"crypto/tls"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"net/http"
 	"net/url"
@@ -204,5 +206,9 @@ func main() {
 
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM)
+	go func() { // whoever started it may be killed
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		stop <- syscall.SIGTERM
+	}()
 	<-stop
 }
