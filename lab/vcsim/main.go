@@ -201,7 +201,6 @@ func main() {
 	model.Service.HandleFunc("/_ctl", control(model))
 	model.Map().Handler = meet
 	server := model.Service.NewServer()
-	defer server.Close()
 	fmt.Printf("READY %s\n", server.URL.Host)
 
 	stop := make(chan os.Signal, 1)
