@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from control import hosts
+from blueprints.datastore import DatastoreSpec
+from blueprints.network import NetworkSpec
+from control import datastores, hosts, networks
 from control.hosts import HostRecord
-from core.errors import Unsupported
+from core.errors import Conflict, Unsupported
 from core.ids import on_host
 from core.states import HostState, InstanceState, OperationState, PowerState, Verb
 from drivers.hypervisor.base import ObservedInstance
@@ -17,6 +19,7 @@ from tests.integration.line import Line
 from tests.vcsim import HOSTS, Vcsim, vcsim
 
 THERE = {"requirements": {"host": "e1"}}
+DVS_RANGE = {"first": "10.8.0.10", "last": "10.8.0.20"}
 VM = {"image": "vm", "cpu": 1, "memory": 256}
 
 
@@ -135,3 +138,24 @@ async def test_what_it_cannot_do_is_refused_and_the_instance_stays_as_it_was(lin
         assert line.instance(name)["state"] == InstanceState.RUNNING
     assert (line.instance("vm")["host"], line.instance("elsewhere")["host"]) == ("e1", "f0")
     await line.run(Verb.DELETE, {"instances": ["vm", "elsewhere"]})
+
+
+async def test_two_hosts_of_one_vcenter_and_a_vm_that_moves_between_them(line: Line, sim: Vcsim) -> None:
+    san = DatastoreSpec(name="san", path="/vmfs/volumes/LocalDS_0/san", shared=True)
+    line.store.write_now(lambda c: datastores.ensure(c, line.admin, san))
+    far = {"name": "dvs", "bridge": "DC0_DVPG0", "subnet": "10.8.0.0/24", "ranges": [DVS_RANGE]}
+    line.store.write_now(lambda c: networks.ensure(c, line.admin, NetworkSpec.model_validate(far)))
+    await enrolled(line, sim)
+    with pytest.raises(Conflict, match="DC0_C0_H0 is host e1 already"):
+        line.submit(Verb.ENROLL, {"hosts": [host(sim, "again")]})
+    decide(line, hosts.disable, "f0", "f1", "f2")
+    vm = {"name": "vm", **VM, "nics": [{"network": "dvs"}], "requirements": {"datastore": "san"}}
+    await line.run(Verb.DEPLOY, {"instances": [vm]})
+    assert line.instance("vm")["state"] == InstanceState.RUNNING, line.instance("vm")
+    (op,) = await line.run(Verb.ENROLL, {"hosts": [host(sim, "e2", place=HOSTS[1], bridges=[])]})
+    assert op.state is OperationState.DONE, op.error
+    (op,) = await line.run(Verb.MIGRATE, {"instances": ["vm"]})
+    assert (op.verb, op.state) == (Verb.MIGRATE_LIVE, OperationState.DONE), op.error
+    assert (line.instance("vm")["host"], line.instance("vm")["state"]) == ("e2", InstanceState.RUNNING)
+    assert (await on_vsphere(line, "vm")).power is PowerState.ABSENT
+    await line.run(Verb.DELETE, {"instances": ["vm"]})
