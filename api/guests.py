@@ -83,4 +83,4 @@ async def hypervisor_of(ctx: Context, host: HostRecord) -> Hypervisor:
 
 def _endpoint(ctx: Context, host: HostRecord) -> Endpoint:
     key = Path(host.key_file) if host.key_file else ctx.settings.paths.ssh_key
-    return Endpoint(host.name, host.address, host.port, host.user, key, host.host_key)
+    return Endpoint(host.name, host.address, host.port, host.user, key, host.host_key, host.place)

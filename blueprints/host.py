@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from blueprints.common import Labels, Name, SizeMib, Spec
 
@@ -27,15 +27,19 @@ class BmcSpec(Spec):
 
 
 class HostSpec(Spec):
-    """A machine that is reached by SSH. cpus and memory: declared capacity, by default what is found."""
+    """A machine that is reached by SSH, or vSphere by its API. cpus, memory: declared capacity, by default as found."""
 
     name: Name
     address: str = Field(min_length=1)
-    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    port: Annotated[int, Field(ge=1, le=65535, description="of SSH; esxi: of the API, 443 by default")] = 22
     user: str = "root"
-    driver: Literal["kvm", "lxd", "fake"] | None = Field(
-        default=None, description="by default what is found on it; fake is simulated"
+    driver: Literal["kvm", "lxd", "esxi", "fake"] | None = Field(
+        default=None, description="by default what is found on it; esxi: an ESXi host or a vCenter; fake is simulated"
     )
+    place: str | None = Field(
+        default=None, description="of a vCenter: DATACENTER/CLUSTER, …/CLUSTER/HOST or …/CLUSTER/Resources/POOL"
+    )
+    password_file: str | None = Field(default=None, description="on the front-end; esxi: of the user of its API")
     key_file: str | None = Field(
         default=None, description="private key on the front-end; default: rackflow's own"
     )
@@ -59,3 +63,17 @@ class HostSpec(Spec):
     bridges: tuple[BridgeSpec, ...] = ()
     bmc: BmcSpec | None = Field(default=None, description="how its power is cut when it is dead, and put on again")
     labels: Labels = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _port_of_the_api(cls, given: Any) -> Any:
+        by_api = isinstance(given, dict) and given.get("driver") == "esxi"
+        return {"port": 443, **given} if by_api else given
+
+    @model_validator(mode="after")
+    def _password_where_it_is_used(self) -> HostSpec:
+        if self.driver == "esxi" and not self.password_file:
+            raise ValueError("esxi needs password_file: a file on the front-end with the password of its user")
+        if self.driver != "esxi" and (self.place or self.password_file):
+            raise ValueError("place and password_file are for driver esxi")
+        return self

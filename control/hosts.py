@@ -25,6 +25,7 @@ _PASSING = (Unreachable.code, CredentialRejected.code)  # errors that are over w
 KINDS: dict[str, tuple[InstanceKind, ...]] = {  # what a driver runs, where its capabilities do not say it
     "kvm": (InstanceKind.VM,),
     "lxd": (InstanceKind.CONTAINER,),
+    "esxi": (InstanceKind.VM,),
     "fake": (InstanceKind.VM, InstanceKind.CONTAINER),
 }
 
@@ -65,6 +66,11 @@ class HostRecord:
     error: dict[str, Any] | None
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def place(self) -> str:
+        """Return which of a server's hosts is meant, "" where it has one."""
+        return str(self.spec.get("place") or "")
 
     @property
     def kinds(self) -> tuple[InstanceKind, ...]:

@@ -51,7 +51,7 @@ LXD_SOCKETS = ("/var/snap/lxd/common/lxd/unix.socket", "/var/lib/lxd/unix.socket
 
 @runtime_checkable
 class KnowsFacts(Protocol):
-    """A transport to a simulated host: there is no machine to look at."""
+    """A transport that says itself what it leads to: there is no shell to look with."""
 
     async def facts(self) -> HostFacts: ...
 

@@ -16,7 +16,7 @@ from core.settings import DriverSettings
 from drivers.hypervisor.base import Hypervisor
 from drivers.network.base import Network
 from drivers.storage.base import Storage
-from drivers.transport.base import Endpoint, Transport
+from drivers.transport.base import Endpoint, LocksItself, Transport
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,13 @@ class Host:
     storage: Callable[[str], Storage]  # datastore path on the host -> driver
     network: Network
 
+    async def answer(self) -> None:
+        """Wait for any answer of it, whatever is wrong with it otherwise. Raise Unreachable."""
+        if isinstance(self.transport, LocksItself):  # it has no shell
+            await self.hypervisor.capabilities()
+        else:
+            await self.transport.run(["true"], check=False)
+
     async def close(self) -> None:
         """Close the hypervisor's connection, then the transport."""
         await self.hypervisor.close()
@@ -73,9 +80,11 @@ def _lazy(module: str) -> Builder:
     return build
 
 
+OWN_TRANSPORT = ("esxi", "fake")  # not reached by SSH: what such a machine is can be asked over its own drivers only
 BUILDERS: dict[str, Builder] = {
     "kvm": _lazy("drivers.kvm_host"),
     "lxd": _lazy("drivers.lxd_host"),
+    "esxi": _lazy("drivers.esxi_host"),
     "fake": _lazy("drivers.fake_host"),
 }
 

@@ -19,11 +19,13 @@ async def enroll(
     address: str = "",
     user: str = "root",
     port: int = 22,
-    driver: Literal["auto", "kvm", "lxd"] = "auto",
+    driver: Literal["auto", "kvm", "lxd", "esxi"] = "auto",
     fingerprint: str = "",
     key_file: str = "",
     cluster: str = "default",
     container_bridge: str = "",
+    password_file: str = "",
+    place: str = "",
     operations: list[str] = [],  # noqa: B006 - a form's default
 ) -> None:
     """Take a machine in that is reached by SSH and bring it to a usable state.
@@ -32,15 +34,19 @@ async def enroll(
         name: the host's name in this cloud
         address: host name or IP address
         user: root, or one that may use sudo without a password
-        port: of SSH
-        driver: auto takes what is installed there
+        port: of SSH; of esxi the API's, 443
+        driver: auto takes what is installed there; esxi: an ESXi host or a vCenter
         fingerprint: SHA256:… of its SSH host key
         key_file: private key on the front-end; empty: rackflow's own
         cluster: the cluster that it joins
         container_bridge: address of lxcbr0 on it, for example 10.1.0.1/24; empty: chosen
+        password_file: esxi: a file on the front-end with the password of its user
+        place: esxi: of a vCenter, DATACENTER/CLUSTER or DATACENTER/CLUSTER/HOST
         operations: leave empty; filled by rackflow's dispatcher
     """
-    form = enroll_body(name, address, user, port, driver, key_file, fingerprint, cluster, container_bridge)
+    form = enroll_body(
+        name, address, user, port, driver, key_file, fingerprint, cluster, container_bridge, password_file, place
+    )
     batch = await enter(Verb.ENROLL, form, operations)
     try:
         await enroll_hosts(batch)

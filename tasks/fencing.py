@@ -70,12 +70,12 @@ class Fencing:
         return evidence
 
     async def _require_silence(self, what: str, fix: str) -> None:
-        """Raise Conflict if it answers over SSH, whatever else is wrong with it."""
+        """Raise Conflict if it answers, whatever else is wrong with it."""
         name = self.record.name
         try:
             async with asyncio.timeout(ANSWER_S):
                 host = await self.rt.pool.get(self.record.driver, self.rt.endpoint(self.record))
-                await host.transport.run(["true"], check=False)
+                await host.answer()
         except (Unreachable, TimeoutError):
             return
         raise Conflict(f"host {name}: {what}", f"host/{name}", {"address": self.record.address}, fix)

@@ -67,10 +67,13 @@ def enroll_body(
     fingerprint: str,
     cluster: str,
     bridge_address: str,
+    password_file: str = "",
+    place: str = "",
 ) -> dict[str, Any]:
     """Return the body of an enroll request."""
     host: dict[str, Any] = {"name": name, "address": address, "user": user, "port": port}
     optional = {"key_file": key_file, "fingerprint": fingerprint, "cluster": cluster,
+                "password_file": password_file, "place": place,
                 "driver": driver if driver != "auto" else "",
                 "bridges": [{"name": "lxcbr0", "address": bridge_address}] if bridge_address else None}  # fmt: skip
     host.update({key: value for key, value in optional.items() if value})

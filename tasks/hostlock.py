@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from core.errors import Busy, Unreachable
-from drivers.transport.base import Session, Transport
+from drivers.transport.base import LocksItself, Session, Transport
 
 LOCK_FILE = "/run/lock/rackflow.lock"
 HELD = 75  # flock's exit code when somebody else holds the lock
@@ -40,6 +40,9 @@ class HostLocks:
 
     async def hold(self, host: str, transport: Transport, alive: Callable[[str], Awaitable[bool]]) -> None:
         """Hold the lock of a host; return at once if it is held over this connection. Raise Busy, Unreachable."""
+        if isinstance(transport, LocksItself):
+            await transport.lock(self.worker_id, alive)
+            return
         if self._stands(host, transport):
             return
         async with self._opening[host]:

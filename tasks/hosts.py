@@ -14,10 +14,10 @@ from control.operations import Operation
 from core.errors import Conflict, CredentialRejected, HostFault
 from core.states import HostState, OperationState, Verb
 from drivers.facts import gather_facts
-from drivers.hosts import Host, HostFacts
+from drivers.hosts import OWN_TRANSPORT, Host, HostFacts
 from drivers.hypervisor.base import Capabilities, Capacity
+from drivers.identity import show
 from drivers.network.base import NetworkSpec
-from drivers.transport.ssh import scan_host_key
 from tasks.ledger import Seen, finish, load, run_step
 from tasks.reconcile import look_at
 from tasks.runtime import Runtime, runtime
@@ -37,10 +37,11 @@ class Enrollment:
         self.record = replace(record, **self.becomes, host_key="") if self.becomes else record
         self.facts: HostFacts | None = None
         self.seen: tuple[Capabilities, Capacity] | None = None
-        self.is_simulated = record.spec.get("driver") == "fake"
+        self.driver = record.spec.get("driver") or ""
+        self.is_simulated = self.driver == "fake"
 
     async def pin(self, _: Operation) -> Seen:
-        """Compare the host key with the fingerprint asked for, then pin it."""
+        """Compare the host key, or the API's certificate, with the fingerprint asked for, then pin it."""
         if self.is_simulated or (self.record.host_key and not self.record.spec.get("fingerprint")):
             return Seen(False)
         before = self.record.host_key
@@ -52,7 +53,7 @@ class Enrollment:
 
     async def _compare(self) -> str:
         """Take the host's key and return its fingerprint. Raise CredentialRejected when another one was asked for."""
-        key = await scan_host_key(self.record.address, self.record.port)
+        key = await show(self.driver, self.record.address, self.record.port)
         wanted = self.record.spec.get("fingerprint")
         if wanted and wanted != key.fingerprint:
             raise CredentialRejected(
@@ -131,8 +132,8 @@ class Enrollment:
         if self.facts is None:
             if self.becomes and not self.record.host_key and not self.is_simulated:
                 await self._compare()  # an earlier run did, and wrote nothing
-            if self.is_simulated:
-                transport = (await self.rt.pool.get("fake", self.rt.endpoint(self.record))).transport
+            if self.driver in OWN_TRANSPORT:
+                transport = (await self.rt.pool.get(self.driver, self.rt.endpoint(self.record))).transport
             else:
                 transport = await self.rt.pool.transport(self.rt.endpoint(self.record))
             self.facts = await gather_facts(transport)
@@ -152,11 +153,11 @@ class Enrollment:
     async def _groups(self, host: Host) -> list[str]:
         """Let a user other than root reach the daemon's socket; the new groups count from the next login on."""
         user = self.record.user
-        if user == "root":
+        if user == "root" or self.record.driver not in GROUPS:
             return []
         mine = (await host.transport.run(["id", "-nG"])).stdout.split()
         known = (await host.transport.run(["getent", "group"])).stdout
-        groups = [g for g in GROUPS.get(self.record.driver, ()) if g not in mine and f"\n{g}:" in f"\n{known}"]
+        groups = [g for g in GROUPS[self.record.driver] if g not in mine and f"\n{g}:" in f"\n{known}"]
         if groups:
             await host.transport.run(["usermod", "-aG", ",".join(groups), user], sudo=True)
             await self.rt.locks.drop(self.record.name)

@@ -110,7 +110,7 @@ class Runtime:
     def endpoint(self, host: HostRecord) -> Endpoint:
         """Return how to reach a host of the record."""
         key = Path(host.key_file) if host.key_file else self.settings.paths.ssh_key
-        return Endpoint(host.name, host.address, host.port, host.user, key, host.host_key)
+        return Endpoint(host.name, host.address, host.port, host.user, key, host.host_key, host.place)
 
     async def host(self, record: HostRecord) -> Host:
         """Return a host's drivers, connected, with this worker's lock held on the host. Raise Unreachable, Busy."""

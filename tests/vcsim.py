@@ -51,7 +51,8 @@ def vcsim(folder: Path, *options: str, place: str = "") -> Iterator[Vcsim]:
     """Run a simulator; where there is none, skip, by name."""
     if not BINARY.exists():
         pytest.skip("no vcsim here: setup_vcsim in scripts/lib/setup.sh builds it, with Go 1.23 or newer")
-    with subprocess.Popen([BINARY, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([BINARY, *options], text=True, **pipes) as process:
         try:
             assert process.stdout is not None
             words = process.stdout.readline().split()

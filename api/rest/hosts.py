@@ -43,13 +43,14 @@ async def enroll_hosts(ctx: Ctx, caller: Caller, body: Hosts, key: Key = None) -
 
 @router.get("/scan", response_model=models.HostKey)
 async def scan_host(
-    caller: Caller, address: str, port: Annotated[int, Query(ge=1, le=65535)] = 22
-) -> JSONResponse:
-    """Return the host key that a machine shows, before it is enrolled."""
+    caller: Caller, address: str, port: Annotated[int, Query(ge=1, le=65535)] = 22,
+    driver: Annotated[str, Query(description="esxi: the certificate of its API instead of an SSH host key")] = "",
+) -> JSONResponse:  # fmt: skip
+    """Return the host key or certificate that a machine shows, before it is enrolled."""
     require(caller, Verb.ENROLL, None, "hosts")
-    from drivers.transport.hostkey import scan_host_key  # asyncssh takes 0.2 s to import
+    from drivers.identity import show  # asyncssh takes 0.2 s to import
 
-    key = await scan_host_key(address, port)
+    key = await show(driver, address, port)
     return JSONResponse({"algorithm": key.algorithm, "public": key.public, "fingerprint": key.fingerprint})
 
 

@@ -26,7 +26,7 @@ def enroll(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> l
     check_keys(body, ("hosts",))
     wanted = specs(body, "hosts", HostSpec)
     check_unique([spec.name for spec in wanted], "host")
-    check_unique([f"{spec.address} port {spec.port}" for spec in wanted], "address")
+    check_unique([_where(spec.address, spec.port, spec.place) for spec in wanted], "address")
     for spec in wanted:
         require(principal, Verb.ENROLL, None, f"host/{spec.name}")
     known = {h.name: h for h in hosts.records(c)}
@@ -53,18 +53,24 @@ def enroll(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> l
 def row_values(spec: HostSpec, cluster_id: str) -> dict[str, Any]:
     """Return the columns of host that a spec decides."""
     return {
-        "address": spec.address, "port": spec.port, "user": spec.user, "key_file": spec.key_file or "",
+        "address": spec.address, "port": spec.port, "user": spec.user,
+        "key_file": spec.key_file or spec.password_file or "",
         "cluster_id": cluster_id, "cpu_overcommit": spec.cpu_overcommit, "memory_overcommit": spec.memory_overcommit,
         "cpu_learned_max": spec.cpu_learned_max,
         "spec": spec.model_dump(mode="json"), "labels": spec.labels, "updated_at": now(),
     }  # fmt: skip
 
 
+def _where(address: str, port: int, place: str | None) -> str:
+    return f"{address} port {port}" + (f" {place}" if place else "")
+
+
 def _check_address(spec: HostSpec, known: Mapping[str, HostRecord]) -> None:
     for other in known.values():
-        if (other.address, other.port) == (spec.address, spec.port) and other.name != spec.name:
+        where = _where(spec.address, spec.port, spec.place)
+        if _where(other.address, other.port, other.place) == where and other.name != spec.name:
             raise Conflict(
-                f"{spec.address} port {spec.port} is host {other.name} already", f"host/{spec.name}",
+                f"{where} is host {other.name} already", f"host/{spec.name}",
                 {"host": other.name}, "a machine can be enrolled once",
             )  # fmt: skip
 
@@ -80,7 +86,7 @@ def _insert(c: sa.Connection, row_id: str, spec: HostSpec, values: dict[str, Any
 
 def _update(c: sa.Connection, spec: HostSpec, before: HostRecord, values: dict[str, Any]) -> dict[str, Any]:
     """Change a host's row; return the operation's parameters: what changes only when the machine was found the same."""
-    moved = (before.address, before.port) != (spec.address, spec.port)
+    moved = _where(before.address, before.port, before.place) != _where(spec.address, spec.port, spec.place)
     other_driver = bool(spec.driver and before.driver and spec.driver != before.driver)
     new_key = moved or bool(spec.fingerprint and spec.fingerprint != before.spec.get("fingerprint"))
     held = instances_on.names_on(c, before.id)

@@ -19,7 +19,7 @@ from drivers.hypervisor.esxi_inventory import Inventory
 from drivers.storage.base import SeedSpec
 from drivers.transport.vsphere import VsphereTransport
 from drivers.transport.vsphere_files import Files
-from drivers.transport.vsphere_place import Place, read, read_one
+from drivers.transport.vsphere_place import Place, all_of, read, read_one
 
 T = TypeVar("T")
 _NETWORK = ("name", "key", "config.distributedVirtualSwitch")
@@ -132,11 +132,11 @@ class EsxiCore:
     # -- what a spec needs
 
     async def networks(self) -> config.Networks:
-        """Return port groups by name, as a NIC is backed by them."""
+        """Return the datacenter's port groups by name, as a NIC is backed by them."""
 
         def ask(content: Any) -> dict[str, Any]:
-            there = read_one(content, self.place.compute, ["network"]).get("network", [])
-            found = read(content, there, ["name"])
+            root = read_one(content, self.place.datacenter, ["networkFolder"])["networkFolder"]
+            found = all_of(content, root, [vim.Network], ["name"])
             far = [one for one, _ in found if isinstance(one, vim.dvs.DistributedVirtualPortgroup)]
             more = dict(read(content, far, _NETWORK))
             switches = {values["config.distributedVirtualSwitch"] for values in more.values()}

@@ -26,6 +26,15 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """What a server shows of itself. public: "ssh-ed25519 AAAA…", to be pinned; fingerprint: "SHA256:…", to be seen."""
+
+    algorithm: str
+    public: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class Result:
     """What a command printed, and how it ended."""
 

@@ -7,6 +7,7 @@ import hashlib
 import ssl
 
 from core.errors import CredentialRejected, Unreachable
+from drivers.transport.base import Shown
 
 KIND = "x509-sha256"  # "x509-sha256 AB:CD:…" is what is pinned, as "ssh-ed25519 AAAA…" is of an SSH host
 
@@ -44,7 +45,7 @@ def pinned_context(address: str, port: int, pinned: str, subject: str, timeout_s
     return trusting(pem)
 
 
-async def scan(address: str, port: int = 443, timeout_s: float = 5.0) -> str:
-    """Return what a server's certificate would be pinned as. Raise Unreachable."""
+async def scan(address: str, port: int = 443, timeout_s: float = 5.0) -> Shown:
+    """Return the certificate that answers at an address, by its thumbprint. Raise Unreachable."""
     _, thumbprint = await asyncio.to_thread(scan_certificate, address, port, timeout_s)
-    return f"{KIND} {thumbprint}"
+    return Shown(KIND, f"{KIND} {thumbprint}", f"SHA256:{thumbprint}")

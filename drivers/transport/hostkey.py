@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
 import asyncssh
 
-from drivers.transport.base import Endpoint
+from drivers.transport.base import Endpoint, Shown
 from drivers.transport.errors import translate
 
 
-@dataclass(frozen=True)
-class HostKey:
-    """public: "ssh-ed25519 AAAA…", to be pinned; fingerprint: "SHA256:…", to be shown."""
-
-    algorithm: str
-    public: str
-    fingerprint: str
-
-
-def host_key(key: asyncssh.SSHKey) -> HostKey:
+def host_key(key: asyncssh.SSHKey) -> Shown:
     """Return a key in the form that is pinned: no comment."""
     public = " ".join(key.export_public_key().decode().split()[:2])
-    return HostKey(key.get_algorithm(), public, key.get_fingerprint())
+    return Shown(key.get_algorithm(), public, key.get_fingerprint())
 
 
-async def scan_host_key(address: str, port: int = 22, timeout_s: float = 5) -> HostKey:
+async def scan_host_key(address: str, port: int = 22, timeout_s: float = 5) -> Shown:
     """Return the host key that answers at address. Raise Unreachable."""
     endpoint = Endpoint(name=address, address=address, port=port)
     try:

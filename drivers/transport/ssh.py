@@ -22,12 +22,12 @@ from drivers.transport.base import Endpoint, Progress, Result
 from drivers.transport.channels import Kind, kind_of
 from drivers.transport.errors import failed, subject_of, translate
 from drivers.transport.forward import Forward, socket_dir
-from drivers.transport.hostkey import HostKey, host_key, scan_host_key
+from drivers.transport.hostkey import host_key, scan_host_key
 from drivers.transport.processes import GRACE_S, Process, Processes, without_pid
 from drivers.transport.session import SshSession
 from drivers.transport.streams import SshStream, close_late, nobody_listens, read_from, write_to
 
-__all__ = ["HostKey", "SshTransport", "connect", "scan_host_key"]
+__all__ = ["SshTransport", "connect", "scan_host_key"]
 
 _CHUNK_BYTES = 2**18
 _CIPHERS = ("aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr")  # cheapest first

@@ -24,9 +24,11 @@ from pyVmomi import vim
 
 from core.errors import Busy, CredentialRejected, Invalid, RackflowError, Unreachable, Unsupported
 from core.settings import DriverSettings
+from drivers.hosts import HostFacts
 from drivers.transport.base import ByteStream, Endpoint, Progress, Result, Session, Transport
 from drivers.transport.certificate import pinned_context
 from drivers.transport.vsphere_errors import SESSION_GONE, is_fault, translate
+from drivers.transport.vsphere_facts import facts_of
 from drivers.transport.vsphere_place import Place, find, read_one
 
 T = TypeVar("T")
@@ -112,6 +114,7 @@ class VsphereTransport(Transport):
     def _log_in_as(self, worker: str) -> None:
         before = self._content
         self._content = self._log_in(f"{AGENT}/{worker}/{self._endpoint.name}")
+        self._place = find(self._content, self._endpoint.place, self._subject)  # its objects belong to a session
         before.sessionManager.Logout()
 
     async def _put_out_others(self, worker: str, alive: Callable[[str], Awaitable[bool]]) -> None:
@@ -212,6 +215,10 @@ class VsphereTransport(Transport):
 
     def _log_out(self) -> None:
         self._content.sessionManager.Logout()
+
+    async def facts(self) -> HostFacts:
+        """Return what enrollment wants to know of the machines here. Raise Unreachable."""
+        return await self.call("looking at", lambda c: facts_of(c, self.place))
 
     # -- what needs a shell
 

@@ -1,6 +1,7 @@
 // A vCenter or an ESXi host in memory, for tests of the VMware drivers: govmomi's simulator, with faults on demand.
 //
-//	vcsim [-esx] [-l 127.0.0.1:0] [-hosts 2] [-vms 0] [-ds 2]     prints "READY ADDRESS"; user and password: user, pass
+//	vcsim [-esx] [-l 127.0.0.1:0] [-hosts 2] [-vms 0] [-ds 2]     prints "READY ADDRESS"; user and password: user, pass;
+//	                                                              ends when its standard input does
 //	POST /_ctl?fault=TaskInProgress&method=PowerOnVM_Task[&as=task][&times=1]    the next calls fail, or the tasks do
 //	POST /_ctl?status=503                                                       the next request gets that answer
 //	POST /_ctl?delay=PowerOnVM_Task&ms=1500                                     each such call takes that longer
@@ -11,6 +12,7 @@ import (
 	"crypto/tls"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"net/http"
 	"net/url"
@@ -50,6 +52,7 @@ type failing struct {
 func (f *failing) Reference() types.ManagedObjectReference { return f.self }
 
 func (f *failing) task(ctx *simulator.Context, name string) types.ManagedObjectReference {
+	ctx.Session.Registry.Remove(ctx, f.self)
 	run := func(*simulator.Task) (types.AnyType, types.BaseMethodFault) { return nil, f.fault }
 	return simulator.CreateTask(f, name, run).Run(ctx)
 }
@@ -78,7 +81,7 @@ func (f *failing) CopyVirtualDiskTask(ctx *simulator.Context, _ *types.CopyVirtu
 	return &methods.CopyVirtualDisk_TaskBody{Res: &types.CopyVirtualDisk_TaskResponse{Returnval: f.task(ctx, "copyDisk")}}
 }
 
-func meet(_ *simulator.Context, method *simulator.Method) (mo.Reference, types.BaseMethodFault) {
+func meet(ctx *simulator.Context, method *simulator.Method) (mo.Reference, types.BaseMethodFault) {
 	lock.Lock()
 	defer lock.Unlock()
 	plan := faults[method.Name]
@@ -86,10 +89,32 @@ func meet(_ *simulator.Context, method *simulator.Method) (mo.Reference, types.B
 		return nil, nil
 	}
 	plan.times--
+	fill(reflect.ValueOf(plan.fault).Elem(), method.This)
 	if plan.inTask {
-		return &failing{method.This, plan.fault}, nil
+		ctx.Session.Registry.Put(&failing{method.This, plan.fault}) // a session's own objects go before all others
+		return nil, nil
 	}
 	return nil, plan.fault
+}
+
+// fill gives a fault's fields values that parse: a client refuses an empty reference or power state.
+func fill(value reflect.Value, this types.ManagedObjectReference) {
+	for i := 0; i < value.NumField(); i++ {
+		field := value.Field(i)
+		switch field.Interface().(type) {
+		case types.ManagedObjectReference:
+			if value.Type().Field(i).Name == "Task" {
+				this = types.ManagedObjectReference{Type: "Task", Value: "task-0"}
+			}
+			field.Set(reflect.ValueOf(this))
+		case types.VirtualMachinePowerState:
+			field.SetString(string(types.VirtualMachinePowerStatePoweredOn))
+		default:
+			if field.Kind() == reflect.Struct {
+				fill(field, this)
+			}
+		}
+	}
 }
 
 func newFault(name string) (types.BaseMethodFault, bool) {
@@ -140,10 +165,12 @@ func control(model *simulator.Model) http.HandlerFunc {
 
 func drop(model *simulator.Model) {
 	ctx := model.Service.Context
-	ctx.Session = &simulator.Session{UserSession: types.UserSession{Key: "-"}, Registry: simulator.NewRegistry()}
+	ctx.Session = &simulator.Session{
+		UserSession: types.UserSession{Key: "-"}, Registry: simulator.NewRegistry(), Map: ctx.Map,
+	}
 	manager := ctx.Map.SessionManager()
 	keys := []string{}
-	for _, one := range manager.SessionList {
+	for _, one := range ctx.Session.Get(manager.Self).(*simulator.SessionManager).SessionList {
 		keys = append(keys, one.Key)
 	}
 	manager.TerminateSession(ctx, &types.TerminateSession{This: manager.Self, SessionId: keys})
@@ -174,10 +201,13 @@ func main() {
 	model.Service.HandleFunc("/_ctl", control(model))
 	model.Map().Handler = meet
 	server := model.Service.NewServer()
-	defer server.Close()
 	fmt.Printf("READY %s\n", server.URL.Host)
 
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM)
+	go func() { // whoever started it may be killed
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		stop <- syscall.SIGTERM
+	}()
 	<-stop
 }

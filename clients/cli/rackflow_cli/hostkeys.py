@@ -9,20 +9,26 @@ import typer
 from rackflow_cli.errors import CliError, ExitCode
 from rackflow_cli.session import session, talk
 
+PORTS = {"esxi": 443}  # by driver; elsewhere SSH's
+_HINTS = {"esxi": "The host's console shows its thumbprint, under View Support Information."}
 
-def confirmed(address: str, port: int, yes: bool) -> str:
+
+def confirmed(address: str, port: int | None, yes: bool, driver: str | None = None) -> str:
     """Return the fingerprint of the key that a host shows, after the person agreed (or with `yes`)."""
-    key = session.api().get("hosts/scan", {"address": address, "port": port})
-    where = address if port == 22 else f"{address}:{port}"
-    talk(f"{where} shows the host key {key['algorithm']} {key['fingerprint']}")
+    usual = PORTS.get(driver or "", 22)
+    asked = {"address": address, "port": port or usual, **({"driver": driver} if driver in PORTS else {})}
+    key = session.api().get("hosts/scan", asked)
+    where = address if (port or usual) == usual else f"{address}:{port}"
+    what = "certificate" if driver in PORTS else "host key"
+    talk(f"{where} shows the {what} {key['algorithm']} {key['fingerprint']}")
     if yes:
         return str(key["fingerprint"])
     if not sys.stdin.isatty():
         raise CliError(
-            f"nobody is here to say whether the host key of {where} is right", ExitCode.USAGE,
+            f"nobody is here to say whether the {what} of {where} is right", ExitCode.USAGE,
             fix=f"--fingerprint {key['fingerprint']} if it is, or --yes to trust what it shows",
         )  # fmt: skip
-    talk("On the host, `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` prints it.")
+    talk(_HINTS.get(driver or "", "On the host, `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` prints it."))
     if not typer.confirm("Is it the right one?", err=True):
-        raise CliError(f"the host key of {where} was not accepted: nothing was done", ExitCode.DENIED)
+        raise CliError(f"the {what} of {where} was not accepted: nothing was done", ExitCode.DENIED)
     return str(key["fingerprint"])

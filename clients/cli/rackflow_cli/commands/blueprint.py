@@ -80,7 +80,7 @@ def _vouch(blueprint: dict[str, Any], yes: bool) -> None:
         try:
             known = session.api().get(f"hosts/{part(host['name'])}")["spec"].get("fingerprint")
         except NotFoundError:
-            known = confirmed(host["address"], host.get("port", 22), yes)
+            known = confirmed(host["address"], host.get("port"), yes, host.get("driver"))
         if known:
             host["fingerprint"] = known
 

@@ -22,7 +22,7 @@ from rackflow_cli.tree import group
 app = group("Machines that run instances.")
 reads(app, "host")
 
-_TARGET = re.compile(r"(?:(?P<user>[^@]+)@)?(?P<address>\[[^]]+\]|[^:@]+)(?::(?P<port>[0-9]+))?$")
+_TARGET = re.compile(r"(?:(?P<user>.+)@)?(?P<address>\[[^]]+\]|[^:@]+)(?::(?P<port>[0-9]+))?$")
 
 
 def target(text: str) -> dict[str, Any]:
@@ -44,16 +44,27 @@ def name_for(address: str) -> str:
 @app.command()
 def enroll(
     where: Annotated[
-        str, typer.Argument(metavar="[USER@]ADDRESS[:PORT]", help="By default as root, at port 22.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="[USER@]ADDRESS[:PORT]", help="By default as root, at port 22 (esxi: 443).", show_default=False
+        ),
     ],
     name: Annotated[str | None, typer.Option(metavar="NAME", help="By default made from the address.")] = None,
-    driver: Annotated[str | None, typer.Option(metavar="kvm|lxd", help="By default what is found on it.")] = None,
+    driver: Annotated[
+        str | None, typer.Option(metavar="kvm|lxd|esxi", help="By default what is found on it; esxi must be said.")
+    ] = None,
     key: Annotated[
         Path | None,
         typer.Option("--key", metavar="FILE", help="Private key on the front-end; by default rackflow's own."),
     ] = None,
+    password_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of esxi, on the front-end: the password of its user.")
+    ] = None,
+    place: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Of a vCenter: DATACENTER/CLUSTER or DATACENTER/CLUSTER/HOST.")
+    ] = None,
     fingerprint: Annotated[
-        str | None, typer.Option(metavar="SHA256:…", help="Of the host key that must be shown.")
+        str | None, typer.Option(metavar="SHA256:…", help="Of the host key or certificate that must be shown.")
     ] = None,
     cluster: ClusterOption = None,
     cpus: Annotated[int | None, typer.Option(min=1, metavar="N", help="Declared; by default what is found.")] = None,
@@ -64,12 +75,13 @@ def enroll(
     timeout: Timeout = WAIT_TIMEOUT_S,
     output: Output = Format.TABLE,
 ) -> None:
-    """Enroll a host: pin its host key, look at it by SSH, and make it ready."""
-    place = target(where)
-    spec = {"name": name or name_for(place["address"]), **place, **given(
+    """Enroll a host: pin its host key, look at it by SSH (esxi: its certificate, and its API), and make it ready."""
+    at = target(where)
+    spec = {"name": name or name_for(at["address"]), **at, **given(
         driver=driver, cluster=cluster, cpus=cpus, memory=memory, labels=pairs(label, "--label"),
-        key_file=str(key.expanduser().absolute()) if key else None,
-        fingerprint=fingerprint or confirmed(place["address"], place.get("port", 22), yes),
+        key_file=str(key.expanduser().absolute()) if key else None, place=place,
+        password_file=str(password_file.expanduser().absolute()) if password_file else None,
+        fingerprint=fingerprint or confirmed(at["address"], at.get("port"), yes, driver),
     )}  # fmt: skip
     answer = session.api().post("hosts", spec)
     carry_out(answer, output, wait=wait, timeout_s=timeout,
