@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ from core.errors import CredentialRejected, HostFault, RackflowError, Unreachabl
 from core.settings import DriverSettings
 from core.states import MachinePower
 from drivers.baremetal.base import GOALS, BareMetal, BmcEndpoint, PowerChange
+from drivers.baremetal.calls import Calls
 
 T = TypeVar("T")
 POWERS = {sushy.PowerState.ON: MachinePower.ON, sushy.PowerState.OFF: MachinePower.OFF}
@@ -25,7 +25,6 @@ RESETS = {
     PowerChange.FORCE_OFF: (sushy.ResetType.FORCE_OFF,),
     PowerChange.RESET: (sushy.ResetType.FORCE_RESTART, sushy.ResetType.POWER_CYCLE),
 }  # the first that the BMC allows is taken
-_THREADS = 2  # one may hang until its own timeout while the other goes on
 _ONE_TRY = 1  # sushy's own retries sleep in the thread; tasks retry
 _LOOK_EVERY_S = 0.5
 
@@ -36,10 +35,10 @@ class RedfishBmc(BareMetal):
     def __init__(self, endpoint: BmcEndpoint, settings: DriverSettings) -> None:
         self._endpoint = endpoint
         self._settings = settings
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"bmc-{endpoint.name}")
+        limit_s = settings.connect_timeout_s + settings.command_timeout_s
+        self._calls = Calls(f"the BMC of {endpoint.name}", self._subject, limit_s, self._translated)
         self._root: Any = None  # sushy's root resource, logged in
         self._auth: Any = None
-        self._closed = False
 
     async def power(self) -> MachinePower:
         return await self._call("reading the power state", lambda system: _power(system))
@@ -76,28 +75,19 @@ class RedfishBmc(BareMetal):
 
     async def close(self) -> None:
         """Log out, for a BMC has few sessions, and let the threads go; calls under way end with their own timeouts."""
-        if not self._closed:
-            self._closed = True
-            self._pool.submit(self._log_out)
-            self._pool.shutdown(wait=False)
+        self._calls.close(self._log_out)
 
     @property
     def _subject(self) -> str:
         return f"host/{self._endpoint.name}"
 
     async def _call(self, doing: str, work: Callable[[Any], T]) -> T:
-        if self._closed:
-            raise Unreachable(f"the connection to the BMC of {self._endpoint.name} is closed", self._subject)
-        limit_s = self._settings.connect_timeout_s + self._settings.command_timeout_s
-        try:
-            future = asyncio.get_running_loop().run_in_executor(self._pool, self._with_system, work)
-            return await asyncio.wait_for(future, limit_s)
-        except RackflowError:
-            raise
-        except Exception as error:
-            if isinstance(error, exceptions.AccessError):
-                self._forget()
-            raise translated(error, self._endpoint, doing) from error
+        return await self._calls(doing, lambda: self._with_system(work))
+
+    def _translated(self, error: Exception, doing: str) -> RackflowError:
+        if isinstance(error, exceptions.AccessError):
+            self._forget()
+        return translated(error, self._endpoint, doing)
 
     def _with_system(self, work: Callable[[Any], T]) -> T:
         if self._root is None:
