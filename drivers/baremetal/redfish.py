@@ -14,8 +14,11 @@ from sushy import exceptions
 from core.errors import CredentialRejected, HostFault, RackflowError, Unreachable, Unsupported
 from core.settings import DriverSettings
 from core.states import MachinePower
+from drivers.baremetal import redfish_facets
 from drivers.baremetal.base import GOALS, BareMetal, BmcEndpoint, PowerChange
 from drivers.baremetal.calls import Calls
+from drivers.baremetal.facets import BmcEvent, BootDevice, Sensor
+from drivers.baremetal.inventory import Inventory
 
 T = TypeVar("T")
 POWERS = {sushy.PowerState.ON: MachinePower.ON, sushy.PowerState.OFF: MachinePower.OFF}
@@ -73,9 +76,48 @@ class RedfishBmc(BareMetal):
         system.reset_system(order)
         return True
 
+    async def boot_once(self, device: BootDevice) -> bool:
+        return await self._call(f"boot from {device}", lambda s: redfish_facets.boot_once(s, device, self._name))
+
+    async def media(self) -> str:
+        def image(system: Any) -> str:
+            drive = redfish_facets.drive(system, self._name)
+            return str(drive.image or "") if drive.inserted else ""
+
+        return await self._call("reading the virtual CD drive", image)
+
+    async def insert_media(self, url: str) -> bool:
+        def insert(system: Any) -> bool:
+            return redfish_facets.insert(redfish_facets.drive(system, self._name), url)
+
+        return await self._call("inserting an image", insert)
+
+    async def eject_media(self) -> bool:
+        def eject(system: Any) -> bool:
+            return redfish_facets.eject(redfish_facets.drive(system, self._name))
+
+        return await self._call("taking the image out", eject)
+
+    async def inspect(self, *, timeout_s: float = 1800.0) -> Inventory:
+        """Ask the BMC: the machine itself is not touched, and the call's own deadline is shorter."""
+        return await self._call("reading the inventory", redfish_facets.inventory)
+
+    async def sensors(self) -> tuple[Sensor, ...]:
+        return await self._call("reading the sensors", redfish_facets.sensors)
+
+    async def events(self, *, limit: int = 100) -> tuple[BmcEvent, ...]:
+        return await self._call("reading the event log", lambda system: redfish_facets.events(system, limit))
+
+    async def identify(self, on: bool) -> bool:
+        return await self._call("the identify LED", lambda system: redfish_facets.identify(system, on, self._name))
+
     async def close(self) -> None:
         """Log out, for a BMC has few sessions, and let the threads go; calls under way end with their own timeouts."""
         self._calls.close(self._log_out)
+
+    @property
+    def _name(self) -> str:
+        return self._endpoint.name
 
     @property
     def _subject(self) -> str:
