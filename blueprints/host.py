@@ -17,10 +17,10 @@ class BridgeSpec(Spec):
 
 
 class BmcSpec(Spec):
-    """A host's BMC, by Redfish or behind Ironic. system: which of those it manages, by default the only one."""
+    """A host's BMC, by Redfish, IPMI or behind Ironic. system: which of those it manages, by default the only one."""
 
-    address: Annotated[str, Field(pattern=r"^((ironic\+)?https?|fake)://")] = Field(
-        description="e.g. https://10.0.0.1, or ironic+http://10.0.0.2:6385"
+    address: Annotated[str, Field(pattern=r"^((ironic\+)?https?|ipmi|fake)://")] = Field(
+        description="e.g. https://10.0.0.1 (Redfish), ipmi://10.0.0.1, ironic+http://10.0.0.2:6385"
     )
     user: str = ""
     password_file: str | None = Field(default=None, description="on the front-end")

@@ -16,8 +16,8 @@ SETUP_PACKAGES=(
   busybox-static cpio extlinux syslinux-common debootstrap zstd
   postgresql
 )
-# the third state database; the browser that fills Prefect's form; what shows the order of writes
-SETUP_TEST_PACKAGES=(mariadb-server chromium strace)
+# the third state database; the browser that fills Prefect's form; what shows the order of writes; what speaks IPMI
+SETUP_TEST_PACKAGES=(mariadb-server chromium strace ipmitool)
 
 setup_all() { # for the demo: this machine is looked at before anything is installed
   _setup_machine || return
@@ -49,7 +49,7 @@ setup_venv() { # [dev]: with what tests and checks need
   _setup_alone _setup_venv "$@"
 }
 
-setup_baremetal() { # Ironic, Inspector and a Redfish emulator, apart from .venv: they ask for other versions (290 MB)
+setup_baremetal() { # Ironic, Inspector, and emulated BMCs, apart from .venv: they ask for other versions (290 MB)
   _setup_alone _setup_baremetal
 }
 
@@ -172,7 +172,8 @@ _setup_baremetal() { # a few hundred MB and a minute: only made where it is miss
   if [ "$(cat "$stamp" 2> /dev/null)" = "$want" ]; then return 0; fi
   _setup_say "installing the services of bare metal into ${SETUP_BAREMETAL##*/}"
   "$python" -m venv --clear "$SETUP_BAREMETAL" || _setup_fail "$python -m venv failed" || return
-  "$SETUP_BAREMETAL/bin/python" -m pip install -q --disable-pip-version-check -c "$pins" ironic ironic-inspector sushy-tools \
+  "$SETUP_BAREMETAL/bin/python" -m pip install -q --disable-pip-version-check -c "$pins" \
+    ironic ironic-inspector sushy-tools pyghmi \
     2> >(grep -v DEPRECATION >&2) || _setup_fail "pip could not install Ironic" || return
   echo "$want" > "$stamp"
 }
