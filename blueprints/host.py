@@ -17,9 +17,11 @@ class BridgeSpec(Spec):
 
 
 class BmcSpec(Spec):
-    """A host's BMC, by Redfish. system: which of those it manages, by default the only one."""
+    """A host's BMC, by Redfish, IPMI or behind Ironic. system: which of those it manages, by default the only one."""
 
-    address: Annotated[str, Field(pattern="^(https?|fake)://")] = Field(description="e.g. https://10.0.0.1")
+    address: Annotated[str, Field(pattern=r"^((ironic\+)?https?|ipmi|fake)://")] = Field(
+        description="e.g. https://10.0.0.1 (Redfish), ipmi://10.0.0.1, ironic+http://10.0.0.2:6385"
+    )
     user: str = ""
     password_file: str | None = Field(default=None, description="on the front-end")
     system: str = Field(default="", description="the last part of its path below /redfish/v1/Systems, or the path")

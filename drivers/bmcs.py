@@ -12,6 +12,8 @@ from drivers.baremetal.base import BareMetal, BmcEndpoint
 Builder = Callable[[BmcEndpoint, DriverSettings], Awaitable[BareMetal]]
 MODULES = {
     "http": "drivers.baremetal.redfish", "https": "drivers.baremetal.redfish", "fake": "drivers.baremetal.fake",
+    "ironic+http": "drivers.baremetal.ironic_node", "ironic+https": "drivers.baremetal.ironic_node",
+    "ipmi": "drivers.baremetal.ipmi",
 }  # by the address's scheme  # fmt: skip
 
 

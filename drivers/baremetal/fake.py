@@ -9,6 +9,7 @@ from core.errors import Unreachable
 from core.settings import DriverSettings
 from core.states import MachinePower
 from drivers.baremetal.base import GOALS, BareMetal, BmcEndpoint, PowerChange
+from drivers.baremetal.inventory import Cpu, Disk, Inventory
 from drivers.fake_things import FakeHost
 from drivers.fake_world import world
 
@@ -40,6 +41,13 @@ class FakeBmc(BareMetal):
             if GOALS[change] is MachinePower.ON:
                 world.boot(host.name)
             return True
+
+    async def inspect(self, *, timeout_s: float = 1800.0) -> Inventory:
+        """Tell what the simulated host has; its serial is its name."""
+        async with self._call("inspect") as host:
+            cpu = Cpu("simulated", "x86_64", host.cpus, 1, host.cpus, None, ("vmx",))
+            disks = (Disk("/dev/sda", host.disk_mib * 2**20, False, serial=f"{host.name}-sda"),)
+            return Inventory(cpu, host.memory_mib, disks=disks, manufacturer="rackflow", serial=host.name)
 
     async def close(self) -> None:
         self._closed = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -15,7 +14,11 @@ from sushy import exceptions
 from core.errors import CredentialRejected, HostFault, RackflowError, Unreachable, Unsupported
 from core.settings import DriverSettings
 from core.states import MachinePower
+from drivers.baremetal import redfish_facets
 from drivers.baremetal.base import GOALS, BareMetal, BmcEndpoint, PowerChange
+from drivers.baremetal.calls import Calls
+from drivers.baremetal.facets import BmcEvent, BootDevice, Sensor
+from drivers.baremetal.inventory import Inventory
 
 T = TypeVar("T")
 POWERS = {sushy.PowerState.ON: MachinePower.ON, sushy.PowerState.OFF: MachinePower.OFF}
@@ -25,7 +28,6 @@ RESETS = {
     PowerChange.FORCE_OFF: (sushy.ResetType.FORCE_OFF,),
     PowerChange.RESET: (sushy.ResetType.FORCE_RESTART, sushy.ResetType.POWER_CYCLE),
 }  # the first that the BMC allows is taken
-_THREADS = 2  # one may hang until its own timeout while the other goes on
 _ONE_TRY = 1  # sushy's own retries sleep in the thread; tasks retry
 _LOOK_EVERY_S = 0.5
 
@@ -36,10 +38,10 @@ class RedfishBmc(BareMetal):
     def __init__(self, endpoint: BmcEndpoint, settings: DriverSettings) -> None:
         self._endpoint = endpoint
         self._settings = settings
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"bmc-{endpoint.name}")
+        limit_s = settings.connect_timeout_s + settings.command_timeout_s
+        self._calls = Calls(f"the BMC of {endpoint.name}", self._subject, limit_s, self._translated)
         self._root: Any = None  # sushy's root resource, logged in
         self._auth: Any = None
-        self._closed = False
 
     async def power(self) -> MachinePower:
         return await self._call("reading the power state", lambda system: _power(system))
@@ -74,30 +76,60 @@ class RedfishBmc(BareMetal):
         system.reset_system(order)
         return True
 
+    async def boot_once(self, device: BootDevice) -> bool:
+        return await self._call(f"boot from {device}", lambda s: redfish_facets.boot_once(s, device, self._name))
+
+    async def media(self) -> str:
+        def image(system: Any) -> str:
+            drive = redfish_facets.drive(system, self._name)
+            return str(drive.image or "") if drive.inserted else ""
+
+        return await self._call("reading the virtual CD drive", image)
+
+    async def insert_media(self, url: str) -> bool:
+        def insert(system: Any) -> bool:
+            return redfish_facets.insert(redfish_facets.drive(system, self._name), url)
+
+        return await self._call("inserting an image", insert)
+
+    async def eject_media(self) -> bool:
+        def eject(system: Any) -> bool:
+            return redfish_facets.eject(redfish_facets.drive(system, self._name))
+
+        return await self._call("taking the image out", eject)
+
+    async def inspect(self, *, timeout_s: float = 1800.0) -> Inventory:
+        """Ask the BMC: the machine itself is not touched, and the call's own deadline is shorter."""
+        return await self._call("reading the inventory", redfish_facets.inventory)
+
+    async def sensors(self) -> tuple[Sensor, ...]:
+        return await self._call("reading the sensors", redfish_facets.sensors)
+
+    async def events(self, *, limit: int = 100) -> tuple[BmcEvent, ...]:
+        return await self._call("reading the event log", lambda system: redfish_facets.events(system, limit))
+
+    async def identify(self, on: bool) -> bool:
+        return await self._call("the identify LED", lambda system: redfish_facets.identify(system, on, self._name))
+
     async def close(self) -> None:
         """Log out, for a BMC has few sessions, and let the threads go; calls under way end with their own timeouts."""
-        if not self._closed:
-            self._closed = True
-            self._pool.submit(self._log_out)
-            self._pool.shutdown(wait=False)
+        self._calls.close(self._log_out)
+
+    @property
+    def _name(self) -> str:
+        return self._endpoint.name
 
     @property
     def _subject(self) -> str:
         return f"host/{self._endpoint.name}"
 
     async def _call(self, doing: str, work: Callable[[Any], T]) -> T:
-        if self._closed:
-            raise Unreachable(f"the connection to the BMC of {self._endpoint.name} is closed", self._subject)
-        limit_s = self._settings.connect_timeout_s + self._settings.command_timeout_s
-        try:
-            future = asyncio.get_running_loop().run_in_executor(self._pool, self._with_system, work)
-            return await asyncio.wait_for(future, limit_s)
-        except RackflowError:
-            raise
-        except Exception as error:
-            if isinstance(error, exceptions.AccessError):
-                self._forget()
-            raise translated(error, self._endpoint, doing) from error
+        return await self._calls(doing, lambda: self._with_system(work))
+
+    def _translated(self, error: Exception, doing: str) -> RackflowError:
+        if isinstance(error, exceptions.AccessError):
+            self._forget()
+        return translated(error, self._endpoint, doing)
 
     def _with_system(self, work: Callable[[Any], T]) -> T:
         if self._root is None:

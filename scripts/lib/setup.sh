@@ -3,6 +3,7 @@
 
 SETUP_REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 SETUP_VENV=$SETUP_REPO/.venv
+SETUP_BAREMETAL=$SETUP_REPO/.venv-baremetal
 
 # What .venv is made with; libvirt-python is built against this machine's libvirt.
 SETUP_BUILD_PACKAGES=(ca-certificates python3-venv python3-dev gcc libc6-dev pkg-config libvirt-dev)
@@ -15,8 +16,8 @@ SETUP_PACKAGES=(
   busybox-static cpio extlinux syslinux-common debootstrap zstd
   postgresql
 )
-# the third state database; the browser that fills Prefect's form; what shows the order of writes
-SETUP_TEST_PACKAGES=(mariadb-server chromium strace)
+# the third state database; the browser that fills Prefect's form; what shows the order of writes; what speaks IPMI
+SETUP_TEST_PACKAGES=(mariadb-server chromium strace ipmitool)
 
 setup_all() { # for the demo: this machine is looked at before anything is installed
   _setup_machine || return
@@ -33,6 +34,7 @@ setup_bench() {
 setup_tests() { # without root all must be installed already; what needs root is then skipped, by name
   _setup_both dev "${SETUP_PACKAGES[@]}" "${SETUP_TEST_PACKAGES[@]}" || return
   setup_vcsim
+  setup_baremetal || return
   if [ "$(id -u)" = 0 ]; then setup_images; fi
 }
 
@@ -46,6 +48,10 @@ setup_packages() { # PACKAGE...
 
 setup_venv() { # [dev]: with what tests and checks need
   _setup_alone _setup_venv "$@"
+}
+
+setup_baremetal() { # Ironic, Inspector, and emulated BMCs, apart from .venv: they ask for other versions (290 MB)
+  _setup_alone _setup_baremetal
 }
 
 setup_images() { # the tiny ones; a full Debian is built on its first use
@@ -173,6 +179,19 @@ _setup_venv() { # made again when the repository moved, brought up to date when 
   fi
   _setup_say "installing Python packages into .venv"
   _setup_pip "${extra:+[$extra]}" || _setup_fail "pip could not install what pyproject.toml asks for" || return
+  echo "$want" > "$stamp"
+}
+
+_setup_baremetal() { # a few hundred MB and a minute: only made where it is missing or its list changed
+  local python stamp=$SETUP_BAREMETAL/.rackflow-stamp pins=$SETUP_REPO/lab/baremetal/constraints.txt want
+  python=$(_setup_python) || return
+  want="$SETUP_REPO $(sha256sum < "$pins" | cut -d' ' -f1)"
+  if [ "$(cat "$stamp" 2> /dev/null)" = "$want" ]; then return 0; fi
+  _setup_say "installing the services of bare metal into ${SETUP_BAREMETAL##*/}"
+  "$python" -m venv --clear "$SETUP_BAREMETAL" || _setup_fail "$python -m venv failed" || return
+  "$SETUP_BAREMETAL/bin/python" -m pip install -q --disable-pip-version-check -c "$pins" \
+    ironic ironic-inspector sushy-tools pyghmi \
+    2> >(grep -v DEPRECATION >&2) || _setup_fail "pip could not install Ironic" || return
   echo "$want" > "$stamp"
 }
 

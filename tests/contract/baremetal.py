@@ -16,13 +16,13 @@ from tests.contract.tools import cancelled_after, settle
 
 @dataclass
 class BareMetalRig:
-    """bmc: of a machine for these tests alone, which is on. boots: how often that machine was started so far.
+    """bmc: of a machine for these tests alone, which is on. boots: how often that machine was started so far, if known.
 
     asks: it can be shut down politely. wrong: the same with a wrong password; nobody: where no BMC answers.
     """
 
     bmc: BareMetal
-    boots: Callable[[], Awaitable[int]]
+    boots: Callable[[], Awaitable[int]] | None
     asks: bool = True
     wrong: BareMetal | None = None
     nobody: BareMetal | None = None
@@ -41,7 +41,7 @@ class BareMetalContract:
         return await settle(lambda: rig.bmc.set_power(change, timeout_s=rig.timeout_s))
 
     async def test_power_is_cut_and_put_on(self, rig: BareMetalRig) -> None:
-        before = await rig.boots()
+        before = await self.boots(rig)
         assert await rig.bmc.power() is MachinePower.ON
         assert await self.set(rig, PowerChange.ON) is False
         assert await self.set(rig, PowerChange.FORCE_OFF) is True
@@ -49,18 +49,21 @@ class BareMetalContract:
         assert await self.set(rig, PowerChange.FORCE_OFF) is False
         assert await self.set(rig, PowerChange.ON) is True
         assert await rig.bmc.power() is MachinePower.ON
-        assert await rig.boots() == before + 1
+        await self.booted(rig, before + 1)
 
     async def test_a_reset_is_made_each_time(self, rig: BareMetalRig) -> None:
         for _ in range(2):
-            before = await rig.boots()
+            before = await self.boots(rig)
             assert await self.set(rig, PowerChange.RESET) is True
             await settle(lambda wanted=before + 1: self.booted(rig, wanted), attempts=240)  # type: ignore[misc]
             assert await rig.bmc.power() is MachinePower.ON
 
+    async def boots(self, rig: BareMetalRig) -> int:
+        return 0 if rig.boots is None else await rig.boots()
+
     async def booted(self, rig: BareMetalRig, wanted: int) -> None:
-        found = await rig.boots()
-        if found != wanted:
+        found = await self.boots(rig)
+        if rig.boots is not None and found != wanted:
             raise Unreachable(f"{found} boots, not {wanted}")
 
     async def test_a_reset_of_what_is_off_puts_it_on(self, rig: BareMetalRig) -> None:

@@ -16,6 +16,7 @@ from core.settings import DriverSettings
 from core.states import InstanceKind, MachinePower, PowerState
 from drivers import bmcs
 from drivers.baremetal.base import BmcEndpoint, PowerChange
+from drivers.baremetal.facets import Inspects
 from drivers.facts import gather_facts
 from drivers.fake_files import pack_memory, pack_volume
 from drivers.fake_world import ANY, POWERS, FakeHost, FakeVolume, world
@@ -224,6 +225,11 @@ class TestFakeBmc(BareMetalContract):
 
         bmc, nobody = [await bmcs.connect(BmcEndpoint(f"fake-{n}", "fake://"), DriverSettings()) for n in (1, 2)]
         return BareMetalRig(bmc, boots, nobody=nobody)
+
+    async def test_it_tells_what_the_host_has(self, host: Host, rig: BareMetalRig) -> None:
+        assert isinstance(rig.bmc, Inspects)
+        found, real = await rig.bmc.inspect(), world.host("fake-1")
+        assert (found.cpu.count, found.memory_mib, found.serial) == (real.cpus, real.memory_mib, "fake-1")
 
     async def test_what_runs_on_a_cut_host_ends_with_its_power(self, host: Host, rig: BareMetalRig) -> None:
         spec = await a_vm(host)

@@ -1,0 +1,101 @@
+"""What a BMC, or what stands in for it, may be able to do besides power: small protocols.
+
+A driver has what its class has the verbs for (`facets`), so no flag can say otherwise; where its machine lacks it
+after all, the verb raises Unsupported. Changing verbs are *ensure* and return whether they changed anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+from drivers.baremetal.inventory import Inventory
+
+
+class BootDevice(StrEnum):
+    DISK = "disk"
+    NETWORK = "network"
+    CDROM = "cdrom"
+
+
+@runtime_checkable
+class BootsOnce(Protocol):
+    async def boot_once(self, device: BootDevice) -> bool:
+        """Let the next start, and only that, be from a device. Raise Unsupported."""
+        ...
+
+
+@runtime_checkable
+class HoldsMedia(Protocol):
+    async def media(self) -> str:
+        """Return the address of the image that is inserted as a CD, "" for none."""
+        ...
+
+    async def insert_media(self, url: str) -> bool:
+        """Insert an image as a CD; another one is taken out first."""
+        ...
+
+    async def eject_media(self) -> bool: ...
+
+
+@runtime_checkable
+class Inspects(Protocol):
+    async def inspect(self, *, timeout_s: float = 1800.0) -> Inventory:
+        """Look at what the machine is made of. Ended after timeout_s, or by cancellation, it leaves nothing running.
+
+        Raise HostFault (it did not answer in time, or told of an error), Conflict (somebody inspects it already).
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """value: in unit (celsius, rpm, percent, watts, volts). health: OK, Warning, Critical, or ""."""
+
+    name: str
+    value: float | None
+    unit: str
+    health: str = ""
+
+
+@runtime_checkable
+class HasSensors(Protocol):
+    async def sensors(self) -> tuple[Sensor, ...]: ...
+
+
+@dataclass(frozen=True)
+class BmcEvent:
+    """One line of the event log. severity: OK, Warning, Critical, or ""."""
+
+    id: str
+    at: datetime | None
+    severity: str
+    message: str
+
+
+@runtime_checkable
+class KeepsEvents(Protocol):
+    async def events(self, *, limit: int = 100) -> tuple[BmcEvent, ...]:
+        """Return the latest entries of the event log, the newest first."""
+        ...
+
+
+@runtime_checkable
+class Identifies(Protocol):
+    async def identify(self, on: bool) -> bool:
+        """Let its LED blink, so that a person finds it, or no more."""
+        ...
+
+
+FACETS: Mapping[str, type] = {
+    "boot-once": BootsOnce, "virtual-media": HoldsMedia, "inspect": Inspects, "sensors": HasSensors,
+    "event-log": KeepsEvents, "identify": Identifies,
+}  # fmt: skip
+
+
+def facets(driver: object) -> frozenset[str]:
+    """Return the names of what a driver can do besides power."""
+    return frozenset(name for name, protocol in FACETS.items() if isinstance(driver, protocol))
