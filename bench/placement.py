@@ -1,4 +1,4 @@
-"""Benchmark: the placement engine alone, CPU time of one thread, every answer checked; no lab, no database."""
+"""Benchmark: the placement engine alone, CPU time of one thread, every answer checked; and with SQLite around it. No lab."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bench import synthetic
+from bench import stored, synthetic
 from control.placement import engine
 
 
@@ -34,18 +34,21 @@ CASES = (
     Case("20k_distinct_cpu_s", 1.0, 20_000, 2_500, distinct=True, repeats=2),
     Case("one_x_2500_ms", 1e3, 1, 2_500, tell=True, repeats=30),
 )
+KEYS = [*(case.key for case in CASES), stored.KEY]
 
 
 def main() -> None:
     """Print a table and, as the last line, the figures as JSON."""
     parser = argparse.ArgumentParser(prog="scripts/bench placement", description=__doc__)
-    parser.add_argument("--only", action="append", choices=[case.key for case in CASES], help="some of the figures")
-    only = parser.parse_args().only or [case.key for case in CASES]
+    parser.add_argument("--only", action="append", choices=KEYS, help="some of the figures")
+    only = parser.parse_args().only or KEYS
     print(f"{'case':24} {'pending':>8} {'hosts':>7} {'shapes':>7} {'placed':>8} {'figure':>10} {'per second':>12}")
     figures: dict[str, float] = {}
     for case in CASES:
         if case.key in only:
             figures[case.key] = _run(case)
+    if stored.KEY in only:
+        figures |= stored.measure()
     figures["peak_rss_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps(figures))
 

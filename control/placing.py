@@ -6,10 +6,11 @@ only those instances are placed again. Addresses are safe by a lock on their net
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec, NicSpec
@@ -45,7 +46,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """One instance to be placed."""
+    """One instance to be placed. spec: as to its NICs that need an address; its name is that of one alike."""
 
     op: Operation
     instance_id: str
@@ -89,6 +90,7 @@ def _wanted(c: sa.Connection, ops: Sequence[Operation]) -> tuple[dict[str, Outco
     owing = drift.owing(c, {op.subject for op in ops})
     clear: dict[str, Outcome] = {}
     wanted: list[_Wanted] = []
+    known: dict[Hashable, _Alike] = {}
     for op in ops:
         row = rows.get(op.subject_id)
         found: _Wanted | Outcome
@@ -101,7 +103,7 @@ def _wanted(c: sa.Connection, ops: Sequence[Operation]) -> tuple[dict[str, Outco
         elif row["host"] is not None:
             found = Outcome(op.id, row["id"], row["host"], None)
         else:
-            found = _request(op, row, contents[row["image_id"]], kept.get(op.subject_id, set()), owing)
+            found = _request(op, row, contents[row["image_id"]], kept.get(op.subject_id, set()), owing, known)
         if isinstance(found, Outcome):
             clear[op.id] = found
         else:
@@ -112,24 +114,38 @@ def _wanted(c: sa.Connection, ops: Sequence[Operation]) -> tuple[dict[str, Outco
 def _instances(part: list[Any]) -> sa.Select[Any]:
     h = tables.host
     return (
-        sa.select(_T.c.id, _T.c.name, _T.c.kind, _T.c.spec, _T.c.image_id, h.c.name.label("host"))
+        sa.select(_T.c.id, _T.c.name, _T.c.kind, _T.c.owner, _T.c.spec, _T.c.image_id, h.c.name.label("host"))
         .select_from(_T.outerjoin(h, h.c.id == _T.c.host_id)).where(_T.c.id.in_(part), _T.c.live_name.is_not(None))
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Alike:
+    """What instances have in common whose specs differ in no more than the name: worked out once for all of them."""
+
+    shape: Shape
+    disk_mib: int
+    spec: InstanceSpec
+
+
 def _request(
-    op: Operation, row: sa.RowMapping, image: ImageRecord, kept: set[int], owing: Mapping[str, set[str]]
-) -> _Wanted | Outcome:
+    op: Operation, row: sa.RowMapping, image: ImageRecord, kept: set[int], owing: Mapping[str, set[str]],
+    known: dict[Hashable, _Alike],
+) -> _Wanted | Outcome:  # fmt: skip
     """Return what is wanted. owing: hosts where something of an instance is left, by subject: it goes there later."""
-    spec = InstanceSpec.model_validate(row["spec"])
-    try:
-        check_root(spec, image)
-    except RackflowError as error:
-        return Outcome(op.id, row["id"], None, error)
-    size = disk_mib(spec, image)
-    avoid = {*(op.parameters.get("avoid") or ()), *owing.get(op.subject, ())}
-    shape = shape_of(spec, row["kind"], size, image, avoid, kept)
-    return _Wanted(op, row["id"], Request(op.id, row["name"], shape), size, leases.undrawn(spec, kept))
+    avoid = frozenset((*(op.parameters.get("avoid") or ()), *owing.get(op.subject, ())))
+    key = orjson.dumps({**row["spec"], "name": ""}), row["kind"], image.id, frozenset(kept), avoid
+    if key not in known:
+        spec = InstanceSpec.model_validate(row["spec"])
+        try:
+            check_root(spec, image)
+        except RackflowError as error:
+            return Outcome(op.id, row["id"], None, error)
+        size = disk_mib(spec, image)
+        known[key] = _Alike(shape_of(spec, row["kind"], size, image, avoid, kept), size, leases.undrawn(spec, kept))
+    alike = known[key]
+    request = Request(op.id, row["name"], alike.shape, owner=row["owner"])
+    return _Wanted(op, row["id"], request, alike.disk_mib, alike.spec)
 
 
 def changed(c: sa.Connection, cloud: Cloud, host_ids: set[str]) -> set[str]:
@@ -211,7 +227,7 @@ def plan(
         nics = tuple(nic for nic in spec.nics if nic.network in nets) or _default(spec, kind, nets)
         size = disk_mib(spec, image) if image else (spec.disk_mib or 0) + sum(d.size_mib for d in spec.disks)
         shape = shape_of(spec.model_copy(update={"nics": nics}), kind, size, image)
-        requests.append(Request(spec.name, spec.name, shape))
+        requests.append(Request(spec.name, spec.name, shape, owner=principal.name))
         notes[spec.name] = told
     cloud = Cloud(c, {request.shape for request in requests}, lock=False)
     possible: dict[Shape, bool] = {}
