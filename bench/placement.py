@@ -1,4 +1,4 @@
-"""Benchmark: the placement engine alone, CPU time of one thread, every answer checked; and with SQLite around it. No lab."""
+"""Benchmark: the placement engine, CPU time of one thread, every answer checked; alone, and with SQLite around it."""
 
 from __future__ import annotations
 
