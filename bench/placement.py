@@ -1,4 +1,4 @@
-"""Benchmark: the placement engine alone, CPU time of one thread, every answer checked; no lab, no database."""
+"""Benchmark: the placement engine, CPU time of one thread, every answer checked; alone, and with SQLite around it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bench import rebalance, synthetic
+from bench import rebalance, stored, synthetic
 from control.placement import engine
 
 
@@ -35,7 +35,7 @@ CASES = (
     Case("one_x_2500_ms", 1e3, 1, 2_500, tell=True, repeats=30),
 )
 REBALANCE = "rebalance_s"
-KEYS = [*(case.key for case in CASES), REBALANCE]
+KEYS = [*(case.key for case in CASES), stored.KEY, REBALANCE]
 
 
 def main() -> None:
@@ -48,6 +48,8 @@ def main() -> None:
     for case in CASES:
         if case.key in only:
             figures[case.key] = _run(case)
+    if stored.KEY in only:
+        figures |= stored.measure()
     if REBALANCE in only:
         figures |= rebalance.figures()
     figures["peak_rss_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -6,10 +6,11 @@ only those instances are placed again. Addresses are safe by a lock on their net
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec, NicSpec
@@ -49,7 +50,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """One instance to be placed."""
+    """One instance to be placed. spec: as to its NICs that need an address; its name is that of one alike."""
 
     op: Operation
     instance_id: str
@@ -101,6 +102,7 @@ def _wanted(
     owing = drift.owing(c, {op.subject for op in ops})
     clear: dict[str, Outcome] = {}
     wanted: list[_Wanted] = []
+    known: dict[Hashable, _Alike] = {}
     for op in ops:
         row = rows.get(op.subject_id)
         found: _Wanted | Outcome
@@ -113,7 +115,7 @@ def _wanted(
         elif row["host"] is not None:
             found = Outcome(op.id, row["id"], row["host"], None)
         else:
-            found = _request(op, row, contents[row["image_id"]], kept.get(op.subject_id, set()), owing, features)
+            found = _request(op, row, contents[row["image_id"]], kept.get(op.subject_id, set()), owing, features, known)
         if isinstance(found, Outcome):
             clear[op.id] = found
         else:
@@ -130,23 +132,37 @@ def _instances(part: list[Any]) -> sa.Select[Any]:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Alike:
+    """What instances have in common whose specs differ in no more than the name: worked out once for all of them."""
+
+    shape: Shape
+    disk_mib: int
+    spec: InstanceSpec
+
+
 def _request(
     op: Operation, row: sa.RowMapping, image: ImageRecord, kept: set[int], owing: Mapping[str, set[str]],
-    features: Features,
+    features: Features, known: dict[Hashable, _Alike],
 ) -> _Wanted | Outcome:  # fmt: skip
     """Return what is wanted. owing: hosts where something of an instance is left, by subject: it goes there later."""
-    spec = InstanceSpec.model_validate(row["spec"])
-    try:
-        check_root(spec, image)
-    except RackflowError as error:
-        return Outcome(op.id, row["id"], None, error)
-    size = disk_mib(spec, image)
-    avoid = {*(op.parameters.get("avoid") or ()), *owing.get(op.subject, ())}
-    template = template_of(row["blueprint"], spec.image)
-    lives_s = expected_s(features, template, row["owner"], spec.cpu, spec.memory_mib)
-    shape = shape_of(spec, row["kind"], size, image, avoid, kept, lifetime_s=lives_s)
-    request = Request(op.id, row["name"], shape, row["owner"], spec.priority, key_of(op))
-    return _Wanted(op, row["id"], request, size, leases.undrawn(spec, kept))
+    avoid = frozenset((*(op.parameters.get("avoid") or ()), *owing.get(op.subject, ())))
+    template = template_of(row["blueprint"], row["spec"]["image"])
+    text = orjson.dumps({**row["spec"], "name": ""})
+    key = text, row["kind"], image.id, frozenset(kept), avoid, template, row["owner"]
+    if key not in known:
+        spec = InstanceSpec.model_validate(row["spec"])
+        try:
+            check_root(spec, image)
+        except RackflowError as error:
+            return Outcome(op.id, row["id"], None, error)
+        size = disk_mib(spec, image)
+        lives_s = expected_s(features, template, row["owner"], spec.cpu, spec.memory_mib)
+        shape = shape_of(spec, row["kind"], size, image, avoid, kept, lifetime_s=lives_s)
+        known[key] = _Alike(shape, size, leases.undrawn(spec, kept))
+    alike = known[key]
+    request = Request(op.id, row["name"], alike.shape, row["owner"], alike.spec.priority, key_of(op))
+    return _Wanted(op, row["id"], request, alike.disk_mib, alike.spec)
 
 
 def changed(c: sa.Connection, cloud: Cloud, host_ids: set[str]) -> set[str]:

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
 import sqlalchemy as sa
 import tenacity
 from alembic import command
@@ -28,6 +29,9 @@ T = TypeVar("T")
 Change = Callable[[sa.Connection], T]
 
 _DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
+_JSON: dict[str, Any] = {
+    "json_serializer": lambda value: orjson.dumps(value).decode(), "json_deserializer": orjson.loads,
+}  # fmt: skip
 _RACES = {"40001", "40P01", "55P03", 1020, 1205, 1213}  # SQLSTATE of PostgreSQL; error numbers of MySQL and MariaDB
 _THREADS = 6
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -76,7 +80,7 @@ def translate(error: Exception) -> Exception:
 
 def _sqlite_engine(url: sa.URL, *, writer: bool) -> sa.Engine:
     engine = sa.create_engine(
-        url, connect_args={"timeout": 30, "check_same_thread": False}, pool_size=1 if writer else _THREADS
+        url, connect_args={"timeout": 30, "check_same_thread": False}, pool_size=1 if writer else _THREADS, **_JSON
     )
 
     @event.listens_for(engine, "connect")
@@ -111,7 +115,8 @@ class Store:
             self._writer = GroupWriter(self._write_engine, translate, turns)
         else:
             self._write_engine = self._read_engine = sa.create_engine(
-                parsed, isolation_level="READ COMMITTED", pool_size=_THREADS, max_overflow=2, pool_pre_ping=True
+                parsed, isolation_level="READ COMMITTED", pool_size=_THREADS, max_overflow=2, pool_pre_ping=True,
+                **_JSON,
             )
 
     @property

@@ -8,6 +8,7 @@ import threading
 import time
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, lower case
+_PAIRS = [one + other for one in _ALPHABET for other in _ALPHABET]
 PREFIX = "rf-"  # of everything rackflow names on a host
 
 
@@ -23,7 +24,7 @@ def new_id() -> str:
         if number <= _last:
             number = _last + 1 + secrets.randbits(20)
         _last = number
-    return "".join(_ALPHABET[number >> shift & 31] for shift in range(95, -1, -5))
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(90, -1, -10)])
 
 
 def on_host(instance_id: str) -> str:

@@ -11,6 +11,7 @@ from core.states import Verb
 from tasks.forms import change_body, names
 from tasks.ledger import by_host, enter
 from tasks.lifecycle import change as change_on
+from tasks.lifecycle import groups
 from tasks.place import place, unplaced
 from tasks.settle import settle
 
@@ -104,6 +105,6 @@ async def run(verb: Verb, form: dict[str, Any], operations: list[str]) -> None:
         if waiting := await unplaced(batch):
             await place(waiting, len(waiting))
         hosts = await by_host(batch)
-        await asyncio.gather(*(change_on(host, ids) for host, ids in hosts.items()), return_exceptions=True)
+        await asyncio.gather(*(change_on(where, part) for where, part in groups(hosts).items()), return_exceptions=True)
     finally:
         await settle(batch)

@@ -11,6 +11,7 @@ from core.states import Verb
 from tasks.forms import deploy_body
 from tasks.ledger import enter
 from tasks.lifecycle import deploy as deploy_on
+from tasks.lifecycle import groups
 from tasks.place import place
 from tasks.settle import settle
 
@@ -52,6 +53,6 @@ async def deploy(
     batch = await enter(Verb.DEPLOY, form, operations)
     try:
         hosts = await place(batch, len(batch))
-        await asyncio.gather(*(deploy_on(host, ids) for host, ids in hosts.items()), return_exceptions=True)
+        await asyncio.gather(*(deploy_on(where, part) for where, part in groups(hosts).items()), return_exceptions=True)
     finally:
         await settle(batch)

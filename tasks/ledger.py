@@ -16,7 +16,7 @@ from prefect.runtime import flow_run
 
 from control import access, instances, operations, requests
 from control.lifecycle import VERBS
-from control.operations import Operation, Stale
+from control.operations import Operation, Stale, Step
 from core.errors import HostFault, RackflowError, Unreachable
 from core.states import InstanceState, OperationState, StepState, Verb
 from tasks.retry import retrying
@@ -24,7 +24,7 @@ from tasks.runtime import Runtime, StepCancelled, runtime
 from tasks.step_writes import Begin, End, finish, not_wanted
 
 __all__ = [
-    "PREFECT_IDENTITY", "Action", "Also", "Seen", "by_host", "enter", "finish", "is_mine", "leave", "load",
+    "PREFECT_IDENTITY", "Action", "Also", "Begun", "Seen", "by_host", "enter", "finish", "is_mine", "leave", "load",
     "run_step", "sequence_of",
 ]  # fmt: skip
 
@@ -46,6 +46,7 @@ class Seen:
 
 Action = Callable[[Operation], Coroutine[Any, Any, Seen]]
 Also = Callable[[Any, Seen], None]  # more to write when a step ends
+Begun = dict[int, Step]  # by their places: steps that began when the one before them ended
 
 
 async def enter(verb: Verb, body: dict[str, Any], given: Sequence[str]) -> list[str]:
@@ -121,20 +122,26 @@ async def run_step(
     also: Also | None = None,
     during: InstanceState | None = None,
     last: bool = False,
+    following: Begin | None = None,
+    begun: Begun | None = None,
 ) -> bool:
     """Run one step until it is done (True) or has failed for good (False; the reason stands in the ledger).
 
     A step that is done already is not run again. `also` writes in the same transaction that ends the step; during: the
-    state of its instance while it runs; last: its end is the operation's.
+    state of its instance while it runs; last: its end is the operation's; following: the step that begins as it ends,
+    which is noted in begun, where this one stands if it began so.
     """
     rt = runtime()
+    begun = begun if begun is not None else {}
     limit_s = deadline_s or rt.settings.worker.step_deadline_s
 
     async def attempt() -> bool:
         rt.require_claim()
         if op.id in rt.cancelled:
             raise not_wanted(op)
-        step = await rt.steps.add(Begin(op, sequence, name, host, compensation, during))
+        step = begun.pop(sequence, None) or await rt.steps.add(
+            Begin(op, sequence, name, host, compensation, during)
+        )
         if step.state is StepState.DONE:
             return True
         try:
@@ -151,7 +158,9 @@ async def run_step(
                 HostFault(f"step {name} broke: {type(error).__name__}: {error}", f"host/{host}")
             ) from error
         try:
-            await _end(rt, End(op, sequence, seen.changed, seen.evidence, last), seen, also)
+            end = End(op, sequence, seen.changed, seen.evidence, last, following)
+            if (later := await _end(rt, end, seen, also)) is not None:
+                begun[later.sequence] = later
         except Stale:
             raise
         except RackflowError as error:  # the record refuses what the step found: no room, a name taken meanwhile
@@ -170,11 +179,14 @@ async def run_step(
         return False
 
 
-async def _end(rt: Runtime, end: End, seen: Seen, also: Also | None) -> None:
-    """End a step well: together with others, or alone when there is more to write, which may be refused."""
+async def _end(rt: Runtime, end: End, seen: Seen, also: Also | None) -> Step | None:
+    """End a step well: together with others, or alone when there is more to write, which may be refused.
+
+    Return the following step if it has begun.
+    """
     if seen.write is None and also is None:
-        await rt.steps.add(end)
-        return
+        following: Step | None = await rt.steps.add(end)
+        return following
 
     def alone(c: Any) -> None:
         operations.end_step(c, end.op, end.sequence, changed=end.changed, evidence=end.evidence)
@@ -186,3 +198,4 @@ async def _end(rt: Runtime, end: End, seen: Seen, also: Also | None) -> None:
             finish(c, end.op, OperationState.DONE)
 
     await rt.store.write(alone)
+    return None

@@ -57,7 +57,7 @@ class Runtime:
 
     def __post_init__(self) -> None:
         self.locks = HostLocks(self.worker_id)
-        self.steps = Gather(lambda: self.store, step_writes.write)
+        self.steps = Gather(lambda: self.store, step_writes.write, lambda: len(self._actions))
 
     def require_claim(self) -> None:
         """Raise Busy when the claim is about to end: somebody else may hold these operations soon."""

@@ -30,32 +30,37 @@ class Begin:
 
 @dataclass(frozen=True)
 class End:
-    """A step that went well. last: and so did its operation."""
+    """A step that went well. last: and so did its operation; following: what begins in the same moment."""
 
     op: Operation
     sequence: int
     changed: bool
     evidence: dict[str, Any] | None
     last: bool
+    following: Begin | None = None
 
 
 def write(c: Any, items: Sequence[Begin | End]) -> list[Step | Exception | None]:
     """Write what is told; the answers come in the same order: the step that began, None, Stale or Cancelled.
 
-    Each step stands in it once; an operation may have several, on different hosts.
+    Each step stands in it once; an operation may have several, on different hosts. What follows a step does not begin
+    when its operation is not wanted any more; whoever begins it by itself is told.
     """
     stale, unwanted = look(c, [item.op for item in items])
-    answers: dict[tuple[str, int], Step | Exception] = {}
-    for item in items:
-        if item.op.id in stale:
-            answers[item.op.id, item.sequence] = _stale(item.op)
-        elif isinstance(item, Begin) and item.op.id in unwanted:
-            answers[item.op.id, item.sequence] = not_wanted(item.op)
-    mine = [item for item in items if (item.op.id, item.sequence) not in answers]
+    mine = [item for item in items if item.op.id not in stale]
     _end(c, [item for item in mine if isinstance(item, End)])
-    for step in _begin(c, [item for item in mine if isinstance(item, Begin)]):
-        answers[step.operation_id, step.sequence] = step
-    return [answers.get((item.op.id, item.sequence)) for item in items]
+    begins = {n: item if isinstance(item, Begin) else item.following for n, item in enumerate(items)}
+    ready = {n: one for n, one in begins.items() if one and one.op.id not in stale and one.op.id not in unwanted}
+    begun = dict(zip(ready, _begin(c, list(ready.values())), strict=True))
+
+    def answer(n: int, item: Begin | End) -> Step | Exception | None:
+        if item.op.id in stale:
+            return _stale(item.op)
+        if isinstance(item, Begin) and n not in begun:
+            return not_wanted(item.op)
+        return begun.get(n)
+
+    return [answer(n, item) for n, item in enumerate(items)]
 
 
 def _stale(op: Operation) -> Stale:
