@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec, NicSpec
-from control import decisions, drift, images, leases, sql, tables
+from control import decisions, drift, images, leases, rounds, sql, tables
 from control.accept.deploy import check_root, disk_mib
 from control.access import Principal
 from control.images import ImageRecord
@@ -23,6 +23,7 @@ from control.networks import records as network_records
 from control.placement import engine
 from control.placement.look import could_ever
 from control.placement.model import Choice, Request, Shape
+from control.placement.weights import DEFAULT
 from control.placing_view import Cloud, shape_of
 from core.clock import now
 from core.errors import Busy, Conflict, NoCapacityNow, NoFit, RackflowError
@@ -54,7 +55,9 @@ class _Wanted:
     spec: InstanceSpec
 
 
-def place(c: sa.Connection, ops: Sequence[Operation], features: Mapping[str, Any] | None = None) -> list[Outcome]:
+def place(
+    c: sa.Connection, ops: Sequence[Operation], features: Mapping[str, Any] | None = None, policy: str = DEFAULT
+) -> list[Outcome]:
     """Choose hosts for the instances of deploy operations and write it all down; one outcome each, in their order.
 
     features: measured figures by host, with their version. An instance that is placed already stays where it is.
@@ -65,7 +68,9 @@ def place(c: sa.Connection, ops: Sequence[Operation], features: Mapping[str, Any
         if not wanted:
             break
         cloud = Cloud(c, {one.request.shape for one in wanted}, lock=True)
-        choices = engine.choose(cloud.view, [one.request for one in wanted], features)
+        requests = [one.request for one in wanted]
+        choices = engine.choose(cloud.view, requests, features, policy=policy)
+        rounds.record(c, cloud.view, requests, features, policy, choices)
         lost_hosts = changed(c, cloud, {cloud.ids[ch.host] for ch in choices if ch.host is not None})
         won: list[tuple[_Wanted, Choice]] = []
         lost: list[tuple[_Wanted, Choice]] = []
