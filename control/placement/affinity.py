@@ -68,7 +68,7 @@ def _hold(view: View, known: dict[Rule, Ints], rule: Rule, hosts: Ints, counts: 
 
 
 def joined(view: View, work: Work, shape: Shape, hosts: Ints, counts: Ints) -> None:
-    """Count copies of a shape, placed on hosts, among those that rules are about."""
+    """Count copies of a shape, placed on hosts, among those that rules are about; below 0: they have left."""
     known = holders(view, work)
     for rule in shape.rules:
         _hold(view, known, rule, hosts, counts)
@@ -93,9 +93,19 @@ def broken_by(view: View, work: Work, shape: Shape) -> Iterator[tuple[Rule, Mask
         if rule.hard:
             copies = 1 if apart(rule, shape) else MANY
             yield rule, _broken(view, work, shape, rule), copies
-    for rule, per_host in holders(view, work).items():
-        if matches(rule, shape.own_labels):
-            yield rule, _inside(view, rule, per_host) > 0, MANY
+    known = holders(view, work)
+    for rule in _binding(work, known, shape.own_labels):
+        yield rule, _inside(view, rule, known[rule]) > 0, MANY
+
+
+def _binding(work: Work, known: dict[Rule, Ints], labels: tuple[tuple[str, str], ...]) -> list[Rule]:
+    """Return the rules of others that bind an instance with these labels."""
+    key = ("binding", labels)
+    found = work.kept.get(key)
+    if found is None or found[0] != len(known):
+        found = work.kept[key] = len(known), [rule for rule in known if matches(rule, labels)]
+    rules: list[Rule] = found[1]
+    return rules
 
 
 def _broken(view: View, work: Work, shape: Shape, rule: Rule) -> Mask:

@@ -58,17 +58,20 @@ def contended(requests: Sequence[Request]) -> bool:
 def fair_lots(view: View, requests: Sequence[Request]) -> list[Lot]:
     """Return lots by priority, highest first; within one the owners take turns, each turn worth as much of the cloud.
 
-    What something is worth is the largest share that it takes of the cloud's cores or memory (dominant resource
+    What an owner holds already (view.held) counts as turns that were taken: who holds less comes first. What something is worth is the largest share that it takes of the cloud's cores or memory (dominant resource
     fairness, Ghodsi et al., NSDI 2011).
     """
     shares = _shares(view, requests)
     spent: dict[tuple[int, str], float] = {}
+    asked = 0.0
     before = np.zeros(len(requests))
     for place, request in enumerate(requests):
         key = (request.priority, request.owner)
-        before[place] = spent.get(key, 0.0)
+        held = view.held.get(request.owner, 0.0)
+        before[place] = spent.get(key, held)
         spent[key] = before[place] + shares[place]
-    turn = np.floor(before / max(max(spent.values()) / TURNS, 1e-12)).astype(np.int64)
+        asked = max(asked, spent[key] - held)
+    turn = np.floor(before / max(asked / TURNS, 1e-12)).astype(np.int64)
     priority = np.array([request.priority for request in requests])
     order = np.lexsort((np.arange(len(requests)), turn, -priority))
     marks = np.flatnonzero(np.diff(priority[order]) | np.diff(turn[order])) + 1

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from control.addresses import text as address_text
-from control.placement.filters import FILTERS, needs_of
-from control.placement.look import eligible, fits, hosts_for_one, room_by, shutting
+from control.placement.filters import FILTERS
+from control.placement.look import eligible, fits, fitting, room_by, shutting
 from control.placement.model import Ints, Mask, Shape, View
 from control.placement.resources import disk_left
 from control.placement.twins import kinds_of_hosts, with_twin
@@ -184,7 +184,7 @@ def _one_more(view: View, work: Work, shape: Shape) -> dict[str, Any] | None:
     """Return the change to a cloud with one more host like one of those where the shape may be; None: none helps."""
     for h in kinds_of_hosts(view, shape, eligible(view, work, shape).mask)[:_KINDS_TRIED]:
         wider, left = with_twin(view, work, h)
-        if len(view) in hosts_for_one(wider, left, shape, needs_of(wider, shape)):
+        if len(view) in fitting(wider, left, shape):
             name = view.names[h]
             return {
                 "host": name, "text": f"one more host like {name} would hold it",
@@ -201,8 +201,8 @@ def _solve(
     for one in chosen:
         wide, relaxed = one.relax(wide, relaxed)
     hosts = np.flatnonzero(_without_sizes(wide, work, relaxed))
-    for sizes, fitting, h in _cheapest_first(wide, work, relaxed, hosts):
-        if fits(wide, work, replace(fitting, host=view.names[h])):
+    for sizes, smaller, h in _cheapest_first(wide, work, relaxed, hosts):
+        if fits(wide, work, replace(smaller, host=view.names[h])):
             told = [(one.cost, one.tell(view, shape, h)) for one in chosen]
             return [Change(*what, cost) for cost, what in told if what is not None] + sizes, view.names[h]
     return None
@@ -228,8 +228,8 @@ def _cheapest_first(
     for n in np.lexsort((view.rank[hosts], cost, changed)).tolist():
         if good[n]:
             have = [min(int(row[n]), need) for row, need in rows]
-            fitting = replace(shape, cpu_m=have[0], memory_mib=have[1], disk_mib=have[2])
-            yield _smaller(shape, fitting), fitting, int(hosts[n])
+            smaller = replace(shape, cpu_m=have[0], memory_mib=have[1], disk_mib=have[2])
+            yield _smaller(shape, smaller), smaller, int(hosts[n])
 
 
 def _smaller(shape: Shape, fitting: Shape) -> list[Change]:

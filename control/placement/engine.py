@@ -14,12 +14,13 @@ import numpy as np
 
 from control.placement import affinity
 from control.placement.batch import Lot, contended, fair_lots, lots
-from control.placement.explain import MAX_CHANGES, Fitting, failed_record, record
+from control.placement.explain import BEST, MAX_CHANGES, Fitting, failed_record, record
 from control.placement.expressions import Type, parse
 from control.placement.filters import needs_of
-from control.placement.look import hosts_for_one, room_of
+from control.placement.look import candidates, room_of
 from control.placement.model import Choice, Ints, Request, Shape, View
 from control.placement.resources import store_room, times
+from control.placement.single import place_one
 from control.placement.weights import DEFAULT, POLICIES, Policy, best_first, opens_last, scores
 from control.placement.work import Need, Work, missing, prefer, rows_of, start, take
 
@@ -44,17 +45,21 @@ class _Answer:
 
 def choose(
     view: View, requests: Sequence[Request], features: Mapping[str, Any] | None = None, *, policy: str = DEFAULT,
-    tell: bool = True,
+    tell: bool = True, work: Work | None = None,
 ) -> list[Choice]:  # fmt: skip
     """Return where each request goes, in the order of the requests. Takes nothing twice; view is left as it is.
 
     When there is not room for all, it goes by priority, and is shared between owners (batch.py).
-    policy: a name in weights.POLICIES; tell: whether the choices say why, else their records are empty.
+    policy: a name in weights.POLICIES; tell: whether the choices say why, else their records are empty; work: of this
+    view, kept from one call to the next (see keeping.py) instead of begun with features: what is placed is taken of it.
     """
-    answer = _placed(view, requests, lots(requests), start(view, features), POLICIES[policy], tell)
-    if answer.failed and contended(requests):
-        fair = fair_lots(view, requests)
-        answer = _placed(view, requests, fair, start(view, features), POLICIES[policy], tell)
+    unfair = contended(requests)
+    left = start(view, features) if work is None else work
+    before = deepcopy(work) if unfair and work is not None else None
+    answer = _placed(view, requests, lots(requests), left, POLICIES[policy], tell)
+    if answer.failed and unfair:
+        left.become(start(view, features) if before is None else before)
+        answer = _placed(view, requests, fair_lots(view, requests), left, POLICIES[policy], tell)
     return _choices(view, requests, answer)
 
 
@@ -70,7 +75,7 @@ def _placed(
         before = deepcopy(work) if lot.gang else None
         short = sum(len(_run(view, work, shape, places, answer, policy, tell)) for shape, places in lot.runs)
         if before is not None and short:
-            work = before
+            work.become(before)
             _give_up(answer, lot, short)
     return answer
 
@@ -79,6 +84,11 @@ def _run(
     view: View, work: Work, shape: Shape, places: Ints, answer: _Answer, policy: Policy, tell: bool
 ) -> Ints:
     """Place requests of one shape; return the places of those that fit nowhere."""
+    if len(places) == 1 and not tell and opens_last(shape, policy):
+        found = place_one(view, work, shape, policy)
+        if found is not None:
+            answer.put(places, *found, {})
+            return places[1:]
     for hosts, stores, why in _rounds(view, work, shape, len(places), policy, tell):
         answer.put(places[: len(hosts)], hosts, stores, why)
         places = places[len(hosts) :]
@@ -133,11 +143,11 @@ def _rounds(
     last = opens_last(shape, policy)
     each = 1 if policy.spreads or shape.rules or _moves(shape) else wanted
     while wanted:
-        at, room = _fitting(view, work, shape, needs, wanted, last and not tell)
+        at, room, more, shut = _fitting(view, work, shape, needs, wanted, last, tell)
         if not len(at):
             return
         score, parts = scores(view, work, shape, policy, at)
-        why = record(view, work, shape, Fitting(at, room, score, parts)) if tell else {}
+        why = record(view, work, shape, Fitting(at, room, score, parts, more, shut)) if tell else {}
         order = best_first(view, score, at, min(wanted, len(at)))
         most = np.minimum(room[order], each)
         alone = shape.fixed or any(affinity.begins(view, work, shape, rule) for rule in shape.rules)
@@ -149,21 +159,26 @@ def _rounds(
 
 
 def _fitting(
-    view: View, work: Work, shape: Shape, needs: Sequence[Need], wanted: int, preferred: bool
-) -> tuple[Ints, Ints]:
-    """Return where a shape fits, and how often.
+    view: View, work: Work, shape: Shape, needs: Sequence[Need], wanted: int, last: bool, tell: bool
+) -> tuple[Ints, Ints, int, Ints]:
+    """Return where a shape fits, how often there, on how many hosts beside these, and where it has no room.
 
-    preferred: only on preferred hosts, if there is room for all on these; and for one it need not be counted how often.
+    last: only preferred hosts are compared if there is room for all on these (and, to tell, enough of them); then the
+    others are only counted, and only to tell.
     """
-    if wanted == 1 and preferred:
-        at = hosts_for_one(view, work, shape, needs, work.preferred)
-        at = at if len(at) else hosts_for_one(view, work, shape, needs)
-        return at, np.ones(len(at), np.int64)
-    rooms = room_of(view, work, shape, needs)
-    at = np.flatnonzero((rooms > 0) & work.preferred)
-    if not preferred or rooms[at].sum() < wanted:
-        at = np.flatnonzero(rooms > 0)
-    return at, rooms[at]
+    preferred, others = candidates(view, work, shape)
+    room = room_of(view, work, shape, needs, preferred)
+    good = room > 0
+    narrow = last and bool(good.any()) and np.minimum(room[good], wanted).sum() >= wanted
+    if narrow and not tell:
+        return preferred[good], room[good], 0, others[:0]
+    other_room = room_of(view, work, shape, needs, others)
+    other_good = other_room > 0
+    shut = np.concatenate([preferred[~good], others[~other_good]]) if tell else others[:0]
+    if narrow and np.count_nonzero(good) >= BEST:
+        return preferred[good], room[good], int(np.count_nonzero(other_good)), shut
+    at = np.concatenate([preferred[good], others[other_good]])
+    return at, np.concatenate([room[good], other_room[other_good]]), 0, shut
 
 
 def _moves(shape: Shape) -> bool:

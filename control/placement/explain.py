@@ -12,7 +12,7 @@ import numpy.typing as npt
 from control.addresses import text as address_text
 from control.placement.changes import smallest_change
 from control.placement.filters import FILTERS
-from control.placement.look import NONE, eligible, failing
+from control.placement.look import NONE, eligible, failing, kind_of
 from control.placement.model import Floats, Ints, Shape, View
 from control.placement.weights import best_first
 from control.placement.work import Work
@@ -24,63 +24,71 @@ MAX_CHANGES = 20  # failing shapes of one batch for which a change is sought
 
 @dataclass(frozen=True)
 class Fitting:
-    """Where a shape fits: hosts, how often there, scores and their parts; all in one order."""
+    """Where a shape fits: hosts, how often there, scores and their parts; all in one order.
+
+    more: hosts where it fits as well, all behind these; shut: those where it may be but has no room.
+    """
 
     hosts: Ints
     room: Ints
     score: Floats
     parts: Mapping[str, Floats]
+    more: int
+    shut: Ints
 
 
 def record(view: View, work: Work, shape: Shape, seen: Fitting) -> dict[str, Any]:
     """Return what one decision rests on: the best hosts with their scores, the others by what keeps the shape away."""
     best = best_first(view, seen.score, seen.hosts, BEST) if len(seen.hosts) else seen.hosts
+    scores = np.round(np.stack([seen.score, *seen.parts.values()])[:, best], 4).T.tolist()
+    rows = zip(seen.hosts[best].tolist(), seen.room[best].tolist(), scores, strict=True)
     entries = [
         {
-            "host": view.names[seen.hosts[n]], "rank": rank, "fits": min(int(seen.room[n]), 2**31),
-            "score": round(float(seen.score[n]), 4),
-            "parts": {name: round(float(part[n]), 4) for name, part in seen.parts.items()},
+            "host": view.names[h], "rank": rank, "fits": min(room, 2**31), "score": score,
+            "parts": dict(zip(seen.parts, parts, strict=True)),
         }
-        for rank, n in enumerate(best.tolist())
+        for rank, (h, room, (score, *parts)) in enumerate(rows)
     ]  # fmt: skip
-    others = {"fits": len(seen.hosts) - len(best)}
-    if len(seen.hosts) < len(view):
-        shut, more = _shut(view, work, shape, len(seen.hosts))
+    others = {"fits": len(seen.hosts) - len(best) + seen.more}
+    for shut, more in (_never(view, work, shape), _shut_by(view, work, shape, seen.shut)):
         entries += shut
         others |= more
     others = {name: count for name, count in others.items() if count}
     return {"shape": describe(shape), "hosts": entries, **({"others": others} if others else {})}
 
 
-def _shut(view: View, work: Work, shape: Shape, fitting: int) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Return some hosts of each constraint with its reason, and how many more there are of each.
+Shut = tuple[list[dict[str, Any]], dict[str, int]]  # some hosts of each constraint with its reason; how many more
 
-    What the tests say of a kind of shapes does not change while a batch is placed, and is put into words once.
+
+def _never(view: View, work: Work, shape: Shape) -> Shut:
+    """Return what tests keep away.
+
+    What they say of a kind of shapes does not change while a batch is placed, and is put into words once.
     """
-    where = eligible(view, work, shape)
-    key = ("shut", work.may_wait, shape.eligibility)
+    key = ("shut", kind_of(view, work, shape))
     if key not in view.kept:
-        view.kept[key] = _shut_by(view, work, shape, where.failing)
-    entries, more = view.kept[key]
-    if fitting < int(where.mask.sum()):
-        by_room = np.where(where.mask, failing(view, work, shape), np.uint8(NONE))
-        entries_by_room, more_by_room = _shut_by(view, work, shape, by_room)
-        return entries + entries_by_room, more | more_by_room
-    return entries, more
+        where = eligible(view, work, shape)
+        hosts = np.flatnonzero(~where.mask)
+        view.kept[key] = _told(view, work, shape, hosts, where.failing[hosts])
+    found: Shut = view.kept[key]
+    return found
 
 
-def _shut_by(
-    view: View, work: Work, shape: Shape, first: npt.NDArray[np.uint8]
-) -> tuple[list[dict[str, Any]], dict[str, int]]:
+def _shut_by(view: View, work: Work, shape: Shape, hosts: Ints) -> Shut:
+    return _told(view, work, shape, hosts, failing(view, work, shape, hosts)) if len(hosts) else ([], {})
+
+
+def _told(view: View, work: Work, shape: Shape, hosts: Ints, first: npt.NDArray[np.uint8]) -> Shut:
+    """Return the nearest hosts of each constraint. first: of each of these hosts the first one that shuts it."""
     entries: list[dict[str, Any]] = []
     more: dict[str, int] = {}
     for index, count in enumerate(np.bincount(first, minlength=NONE)[:NONE].tolist()):
         if not count:
             continue
-        constraint, hosts = FILTERS[index], np.flatnonzero(first == index)
+        constraint, those = FILTERS[index], hosts[first == index]
         left = constraint.left(view, work, shape) if constraint.left else None
-        far = np.zeros(count) if left is None else -left[hosts].astype(np.float64)
-        nearest = hosts[best_first(view, far, hosts, SHUT)]
+        far = np.zeros(count) if left is None else -left[those].astype(np.float64)
+        nearest = those[best_first(view, far, those, SHUT)]
         for h in nearest.tolist():
             reason = constraint.reason(view, work, shape, h)
             entries.append({"host": view.names[h], "constraint": constraint.name, **reason})
@@ -90,8 +98,8 @@ def _shut_by(
 
 def failed_record(view: View, work: Work, shape: Shape, *, changes: bool) -> dict[str, Any]:
     """Return why a shape fits nowhere: what keeps it from each host, and the smallest change that would fit."""
-    none = np.zeros(0, np.int64)
-    found = record(view, work, shape, Fitting(none, none, np.zeros(0), {}))
+    none, hosts = np.zeros(0, np.int64), np.flatnonzero(eligible(view, work, shape).mask)
+    found = record(view, work, shape, Fitting(none, none, np.zeros(0), {}, 0, hosts))
     found["summary"] = summary(found)
     if changes:
         found["change"] = smallest_change(view, work, shape)

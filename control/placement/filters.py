@@ -83,6 +83,9 @@ FILTERS: tuple[Filter, ...] = (
 )  # fmt: skip
 
 
+_NEEDS = [constraint.needs for constraint in FILTERS if constraint.needs]
+
+
 def needs_of(view: View, shape: Shape) -> list[Need]:
     """Return what one copy of a shape takes of each row, disks apart: it may be on one of several datastores."""
-    return [need for constraint in FILTERS if constraint.needs for need in constraint.needs(view, shape)]
+    return [need for needs in _NEEDS for need in needs(view, shape)]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from control.placement.filters import FILTERS, Filter, needs_of
-from control.placement.model import ALL, MANY, Ints, Mask, Shape, View, mask_of
+from control.placement.model import ALL, At, Ints, Mask, Shape, View, mask_of
 from control.placement.resources import times
 from control.placement.work import MEASURED, Need, Work, empty
 
 NONE = len(FILTERS)  # what `failing` says of a host where it fits
-_ROOMS = [constraint for constraint in FILTERS if constraint.room]
+_ROOMS = [constraint.room for constraint in FILTERS if constraint.room]
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,16 @@ class Eligible:
 
     failing: npt.NDArray[np.uint8]
     mask: Mask
-    room: Ints  # MANY or 0
+
+
+def kind_of(view: View, work: Work, shape: Shape) -> Hashable:
+    """Return what shapes have in common that may be on the same hosts, whatever is left there."""
+    return work.may_wait, shape.eligibility, 0 if view.windows_s is None else shape.lifetime_s
 
 
 def eligible(view: View, work: Work, shape: Shape) -> Eligible:
     """Return where a shape may be, worked out once per view for all shapes that ask for the same."""
-    key = ("eligible", work.may_wait, shape.eligibility)
+    key = ("eligible", kind_of(view, work, shape))
     found = view.kept.get(key)
     if found is None:
         failing = np.full(len(view), NONE, np.uint8)
@@ -36,52 +40,68 @@ def eligible(view: View, work: Work, shape: Shape) -> Eligible:
             mask = constraint.test(view, work, shape) if constraint.test else None
             if mask is not None:
                 failing[~mask] = index
-        found = view.kept[key] = Eligible(failing, failing == NONE, np.where(failing == NONE, MANY, 0))
+        found = view.kept[key] = Eligible(failing, failing == NONE)
     return found
 
 
-def room_of(view: View, work: Work, shape: Shape, needs: Sequence[Need]) -> Ints:
-    """Return how often a shape fits on each host; below 1: not at all."""
-    room = eligible(view, work, shape).room
+def candidates(view: View, work: Work, shape: Shape) -> tuple[Ints, Ints]:
+    """Return the hosts where a shape may be, whatever is left there: the preferred ones, and the others."""
+    key = ("candidates", kind_of(view, work, shape))
+    found = work.kept.get(key)
+    if found is None or found[0] != work.opened:
+        mask = eligible(view, work, shape).mask
+        found = work.opened, np.flatnonzero(mask & work.preferred), np.flatnonzero(mask & ~work.preferred)
+        work.kept[key] = found
+    return found[1], found[2]
+
+
+def room_of(view: View, work: Work, shape: Shape, needs: Sequence[Need], at: Ints) -> Ints:
+    """Return how often a shape fits on the hosts at these places, of those where it may be; below 1: not at all."""
+    rooms: list[Ints] = []
+    usual: list[tuple[int, int]] = []
     for row, need in needs:
-        if row != MEASURED or work.measured:
-            room = np.minimum(room, times(work.left[row], need))
+        if row == MEASURED and not work.measured:
+            continue
+        if isinstance(need, int) and need > 0:
+            usual.append((row, need))
+        else:
+            rooms.append(times(work.left[row, at], need if isinstance(need, int) else need[at]))
+    if usual:
+        together = np.array(usual, np.int64)
+        rooms.append(np.minimum.reduce(work.left[together[:, :1], at] // together[:, 1:]))
     for constraint in _ROOMS:
-        one = constraint.room(view, work, shape, ALL) if constraint.room else None
+        one = constraint(view, work, shape, at)
         if one is not None:
-            room = np.minimum(room, one)
-    return room
+            rooms.append(one)
+    found: Ints = np.minimum.reduce(rooms)
+    return found
 
 
-def hosts_for_one(view: View, work: Work, shape: Shape, needs: Sequence[Need], among: Mask | None = None) -> Ints:
-    """Return the hosts (of those among) where a shape fits: as `room_of`, without counting how often."""
-    mask = eligible(view, work, shape).mask
-    hosts = np.flatnonzero(mask if among is None else mask & among)
-    for row, need in needs:
-        if row != MEASURED or work.measured:
-            hosts = hosts[work.left[row][hosts] >= (need if isinstance(need, int) else need[hosts])]
-    for constraint in _ROOMS:
-        one = constraint.room(view, work, shape, hosts) if constraint.room else None
-        if one is not None:
-            hosts = hosts[one > 0]
-    return hosts
+def fitting(view: View, work: Work, shape: Shape) -> Ints:
+    """Return the hosts where a shape fits."""
+    hosts = np.flatnonzero(eligible(view, work, shape).mask)
+    return hosts[room_of(view, work, shape, needs_of(view, shape), hosts) > 0]
 
 
-def room_by(view: View, work: Work, shape: Shape, constraint: Filter) -> Ints | None:
-    """Return how often a shape fits by one constraint, its test apart; None: without limit."""
-    rooms = [times(work.left[row], need) for row, need in (constraint.needs(view, shape) if constraint.needs else ())]
-    other = constraint.room(view, work, shape, ALL) if constraint.room else None
+def room_by(view: View, work: Work, shape: Shape, constraint: Filter, at: At = ALL) -> Ints | None:
+    """Return how often a shape fits by one constraint on the hosts at these places; None: without limit.
+
+    Its test is left out of account.
+    """
+    needs = constraint.needs(view, shape) if constraint.needs else ()
+    rooms = [times(work.left[row][at], need if isinstance(need, int) else need[at]) for row, need in needs]
+    other = constraint.room(view, work, shape, at) if constraint.room else None
     rooms += [] if other is None else [other]
     return np.minimum.reduce(rooms) if rooms else None
 
 
-def failing(view: View, work: Work, shape: Shape) -> npt.NDArray[np.uint8]:
-    """Return per host the index in FILTERS of the first constraint that keeps a shape from it, or NONE."""
-    found = eligible(view, work, shape).failing
+def failing(view: View, work: Work, shape: Shape, at: Ints) -> npt.NDArray[np.uint8]:
+    """Return the index in FILTERS of the first constraint by which a shape has no room on the hosts at these places."""
+    found = np.full(len(at), NONE, np.uint8)
     for index, constraint in enumerate(FILTERS):
-        room = room_by(view, work, shape, constraint)
+        room = room_by(view, work, shape, constraint, at)
         if room is not None:
-            found = np.where((found == NONE) & (room <= 0), np.uint8(index), found)
+            found[(found == NONE) & (room <= 0)] = index
     return found
 
 
@@ -98,7 +118,7 @@ def shutting(view: View, work: Work, shape: Shape) -> set[str]:
 
 def fits(view: View, work: Work, shape: Shape) -> bool:
     """Return whether a shape fits anywhere."""
-    return len(hosts_for_one(view, work, shape, needs_of(view, shape))) > 0
+    return len(fitting(view, work, shape)) > 0
 
 
 def could_ever(view: View, shape: Shape) -> bool:

@@ -86,10 +86,10 @@ class Shape:
 
     @cached_property
     def eligibility(self) -> Hashable:
-        """Return all that decides on which hosts it may be, whatever is left there."""
+        """Return all that decides on which hosts it may be, whatever is left there; maintenance apart."""
         return (
             self.kind, self.cluster, self.host, self.datastore, self.labels, self.networks, self.avoid, self.leaves,
-            self.driver, self.arch, self.capabilities, self.where, self.lifetime_s,
+            self.driver, self.arch, self.capabilities, self.where,
         )  # fmt: skip
 
 
@@ -217,6 +217,7 @@ class View:
     guests: Guests | None = None
     windows_s: Floats | None = None  # from now to the next maintenance; infinite where there is none
     holds: tuple[Hold, ...] = ()
+    held: Mapping[str, float] = field(default_factory=dict)  # owner -> largest share of all cores or memory it has
 
     def __len__(self) -> int:
         return len(self.names)

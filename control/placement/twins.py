@@ -80,7 +80,7 @@ def _work(view: View, work: Work, h: int) -> Work:
         work, left=np.column_stack([work.left, column]), load_ratio=_more(work.load_ratio, h, 0),
         instances=_more(work.instances, h, 0), missing={i: _more(one, h, 1) for i, one in work.missing.items()},
         hot=_more(work.hot, h, False), preferred=_more(work.preferred, h, False), exit_s=_more(work.exit_s, h, 0),
-        failure_ratio=_more(work.failure_ratio, h), touched=[],
+        failure_ratio=_more(work.failure_ratio, h),
         members={labels: _more(one, h, 0) for labels, one in work.members.items()},
         holders=None if work.holders is None else {rule: _more(n, h, 0) for rule, n in work.holders.items()},
     )  # fmt: skip

@@ -7,8 +7,7 @@ even after the empty ones.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,93 +15,57 @@ import numpy as np
 
 from control.placement import affinity
 from control.placement.expressions import number_of
-from control.placement.model import Column, Floats, Ints, Shape, View, per_host
+from control.placement.model import Floats, Ints, Shape, View, per_host
 from control.placement.work import CPU, MEMORY, Work, missing, rows_of
 
 # Of the hosts at these places, before the factor; None: it says nothing.
 Term = Callable[[View, Work, Shape, Ints], Floats | Ints | None]
 
 
-_FEW = 4  # hosts
+class Scale:
+    """Each host's capacity in cores, memory and disk, the disk from the largest of some datastores that it has."""
 
-
-class Standing:
-    """What is left of cores, memory and disk as shares of each host's capacity; kept up to date while hosts are taken.
-
-    Hosts of the same capacities share what depends on those alone, so little of it is worked out per host.
-    """
-
-    def __init__(self, view: View, work: Work, shape: Shape) -> None:
-        """Take the disk from the largest of the datastores that the shape may use."""
+    def __init__(self, view: View, stores: Sequence[str]) -> None:
+        """Take the datastores that a shape may use."""
         rows = rows_of(view)
-        disk, self._disk_row = np.zeros(len(view), np.int64), np.full(len(view), -1, np.int64)
-        for name in view.stores_of(shape):
+        disk, self.disk_row = np.zeros(len(view), np.int64), np.full(len(view), -1, np.int64)
+        for name in stores:
             limit = per_host(view.stores[name].group, view.stores[name].limit_mib)
-            self._disk_row[limit > disk] = rows.alloc[name]
+            self.disk_row[limit > disk] = rows.alloc[name]
             disk = np.maximum(disk, limit)
-        sizes = zip(view.cpu_limit_m.tolist(), view.memory_limit_mib.tolist(), disk.tolist(), strict=True)
-        kinds = Column(list(sizes))
-        limits = np.array(kinds.values, np.float64).reshape(-1, 3).T
-        self._inverse = 1.0 / np.maximum(limits, 1.0)  # dimensions, kinds of hosts
-        self._inverses = self._inverse.T.tolist()
-        self._kind = kinds.codes
-        # Three rows of shares left, by the capacity once more; the length of these shares; their sum.
-        self._rows = np.empty((5, len(view)))
-        self._update(work, np.arange(len(view)))
-        self._seen = len(work.touched)
-        self._answer: tuple[Shape, Ints, Floats, Floats] | None = None
+        # One datastore stands in one row; what is left of it where a host has none is of no use, and never looked at.
+        self.one_row = np.array([[CPU], [MEMORY], [rows.alloc[stores[0]]]]) if len(stores) == 1 else None
+        self.inverse = 1.0 / np.maximum(np.stack([view.cpu_limit_m, view.memory_limit_mib, disk]), 1)
 
-    def refresh(self, work: Work) -> None:
-        """Take account of what was taken since."""
-        if self._seen == len(work.touched):
-            return
-        for hosts in work.touched[self._seen :]:
-            if len(hosts) > _FEW:
-                self._update(work, hosts)
-            else:
-                for h in hosts.tolist():
-                    self._update_one(work, h)
-        self._seen = len(work.touched)
-        self._answer = None
-
-    def _update(self, work: Work, hosts: Ints) -> None:
-        inverse, row = self._inverse[:, self._kind[hosts]], self._disk_row[hosts]
-        disk = np.where(row >= 0, work.left[row, hosts], 0)
-        left = np.stack([work.left[CPU, hosts], work.left[MEMORY, hosts], disk]) * inverse
-        self._rows[:3, hosts] = left * inverse
-        self._rows[3, hosts] = np.sqrt(left[0] * left[0] + left[1] * left[1] + left[2] * left[2])
-        self._rows[4, hosts] = left[0] + left[1] + left[2]
-
-    def _update_one(self, work: Work, h: int) -> None:
-        """Do as `_update`, to the last bit; a single host is faster without arrays."""
-        inverse, row = self._inverses[self._kind[h]], int(self._disk_row[h])
-        cpu = work.left.item(CPU, h) * inverse[0]
-        memory = work.left.item(MEMORY, h) * inverse[1]
-        disk = work.left.item(row, h) * inverse[2] if row >= 0 else 0.0
-        self._rows[:, h] = (
-            cpu * inverse[0], memory * inverse[1], disk * inverse[2],
-            math.sqrt(cpu * cpu + memory * memory + disk * disk), cpu + memory + disk,
-        )  # fmt: skip
-
-    def after(self, shape: Shape, at: Ints) -> tuple[Floats, Floats]:
-        """Return the cosine of need and what is left (1: the same proportions), and the sum left after one copy."""
-        if self._answer is None or self._answer[0] is not shape or self._answer[1] is not at:
-            need = np.array([[shape.cpu_m], [shape.memory_mib], [shape.disk_mib]], np.float64) * self._inverse
-            norms = np.sqrt(need[0] * need[0] + need[1] * need[1] + need[2] * need[2])
-            kind = self._kind[at]
-            cpu, memory, disk, norm, total = self._rows.take(at, axis=1)
-            along = shape.cpu_m * cpu + shape.memory_mib * memory + shape.disk_mib * disk
-            cosine = along / np.maximum(norms[kind] * norm, 1e-12)
-            self._answer = shape, at, cosine, total - (need[0] + need[1] + need[2])[kind]
-        return self._answer[2:]
+    def left(self, work: Work, at: Ints) -> Ints:
+        """Return what is left of cores, memory and disk on the hosts at these places."""
+        if self.one_row is not None:
+            found: Ints = work.left[self.one_row, at]
+            return found
+        row = self.disk_row[at]
+        disk = np.where(row >= 0, work.left[row, at], 0)
+        return np.stack([work.left[CPU, at], work.left[MEMORY, at], disk])
 
 
-def _standing(view: View, work: Work, shape: Shape) -> Standing:
-    found = work.kept.get(("standing", shape.datastore))
-    if found is None:
-        found = work.kept["standing", shape.datastore] = Standing(view, work, shape)
-    found.refresh(work)
-    return found
+def _after(view: View, work: Work, shape: Shape, at: Ints) -> tuple[Floats, Floats]:
+    """Return the cosine of need and what is left (1: the same proportions), and the sum left after one copy.
+
+    All in shares of each host's capacity. Kept for the next term that asks for the same.
+    """
+    known = work.kept.get("after")
+    if known is not None and known[0] is shape and known[1] is at and known[2] == work.changes:
+        return known[3], known[4]
+    scale = view.kept.get(("scale", shape.datastore))
+    if scale is None:
+        scale = view.kept["scale", shape.datastore] = Scale(view, view.stores_of(shape))
+    inverse = scale.inverse.take(at, axis=1)
+    left = scale.left(work, at) * inverse
+    need = np.array([[shape.cpu_m], [shape.memory_mib], [shape.disk_mib]]) * inverse
+    lengths = np.sqrt(np.add.reduce(left * left)) * np.sqrt(np.add.reduce(need * need))
+    cosine = np.add.reduce(left * need) / np.maximum(lengths, 1e-12)
+    total = np.add.reduce(left) - np.add.reduce(need)
+    work.kept["after"] = shape, at, work.changes, cosine, total
+    return cosine, total
 
 
 _OVERRUNS_S = (0, 900, 3600, 4 * 3600, 12 * 3600, 48 * 3600)
@@ -112,7 +75,7 @@ def _lifetime(view: View, work: Work, shape: Shape, at: Ints) -> Floats | None:
     """What outlives all others on a host keeps it from getting empty: how long it does, in steps."""
     if not shape.lifetime_s:
         return None
-    return np.searchsorted(_OVERRUNS_S, shape.lifetime_s - work.exit_s[at]) / len(_OVERRUNS_S)
+    return np.searchsorted(_OVERRUNS_S, shape.lifetime_s + work.now_s - work.exit_s[at]) / len(_OVERRUNS_S)
 
 
 def _rank(view: View, work: Work, shape: Shape, at: Ints) -> Floats | None:
@@ -127,8 +90,8 @@ def _rank(view: View, work: Work, shape: Shape, at: Ints) -> Floats | None:
 
 
 TERMS: Mapping[str, Term] = {
-    "balance": lambda view, work, shape, at: -_standing(view, work, shape).after(shape, at)[0],
-    "left": lambda view, work, shape, at: _standing(view, work, shape).after(shape, at)[1],
+    "balance": lambda view, work, shape, at: -_after(view, work, shape, at)[0],
+    "left": lambda view, work, shape, at: _after(view, work, shape, at)[1],
     "empty": lambda view, work, shape, at: (work.instances[at] == 0).astype(np.int64),
     "image": lambda view, work, shape, at: missing(view, work, shape.image)[at],
     "lifetime": _lifetime,
@@ -179,7 +142,7 @@ def opens_last(shape: Shape, policy: Policy) -> bool:
 
     Then those hosts (work.preferred) need not be compared with the others.
     """
-    return "empty" in policy.factors and not shape.rank and not shape.rules
+    return "empty" in policy.factors and not shape.rank and all(rule.hard for rule in shape.rules)
 
 
 _STEP = 1e6  # scores that differ by less than a millionth are equal; then the name decides

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class Rows:
     pools: Mapping[int, Pool]  # row -> pool, of the four before
     groups: Mapping[int, Ints]  # row -> group of each host, of the rows that hosts share
     sizes: Mapping[int, int]  # row -> how many groups
+    members: Mapping[int, Ints]  # row -> 1 where a host is of the group, of the rows with one group
     count: int
 
 
@@ -68,9 +69,19 @@ def _rows(view: View) -> Rows:
     groups |= {row: view.nets[name].group for name, row in nets.items() if not view.nets[name].dhcp}
     shared = {row: group for row, group in groups.items() if np.bincount(group[group >= 0], minlength=1).max() > 1}
     sizes = {row: int(group.max()) + 1 for row, group in shared.items()}
-    return Rows(
-        alloc, free, nets, pci, hugepages, pins, cells, pools, shared, sizes, first + len(nets) + len(pools)
-    )
+    members = {row: (group >= 0).astype(np.int64) for row, group in shared.items() if sizes[row] == 1}
+    count = first + len(nets) + len(pools)
+    return Rows(alloc, free, nets, pci, hugepages, pins, cells, pools, shared, sizes, members, count)
+
+
+class Stay(NamedTuple):
+    """Copies of a shape that were taken: how many on each host, until when, and how many of them in each NUMA cell."""
+
+    shape: Shape
+    hosts: Ints
+    counts: Ints
+    until_s: float
+    cells: list[Ints]
 
 
 @dataclass
@@ -84,7 +95,7 @@ class Work:
     missing: dict[str, Ints]  # image -> 1 where there is no copy of it
     hot: Mask  # measured use of the cores is high
     preferred: Mask  # runs something already, is not hot, and has room for the smallest shape of the batch
-    exit_s: Floats  # from now until the last one of a host is expected to end; 0 = nothing is known
+    exit_s: Floats  # from the view's moment until the last one of a host is expected to end; 0 = nothing is known
     failure_ratio: Floats  # of a host's starts that failed, as far as known
     measured: bool = False  # whether anything is known of what hosts use
     may_wait: bool = False  # whether unreachable hosts count as well (see look.could_ever)
@@ -92,11 +103,22 @@ class Work:
     members: dict[tuple[tuple[str, str], ...], Ints] = field(default_factory=dict)  # labels -> instances per host
     placed: list[tuple[tuple[tuple[str, str], ...], Ints, Ints]] = field(default_factory=list)  # labels, hosts, counts
     holders: dict[Rule, Ints] | None = None  # see affinity.py
-    touched: list[Ints] = field(default_factory=list)  # hosts of which something was taken, in order
+    changes: int = 0  # how often something was taken or given back
+    opened: int = 0  # how often there were more preferred hosts
+    now_s: float = 0.0  # since the view's moment, from which exits are counted
+    first_exit_s: Floats = field(default_factory=lambda: np.zeros(0))  # exit_s before anything was taken
+    stays: list[Stay] = field(default_factory=list)  # that keeping.py has not looked at yet
+    ends_s: dict[int, list[float]] = field(default_factory=dict)  # host -> when those that were taken end
+    bound: dict[tuple[int, int, int], list[int]] = field(default_factory=dict)  # host, size -> copies in each cell
+
+    def become(self, other: Work) -> None:
+        """Be as another one, which is not to be used any more."""
+        vars(self).clear()
+        vars(self).update(vars(other))
 
     @cached_property
     def kept(self) -> dict[Any, Any]:
-        """Return what was worked out from what is left, by what it was asked for; see `touched`."""
+        """Return what was worked out from what is left, by what it was asked for; with `changes` or `opened`."""
         return {}
 
 
@@ -121,7 +143,7 @@ def start(view: View, features: Mapping[str, Any] | None = None) -> Work:
     taken = {name: set(net.taken) for name, net in view.nets.items()}
     return Work(
         rows, load, view.instances.copy(), taken, _missing(view), hot, (view.instances > 0) & ~hot, exit_s, failures,
-        bool(measured),
+        bool(measured), first_exit_s=exit_s.copy(),
     )
 
 
@@ -171,7 +193,10 @@ def prefer(work: Work, hosts: Ints | slice) -> None:
     """Work out again whether these hosts are preferred."""
     cpu_m, memory_mib = work.smallest
     good = (work.left[CPU][hosts] >= cpu_m) & (work.left[MEMORY][hosts] >= memory_mib)
-    work.preferred[hosts] = good & (work.instances[hosts] > 0) & ~work.hot[hosts]
+    good &= (work.instances[hosts] > 0) & ~work.hot[hosts]
+    if (good & ~work.preferred[hosts]).any():  # it does no harm to look at one that is none any more
+        work.opened += 1
+    work.preferred[hosts] = good
 
 
 def take(
@@ -180,41 +205,53 @@ def take(
 ) -> None:  # fmt: skip
     """Take copies of a shape out of what is left. hosts: each once; stores: datastore, places in hosts that use it."""
     rows = rows_of(view)
-    touched = hosts
-    copy = missing(view, work, shape.image)
+    if shape.image_mib:
+        images = shape.image_mib * missing(view, work, shape.image)[hosts]
+        for name, places in stores:
+            _subtract(work, rows, rows.free[name], hosts[places], images[places])
+    if shape.image:
+        missing(view, work, shape.image)[hosts] = 0
+    cells = _subtract_cells(work, rows, shape, hosts, counts) if shape.one_cell else []
+    shift(view, work, shape, needs, hosts, counts, stores)
+    until_s = work.now_s + shape.lifetime_s
+    if shape.lifetime_s:
+        work.exit_s[hosts] = np.maximum(work.exit_s[hosts], until_s)
+    if shape.lifetime_s or cells:
+        work.stays.append(Stay(shape, hosts, counts, until_s, cells))
+    for name, address in shape.fixed:
+        work.net_taken[name].add(address)
+
+
+def shift(
+    view: View, work: Work, shape: Shape, needs: Sequence[Need], hosts: Ints, counts: Ints,
+    stores: Sequence[tuple[str, Ints]],
+) -> None:  # fmt: skip
+    """Count copies of a shape in the rows as taken, or with counts below 0 as given back; as `take` otherwise."""
+    rows = rows_of(view)
     plain = [(row, need) for row, need in needs if row not in rows.groups and isinstance(need, int)]
     if len(stores) == 1 and rows.alloc[stores[0][0]] not in rows.groups:  # the usual case, in one go
-        alloc, free = rows.alloc[stores[0][0]], rows.free[stores[0][0]]
-        plain += [(alloc, shape.disk_mib), (free, shape.disk_mib)]
-        work.left[free][hosts] -= shape.image_mib * copy[hosts]
+        plain += [(rows.alloc[stores[0][0]], shape.disk_mib), (rows.free[stores[0][0]], shape.disk_mib)]
     else:
         for name, places in stores:
-            there, disks = hosts[places], shape.disk_mib * counts[places]
-            _subtract(work, rows, rows.alloc[name], there, disks)
-            _subtract(work, rows, rows.free[name], there, disks + shape.image_mib * copy[there])
-            if rows.alloc[name] in rows.groups:
-                touched = np.arange(len(view))
+            for row in (rows.alloc[name], rows.free[name]):
+                _subtract(work, rows, row, hosts[places], shape.disk_mib * counts[places])
     together = np.array(plain, np.int64)
     work.left[together[:, :1], hosts] -= together[:, 1:] * counts
     for row, need in needs:
         if row in rows.groups or not isinstance(need, int):
             _subtract(work, rows, row, hosts, (need if isinstance(need, int) else need[hosts]) * counts)
-    if shape.one_cell:
-        _subtract_cells(work, rows, shape, hosts, counts)
-    if shape.image:
-        copy[hosts] = 0
     work.instances[hosts] += counts
     prefer(work, hosts)
-    work.exit_s[hosts] = np.maximum(work.exit_s[hosts], shape.lifetime_s)
-    for name, address in shape.fixed:
-        work.net_taken[name].add(address)
-    work.touched.append(touched)
+    work.changes += 1
 
 
 def _subtract(work: Work, rows: Rows, row: int, hosts: Ints, amounts: Ints) -> None:
     group = rows.groups.get(row)
     if group is None:
         work.left[row][hosts] -= amounts
+        return
+    if row in rows.members:
+        work.left[row] -= int((amounts * rows.members[row][hosts]).sum()) * rows.members[row]
         return
     taken = np.zeros(rows.sizes[row] + 1, np.int64)  # the last one stands for hosts that have no group (-1)
     np.add.at(taken, group[hosts], amounts)
@@ -228,11 +265,13 @@ def cell_rooms(work: Work, rows: Rows, shape: Shape, at: At) -> list[Ints]:
             for c, m in rows.cells]  # fmt: skip
 
 
-def _subtract_cells(work: Work, rows: Rows, shape: Shape, hosts: Ints, counts: Ints) -> None:
-    """Take copies out of the cells, the first one that has room first."""
-    waiting = counts.copy()
+def _subtract_cells(work: Work, rows: Rows, shape: Shape, hosts: Ints, counts: Ints) -> list[Ints]:
+    """Take copies out of the cells, the first one that has room first; return how many of each."""
+    waiting, taken = counts.copy(), []
     for (c, m), room in zip(rows.cells, cell_rooms(work, rows, shape, hosts), strict=True):
         here = np.minimum(np.maximum(room, 0), waiting)
         work.left[c][hosts] -= here * shape.cpu_m
         work.left[m][hosts] -= here * shape.memory_mib
         waiting -= here
+        taken.append(here)
+    return taken

@@ -203,6 +203,7 @@ def test_many_of_a_shape_are_placed_as_often_as_one_by_one(
 def test_looking_changes_nothing(cloud: tuple[list[Machine], dict[str, list[int]]], shape: Shape) -> None:
     machines, pools = cloud
     view = view_of(machines, pools)
-    before = room_of(view, start(view), shape, needs_of(view, shape)).tolist()
+    hosts = np.arange(len(machines))
+    before = room_of(view, start(view), shape, needs_of(view, shape), hosts).tolist()
     engine.choose(view, requests([shape] * 3))
-    assert room_of(view, start(view), shape, needs_of(view, shape)).tolist() == before
+    assert room_of(view, start(view), shape, needs_of(view, shape), hosts).tolist() == before

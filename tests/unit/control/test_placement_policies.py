@@ -78,6 +78,13 @@ def test_owners_get_alike_when_there_is_not_room_for_all() -> None:
     assert got == {"a": 6, "b": 6}
 
 
+def test_what_owners_hold_already_counts_when_there_is_not_room_for_all() -> None:
+    a, b = many(SMALL, 12, name="a", owner="a"), many(SMALL, 12, name="b", owner="b")
+    choices = engine.choose(replace(view(), held={"a": 0.5}), [*a, *b])  # 6 of the cloud's 12 cores
+    got = Counter(choice.request.owner for choice in choices if choice.host is not None)
+    assert got == {"b": 9, "a": 3}
+
+
 def test_when_there_is_room_for_all_nobody_waits_for_a_turn() -> None:
     choices = engine.choose(view(), [*many(SMALL, 4, owner="a"), *many(SMALL, 4, name="b", owner="b")])
     assert per_host(choices) == [4, 4]
