@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bench import synthetic
+from bench import synthetic, trace
 from control.placement import engine
 
 
@@ -46,6 +46,8 @@ def main() -> None:
     for case in CASES:
         if case.key in only:
             figures[case.key] = _run(case)
+    if not parser.parse_args().only:
+        figures |= trace.figures(print)
     figures["peak_rss_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps(figures))
 

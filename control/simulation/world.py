@@ -9,7 +9,7 @@ import numpy as np
 
 from control.placement import engine
 from control.placement.filters import needs_of
-from control.placement.look import room_of
+from control.placement.look import eligible, room_of
 from control.placement.model import Floats, Ints, Mask, Request, Shape
 from control.placement.work import start
 from control.simulation.fleet import Fleet, view_of, with_states
@@ -80,7 +80,10 @@ class World:
 
     def room_for(self, shape: Shape) -> int:
         """Return how often a shape still fits."""
-        return int(np.maximum(room_of(self.view, start(self.view), shape, needs_of(self.view, shape)), 0).sum())
+        work = start(self.view)
+        at = np.flatnonzero(eligible(self.view, work, shape).mask)
+        rooms = room_of(self.view, work, shape, needs_of(self.view, shape), at)
+        return int(np.maximum(rooms, 0).sum())
 
     def _take(self, hosts: Ints, shapes: Sequence[Shape]) -> None:
         np.subtract.at(self.view.cpu_left_m, hosts, [shape.cpu_m for shape in shapes])
