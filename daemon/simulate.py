@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from control.placement.weights import DEFAULT
+from control.placement.weights import DEFAULT, check_policy
 from control.simulation import arrivals
-from control.simulation.answers import Question, answer, check_policy, compare
+from control.simulation.answers import Question, answer, compare
 from control.simulation.arrivals import Arrival
 from control.simulation.fleet import Fleet, parse_group, parse_leaving
 from control.simulation.lives import Lives

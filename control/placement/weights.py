@@ -17,6 +17,7 @@ from control.placement import affinity
 from control.placement.expressions import number_of
 from control.placement.model import Floats, Ints, Shape, View, per_host
 from control.placement.work import CPU, MEMORY, Work, missing, rows_of
+from core.errors import Invalid
 
 # Of the hosts at these places, before the factor; None: it says nothing.
 Term = Callable[[View, Work, Shape, Ints], Floats | Ints | None]
@@ -139,6 +140,12 @@ POLICIES: Mapping[str, Policy] = {
     "striping": Policy({"count": 1.0, **_ALWAYS}, spreads=True),
 }
 DEFAULT = "balanced"
+
+
+def check_policy(name: str) -> None:
+    """Raise Invalid when there is no policy of that name."""
+    if name not in POLICIES:
+        raise Invalid(f"there is no policy {name!r}", "policy", {}, f"there are {', '.join(POLICIES)}")
 
 
 def scores(

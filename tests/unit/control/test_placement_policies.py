@@ -10,6 +10,8 @@ import pytest
 
 from control.placement import engine
 from control.placement.model import Choice, Hold, Request, Rule, Shape, View
+from control.placement.weights import check_policy
+from core.errors import Invalid
 from tests.property.oracle import Machine, view_of
 
 SMALL = Shape("vm", 1000, 256, 0)
@@ -141,3 +143,26 @@ def test_where_all_is_full_one_more_host_of_the_right_kind_is_named() -> None:
     (choice,) = engine.choose(view_of(machines, {}), [Request("r", "r", wanted)])
     assert choice.record["change"]["text"] == "one more host like big-edge would hold it"
     assert choice.record["change"]["changes"] == [{"field": "hosts", "from": None, "to": "one more like big-edge"}]
+
+
+@pytest.mark.parametrize(
+    ("policy", "hosts"),
+    [("best-fit", [0, 0, 0, 0, 1]), ("first-fit", [0, 0, 0, 0, 1]), ("striping", [0, 1, 2, 0, 1]),
+     ("fragmentation-aware", [0, 0, 0, 0, 1]), ("image-local", [0, 0, 0, 0, 1])],
+)  # fmt: skip
+def test_named_policies_order_hosts(policy: str, hosts: list[int]) -> None:
+    chosen_hosts = [one.host for one in engine.choose(view(), many(SMALL, 5), policy=policy) if one.host is not None]
+    assert sorted(chosen_hosts) == sorted(hosts)
+
+
+def test_the_more_crowded_of_two_equally_full_hosts_is_taken() -> None:
+    about: dict[str, Any] = {"disk": {"local": (10_000, 0)}, "cpus": 8, "cpu_used_m": 4000}
+    alike = [Machine(f"h{n}", instances=1 + 3 * n, **about) for n in range(2)]
+    asked = [Request("r", "r", SMALL)]
+    assert engine.choose(view_of(alike, {}), asked)[0].host == 1, "the other one gets empty sooner"
+    assert engine.choose(view_of(alike, {}), asked, policy="pack")[0].host == 0
+
+
+def test_an_unknown_policy_is_refused() -> None:
+    with pytest.raises(Invalid, match="there is no policy 'x'"):
+        check_policy("x")
