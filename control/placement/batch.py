@@ -58,8 +58,9 @@ def contended(requests: Sequence[Request]) -> bool:
 def fair_lots(view: View, requests: Sequence[Request]) -> list[Lot]:
     """Return lots by priority, highest first; within one the owners take turns, each turn worth as much of the cloud.
 
-    What an owner holds already (view.held) counts as turns that were taken: who holds less comes first. What something is worth is the largest share that it takes of the cloud's cores or memory (dominant resource
-    fairness, Ghodsi et al., NSDI 2011).
+    What an owner holds already (view.held) counts as turns that were taken: who holds less comes first. What something
+    is worth is the largest share that it takes of the cloud's cores or memory (dominant resource fairness, Ghodsi et
+    al., NSDI 2011).
     """
     shares = _shares(view, requests)
     spent: dict[tuple[int, str], float] = {}

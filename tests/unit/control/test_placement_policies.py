@@ -133,6 +133,17 @@ def test_a_record_is_bounded_and_counts_the_rest() -> None:
     assert "and 37 more" in none.record["summary"]
 
 
+def test_a_rule_that_keeps_it_away_is_named_and_would_do_as_a_wish() -> None:
+    web = (("role", "web"),)
+    apart = replace(SMALL, own_labels=web, rules=(Rule(False, web), Rule(True, (("disk", "ssd"),), on_hosts=True)))
+    machines = [Machine("h0", disk={"local": (100, 0)}, labels={"disk": "ssd"}, guests=[(dict(web), ())])]
+    (choice,) = engine.choose(view_of(machines, {}), [Request("r", "r", apart)])
+    assert choice.record["change"] == {
+        "host": "h0", "text": 'with "apart from role=web by host" only as a wish, it would fit on h0',
+        "changes": [{"field": "rules", "from": "apart from role=web by host", "to": "wish"}],
+    }  # fmt: skip
+
+
 def test_where_all_is_full_one_more_host_of_the_right_kind_is_named() -> None:
     machines = [
         Machine("big", cpus=16, cpu_used_m=16_000, disk={"local": (100, 0)}),
