@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bench import rebalance, stored, synthetic
+from bench import rebalance, stored, synthetic, trace
 from control.placement import engine
 
 
@@ -52,6 +52,8 @@ def main() -> None:
         figures |= stored.measure()
     if REBALANCE in only:
         figures |= rebalance.figures()
+    if not parser.parse_args().only:
+        figures |= trace.figures(print)
     figures["peak_rss_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps(figures))
 

@@ -13,12 +13,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec
-from control import datastores, decisions, drift, hosts, images, leases, placing, sql, tables
+from control import datastores, decisions, drift, hosts, images, leases, placing, rounds, sql, tables
 from control.datastores import DatastoreRecord
 from control.ledger import Operation, Step, guard
 from control.lifecycle import BEGUN, no_return, rule
 from control.placement import engine
 from control.placement.model import Request, Shape
+from control.placement.weights import DEFAULT
 from control.placing_hardware import grant
 from control.placing_learned import Features
 from control.placing_lives import expected_s, template_of
@@ -32,7 +33,9 @@ from core.states import InstanceKind, StepState, Verb
 _T = tables.instance
 
 
-def reserve(c: sa.Connection, op: Operation, features: Mapping[str, Any] | None = None) -> str:
+def reserve(
+    c: sa.Connection, op: Operation, features: Mapping[str, Any] | None = None, policy: str = DEFAULT
+) -> str:
     """Choose and reserve the host that an instance moves to; return its name. Raise NoFit, NoCapacityNow, Busy."""
     guard(c, [op])
     row = _locked(c, op.subject_id)
@@ -45,7 +48,8 @@ def reserve(c: sa.Connection, op: Operation, features: Mapping[str, Any] | None 
     for _ in range(placing.ROUNDS):
         cloud = Cloud(c, {shape}, lock=True, without={row["id"]}, features=features)
         request = Request(op.id, row["name"], shape)
-        (choice,) = engine.choose(cloud.view, [request], features)
+        (choice,) = engine.choose(cloud.view, [request], features, policy=policy)
+        rounds.record(c, cloud.view, [request], features, policy, [choice])
         ids = decisions.record(
             c, [(choice, op.id, row["id"])], cloud.view.names, int((features or {}).get("version") or 0)
         )

@@ -14,7 +14,7 @@ import orjson
 import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec, NicSpec
-from control import decisions, drift, images, leases, sql, tables
+from control import decisions, drift, images, leases, rounds, sql, tables
 from control.accept.deploy import check_root, disk_mib
 from control.access import Principal
 from control.images import ImageRecord
@@ -24,6 +24,7 @@ from control.networks import records as network_records
 from control.placement import engine
 from control.placement.look import could_ever
 from control.placement.model import Choice, Request, Shape
+from control.placement.weights import DEFAULT
 from control.placing_gangs import all_refused, held_back, key_of, mates
 from control.placing_hardware import grant
 from control.placing_learned import Features
@@ -59,7 +60,9 @@ class _Wanted:
     spec: InstanceSpec
 
 
-def place(c: sa.Connection, ops: Sequence[Operation], features: Mapping[str, Any] | None = None) -> list[Outcome]:
+def place(
+    c: sa.Connection, ops: Sequence[Operation], features: Mapping[str, Any] | None = None, policy: str = DEFAULT
+) -> list[Outcome]:
     """Choose hosts for the instances of deploy operations and write it all down; one outcome each, in their order.
 
     features: measured figures by host, with their version. An instance that is placed already stays where it is.
@@ -76,7 +79,9 @@ def place(c: sa.Connection, ops: Sequence[Operation], features: Mapping[str, Any
         if not wanted:
             break
         cloud = Cloud(c, {one.request.shape for one in wanted}, lock=True, features=features)
-        choices = engine.choose(cloud.view, [one.request for one in wanted], features)
+        requests = [one.request for one in wanted]
+        choices = engine.choose(cloud.view, requests, features, policy=policy)
+        rounds.record(c, cloud.view, requests, features, policy, choices)
         lost_hosts = changed(c, cloud, {cloud.ids[ch.host] for ch in choices if ch.host is not None})
         pairs = list(zip(wanted, choices, strict=True))
         gone = {one.op.id for one, ch in pairs if ch.host is not None and cloud.ids[ch.host] in lost_hosts}

@@ -263,6 +263,12 @@ decision = sa.Table(
     _json("record"), sa.Column("features_version", sa.Integer, nullable=False), _at("created_at"),
 )  # fmt: skip
 
+placement_round = sa.Table(  # kind: view, features, round; a round names the rows that it is held against (rounds.py)
+    "placement_round", metadata, _id(), _at("at", index=True), sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("view_id", sa.String(20), nullable=False), sa.Column("features_id", sa.String(20), nullable=False),
+    sa.Column("policy", sa.String(63), nullable=False), sa.Column("data", sa.LargeBinary(2**24 - 1), nullable=False),
+)  # fmt: skip
+
 drift = sa.Table(
     "drift", metadata, _id(), sa.Column("subject", sa.String(96), nullable=False, index=True),
     sa.Column("host", sa.String(63), nullable=False),

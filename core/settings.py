@@ -86,5 +86,6 @@ class Settings:
     prefect_port: int = 4200
     work_pool: str = "rackflow"
     reconcile_every_s: int = 60
+    placement_policy: str = "balanced"  # by its name in control/placement/weights.py
     drivers: DriverSettings = field(default_factory=DriverSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)

@@ -9,7 +9,7 @@ import time
 from datetime import timedelta
 
 from analytics.owner import AnalyticsOwner, limit_process_memory
-from control import allocation, outbox
+from control import allocation, outbox, rounds
 from control.store import Store
 from core.clock import now
 from core.errors import RackflowError
@@ -21,6 +21,7 @@ log = logging.getLogger("rackflow.analytics")
 _LOOK_S = 1.0
 _BATCH = 2000
 _KEPT = timedelta(days=30)  # moved events stay that long in the state database, so that history can be rebuilt
+_ROUNDS_KEPT = timedelta(days=7)  # of placement, to be replayed
 _PURGE_EVERY_S = 3600.0
 _SAMPLE_EVERY_S = 300.0
 
@@ -47,10 +48,11 @@ class Pump:
         return moved
 
     def purge(self) -> None:
-        """Take away old moved rows, once an hour."""
+        """Take away old moved rows and old rounds of placement, once an hour."""
         if time.monotonic() - self._purged_at > _PURGE_EVERY_S:
             self._purged_at = time.monotonic()
             self._store.write_now(lambda c: outbox.purge(c, now() - _KEPT))
+            self._store.write_now(lambda c: rounds.purge(c, now() - _ROUNDS_KEPT))
 
 
 class Sampler:

@@ -63,6 +63,7 @@ class Configuration(BaseSettings):
     prefect_port: Port = "auto"
     work_pool: str = "rackflow"
     reconcile_every_s: int = Field(default=60, ge=10)
+    placement_policy: str = "balanced"
     domain_type: Literal["kvm", "qemu", "auto"] | None = None  # short for drivers.domain_type
     drivers: DriverSettings = Field(default_factory=DriverSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
@@ -110,7 +111,7 @@ def load(flags: Mapping[str, Any] | None = None) -> Settings:
         database_url=found.database_url or f"sqlite:///{paths.data_dir / 'rackflow.db'}",
         api_host=found.api_host, api_port=_port(found.api_port), prefect_port=_port(found.prefect_port),
         work_pool=found.work_pool, reconcile_every_s=found.reconcile_every_s,
-        drivers=drivers, worker=found.worker,
+        placement_policy=found.placement_policy, drivers=drivers, worker=found.worker,
     )
 
 

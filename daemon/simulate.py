@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from control.placement.weights import DEFAULT
+from control.placement.weights import DEFAULT, check_policy
 from control.simulation import arrivals
 from control.simulation.answers import Question, answer, compare
 from control.simulation.arrivals import Arrival
@@ -22,7 +22,27 @@ _BAR = 40  # characters
 
 
 def run(asked: dict[str, Any]) -> dict[str, Any]:
-    """Return {"answers": one for each policy, "learned": which predictions were good enough to be used}."""
+    """Return {"replay"}, or {"answers": one for each policy, "learned": which predictions were good enough}."""
+    return {"replay": _recorded(asked["policy"])} if asked["recorded"] else _simulated(asked)
+
+
+def _recorded(policy: str) -> dict[str, Any]:
+    from control import rounds
+    from control.simulation.replay import replay
+    from control.store import Store
+    from daemon.settings import load
+
+    if policy:
+        check_policy(policy)
+    settings = load()
+    store = Store(settings.database_url)
+    try:
+        return replay(store.read_now(lambda c: list(rounds.rounds(c))), policy or None)
+    finally:
+        store.close_now()
+
+
+def _simulated(asked: dict[str, Any]) -> dict[str, Any]:
     learned = _learned(asked["history"]) if asked["history"] else {"used": [], "lifetimes": {}}
     question = Question(
         _arrivals(asked["arrivals"]), _fleet(asked), asked["policy"] or DEFAULT, Lives(learned["lifetimes"]),

@@ -25,6 +25,7 @@ from prefect.exceptions import PrefectException
 
 from analytics.client import AnalyticsClient
 from control import access, operations
+from control.placement.weights import check_policy
 from control.store import Store
 from core.errors import RackflowError
 from core.ids import new_id
@@ -45,6 +46,7 @@ CANCELS_EVERY_S = 1.0
 
 def run(settings: Settings, entries: Sequence[FlowEntry] = FLOWS) -> None:
     """Work until SIGTERM; then let running flows end, give back what is left, and end for certain."""
+    check_policy(settings.placement_policy)
     logs.configure()  # again: importing Prefect has replaced the handlers
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -23,7 +23,7 @@ ON = (PowerState.RUNNING, PowerState.PAUSED)
 async def reserve(w: Work) -> Seen:
     """Choose the host that it goes to, and reserve there what it needs."""
     features = await w.rt.features()
-    target = await w.rt.store.write(lambda c: moving.reserve(c, w.op, features))
+    target = await w.rt.store.write(lambda c: moving.reserve(c, w.op, features, w.rt.settings.placement_policy))
     return Seen(True, {"from": w.view.host.name if w.view.host else None, "to": target})
 
 

@@ -36,9 +36,9 @@ async def place(ids: Sequence[str], count: int) -> dict[str, list[str]]:
             waiting.append(op)
     if waiting:
         rt.require_claim()
-        features = await rt.features()
+        features, policy = await rt.features(), rt.settings.placement_policy
         states = {op.id: views[op.subject_id].require_image().state for op in waiting}
-        for op_id, host in (await rt.store.write(lambda c: _place(c, waiting, states, features))).items():
+        for op_id, host in (await rt.store.write(lambda c: _place(c, waiting, states, features, policy))).items():
             hosts[host].append(op_id)
     return dict(hosts)
 
@@ -48,7 +48,9 @@ async def unplaced(ids: Sequence[str]) -> list[str]:
     return [op.id for op in await load(ids) if op.verb in PLACED]
 
 
-def _place(c: Any, ops: list[Operation], states: dict[str, ImageState], features: dict[str, Any]) -> dict[str, str]:
+def _place(
+    c: Any, ops: list[Operation], states: dict[str, ImageState], features: dict[str, Any], policy: str
+) -> dict[str, str]:
     """Write decisions, reservations, leases and the steps, in one transaction; return operation -> host."""
     operations.begin_steps(c, [(op, SEQUENCE, "place", "", "release") for op in ops])
     usable = []
@@ -62,7 +64,7 @@ def _place(c: Any, ops: list[Operation], states: dict[str, ImageState], features
     by_id = {op.id: op for op in usable}
     placed: dict[str, str] = {}
     ends = []
-    for outcome in placing.place(c, usable, features):
+    for outcome in placing.place(c, usable, features, policy):
         op = by_id[outcome.operation_id]
         if outcome.error is not None:
             operations.fail_step(c, op, SEQUENCE, outcome.error)

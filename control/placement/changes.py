@@ -16,7 +16,7 @@ import numpy as np
 from control.addresses import text as address_text
 from control.placement.filters import FILTERS
 from control.placement.look import eligible, fits, fitting, room_by, shutting
-from control.placement.model import Ints, Mask, Shape, View
+from control.placement.model import Ints, Mask, Rule, Shape, View
 from control.placement.resources import disk_left
 from control.placement.twins import kinds_of_hosts, with_twin
 from control.placement.work import CPU, MEASURED, MEMORY, Work
@@ -24,6 +24,7 @@ from core.states import HostState
 
 _ONE_MORE = 0.9  # what one more host costs beside other changes
 _KINDS_TRIED = 8  # of hosts, for one more of them
+_RULES_TRIED = 4  # one by one
 MOST = 3  # constraints given up at once
 _SIZES = frozenset({"cpu", "memory", "measured-memory", "disk"})  # filters that a smaller size can pass
 _LEAST_CPU_M, _LEAST_MEMORY_MIB = 100, 16  # smaller ones would be of no use
@@ -93,6 +94,22 @@ def _tell_address(view: View, shape: Shape, h: int) -> tuple[str, Any, Any, str]
     return ("nics.address", wanted, None, f"with any address instead of {wanted}, it") if wanted else None
 
 
+def _tell_rules(view: View, shape: Shape, h: int) -> tuple[str, Any, Any, str] | None:
+    told = [str(rule) for rule in shape.rules]
+    return ("rules", told, None, f"without having to be {' and '.join(told)}, it") if told else None
+
+
+def _wish(rule: Rule) -> Relaxation:
+    """Return the relaxation that keeps one hard rule as a wish."""
+
+    def relax(view: View, shape: Shape) -> tuple[View, Shape]:
+        return view, replace(shape, rules=tuple(replace(r, hard=False) if r == rule else r for r in shape.rules))
+
+    return Relaxation(
+        ("rules",), 0.5, relax, lambda v, s, h: ("rules", str(rule), "wish", f'with "{rule}" only as a wish, it')
+    )
+
+
 RELAXATIONS: tuple[Relaxation, ...] = (
     Relaxation(
         ("host",), 0.4, lambda v, s: (v, replace(s, host=None)),
@@ -120,10 +137,7 @@ RELAXATIONS: tuple[Relaxation, ...] = (
     Relaxation(
         ("requires",), 0.5, lambda v, s: (v, replace(s, where="")), _without("that", "where", lambda s: s.where)
     ),
-    Relaxation(
-        ("rules",), 0.6, lambda v, s: (v, replace(s, rules=())),
-        _without("that it is", "rules", lambda s: [str(rule) for rule in s.rules]),
-    ),
+    Relaxation(("rules",), 0.6, lambda v, s: (v, replace(s, rules=())), _tell_rules),
     Relaxation(
         ("devices",), 0.6, lambda v, s: (v, replace(s, pci=())), _without("devices", "pci", lambda s: dict(s.pci))
     ),
@@ -157,7 +171,9 @@ RELAXATIONS: tuple[Relaxation, ...] = (
 def smallest_change(view: View, work: Work, shape: Shape) -> dict[str, Any] | None:
     """Return host, changes and a text for what would have to be otherwise; None: nothing that is known here helps."""
     shut = shutting(view, work, shape)
-    options = [one for one in RELAXATIONS if shut & set(one.filters)]
+    hard = [rule for rule in dict.fromkeys(shape.rules) if rule.hard]
+    known = (*RELAXATIONS, *map(_wish, hard[:_RULES_TRIED]))
+    options = [one for one in known if shut & set(one.filters)]
     best: tuple[int, float] | None = None
     answer: tuple[list[Change], str] | None = None
     for size in range(min(len(options), MOST) + 1):

@@ -1,8 +1,8 @@
 """What makes a host the better one among those that fit, as two tables: terms, and policies that weigh them.
 
-Lower is better. The default packs: complementary shapes meet, tight hosts fill first, an empty host is opened last. Its
-terms and factors are those that packed best on public traces (docs/facts/placement.md); a host that measures hot comes
-even after the empty ones.
+Lower is better. The default packs: complementary shapes meet, tight hosts fill first, and those of many instances,
+since hosts of few are the next to get empty; an empty host is opened last. Its terms and factors are those that packed
+best on a public trace (docs/placement.md); a host that measures hot comes even after the empty ones.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from control.placement import affinity
 from control.placement.expressions import number_of
 from control.placement.model import Floats, Ints, Shape, View, per_host
 from control.placement.work import CPU, MEMORY, Work, missing, rows_of
+from core.errors import Invalid
 
 # Of the hosts at these places, before the factor; None: it says nothing.
 Term = Callable[[View, Work, Shape, Ints], Floats | Ints | None]
@@ -78,6 +79,14 @@ def _lifetime(view: View, work: Work, shape: Shape, at: Ints) -> Floats | None:
     return np.searchsorted(_OVERRUNS_S, shape.lifetime_s + work.now_s - work.exit_s[at]) / len(_OVERRUNS_S)
 
 
+def _per_core(view: View) -> Floats:
+    """Return for each host what one instance is for each core that may be given away."""
+    found: Floats | None = view.kept.get("per_core")
+    if found is None:
+        found = view.kept["per_core"] = -1000.0 / np.maximum(view.cpu_limit_m, 1000)
+    return found
+
+
 def _rank(view: View, work: Work, shape: Shape, at: Ints) -> Floats | None:
     """How far below the highest rank of these hosts each one is, from 0 to 1; 1 where it has none."""
     if not shape.rank:
@@ -92,6 +101,9 @@ def _rank(view: View, work: Work, shape: Shape, at: Ints) -> Floats | None:
 TERMS: Mapping[str, Term] = {
     "balance": lambda view, work, shape, at: -_after(view, work, shape, at)[0],
     "left": lambda view, work, shape, at: _after(view, work, shape, at)[1],
+    "crowd": lambda view, work, shape, at: work.instances[at] * _per_core(view)[at],
+    "count": lambda view, work, shape, at: work.instances[at],
+    "order": lambda view, work, shape, at: view.rank[at] / len(view),
     "empty": lambda view, work, shape, at: (work.instances[at] == 0).astype(np.int64),
     "image": lambda view, work, shape, at: missing(view, work, shape.image)[at],
     "lifetime": _lifetime,
@@ -113,13 +125,27 @@ class Policy:
 
 # A rule is kept even if that opens an empty host; a rank decides before anything else.
 _ALWAYS = {"image": 0.2, "hot": 200_000.0, "failure": 0.5, "rules": 150_000.0, "rank": 1e7}
+_PACKS = {"balance": 1.0, "left": 1.0, "crowd": 1.0, "empty": 100_000.0, "load": 0.5, "lifetime": 0.1, **_ALWAYS}
 POLICIES: Mapping[str, Policy] = {
-    "balanced": Policy({"balance": 1.0, "left": 0.1, "empty": 100_000.0, "load": 0.5, "lifetime": 0.1, **_ALWAYS}),
+    "balanced": Policy(_PACKS),
+    "fragmentation-aware": Policy({"balance": 1.0, "left": 0.1, "empty": 100_000.0, **_ALWAYS}),
+    "lifetime-aware": Policy({**_PACKS, "lifetime": 3.0}),
+    "image-local": Policy({**_PACKS, "image": 150_000.0}),
+    "failure-aware": Policy({**_PACKS, "failure": 20.0}),
     "pack": Policy({"left": 1.0, "empty": 100_000.0, **_ALWAYS}),
     "spread": Policy({"left": -1.0, **_ALWAYS}, spreads=True),
     "load-aware": Policy({"load": 10.0, "left": -0.1, **_ALWAYS}, spreads=True),
+    "best-fit": Policy({"left": 1.0, **_ALWAYS}),
+    "first-fit": Policy({"order": 1.0, **_ALWAYS}),
+    "striping": Policy({"count": 1.0, **_ALWAYS}, spreads=True),
 }
 DEFAULT = "balanced"
+
+
+def check_policy(name: str) -> None:
+    """Raise Invalid when there is no policy of that name."""
+    if name not in POLICIES:
+        raise Invalid(f"there is no policy {name!r}", "policy", {}, f"there are {', '.join(POLICIES)}")
 
 
 def scores(

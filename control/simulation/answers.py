@@ -9,13 +9,13 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from control.placement.model import Shape
-from control.placement.weights import DEFAULT, POLICIES
+from control.placement.weights import DEFAULT, POLICIES, check_policy
 from control.simulation.arrivals import Arrival
 from control.simulation.fleet import Fleet
 from control.simulation.lives import Lives
 from control.simulation.run import Progress, Run
 from control.simulation.world import World
-from core.errors import Invalid, NoFit
+from core.errors import NoFit
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,6 @@ def answer(question: Question, progress: Progress | None = None) -> dict[str, An
         "policy": question.policy, "hosts": len(question.fleet), **told, "fits": fits, "min_hosts": fewest,
         "cpu_s": cpu_s,
     }  # fmt: skip
-
-
-def check_policy(name: str) -> None:
-    """Raise Invalid when there is no policy of that name."""
-    if name not in POLICIES:
-        raise Invalid(f"there is no policy {name!r}", "policy", {}, f"there are {', '.join(POLICIES)}")
 
 
 def _run(question: Question, fleet: Fleet | None = None) -> Run:

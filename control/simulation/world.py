@@ -81,8 +81,9 @@ class World:
     def room_for(self, shape: Shape) -> int:
         """Return how often a shape still fits."""
         work = start(self.view)
-        hosts = np.flatnonzero(eligible(self.view, work, shape).mask)
-        return int(np.maximum(room_of(self.view, work, shape, needs_of(self.view, shape), hosts), 0).sum())
+        at = np.flatnonzero(eligible(self.view, work, shape).mask)
+        rooms = room_of(self.view, work, shape, needs_of(self.view, shape), at)
+        return int(np.maximum(rooms, 0).sum())
 
     def _take(self, hosts: Ints, shapes: Sequence[Shape]) -> None:
         np.subtract.at(self.view.cpu_left_m, hosts, [shape.cpu_m for shape in shapes])

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from control.placement.model import Cell, Guests, Net, Pool, Rule, Shape, Store, View
+from control.placement.model import Cell, Guests, Hold, Net, Pool, Rule, Shape, Store, View
+
+
+def _cpu_left(m: Machine) -> float:
+    return m.cpus * m.cpu_overcommit - m.cpu_used_m / 1000
+
+
+# Requirements, and what they say in Python.
+WHERE: dict[str, Callable[[Machine, Shape], bool]] = {
+    'label.rack == "r1" or label.disk == "ssd"': lambda m, s: m.labels.get("rack") == "r1" or "disk" in m.labels,
+    "cpu_free >= 2 * instance.cpu": lambda m, s: _cpu_left(m) >= 2 * s.cpu_m / 1000,
+    'instances < 2 and not name like "*4"': lambda m, s: m.instances < 2 and not m.name.endswith("4"),
+    "memory_free_mib / 2 >= instance.memory_mib": lambda m, s: (m.memory_mib - m.memory_used_mib) / 2 >= s.memory_mib,
+    'number(label.height) > 3 or arch in ["arm64"]': lambda m, s: m.arch == "arm64",
+}
 
 
 @dataclass
@@ -36,6 +50,9 @@ class Machine:
     pins_m: int = 0
     pages: dict[int, int] = field(default_factory=dict)
     cells: list[list[int]] = field(default_factory=lambda: [[0, 0], [0, 0]])  # thousandths of cores, MiB
+    driver: str = "kvm"
+    promised: list[tuple[float, int, int]] = field(default_factory=list)  # from when, thousandths of cores, MiB
+    shared: frozenset[str] = frozenset()  # datastores that are the same one on all hosts
     guests: list[tuple[dict[str, str], tuple[Rule, ...]]] = field(default_factory=list)
     neighbours: list[Machine] = field(default_factory=list, repr=False)  # all hosts, this one too
 
@@ -68,6 +85,12 @@ class Machine:
         ]  # fmt: skip
         return not others and all(self._keeps(rule, shape) for rule in shape.rules if rule.hard)
 
+    def _keeps_promises(self, shape: Shape, cpu_m: int, cpu_left_m: int) -> bool:
+        mine = [one for one in self.promised if not shape.lifetime_s or one[0] < shape.lifetime_s]
+        memory_left = self.memory_mib - self.memory_used_mib - sum(memory for _, _, memory in mine)
+        fits = cpu_m <= cpu_left_m - sum(cpu for _, cpu, _ in mine) and shape.memory_mib <= memory_left
+        return fits or not mine
+
     def first_failing(self, shape: Shape, pools: dict[str, list[int]], image_mib: int) -> str | None:
         """Return the first constraint, in the engine's order, that keeps the shape from this host."""
         cpu_m = 0 if shape.pinned else shape.cpu_m
@@ -81,8 +104,11 @@ class Machine:
             ("host", shape.host in (None, self.name)),
             ("labels", all(self.labels.get(k) == v for k, v in shape.labels)),
             ("avoid", self.name not in shape.avoid),
+            ("move", self.name != shape.leaves),
+            ("driver", shape.driver in ("", self.driver)),
             ("arch", shape.arch in ("", self.arch)),
             ("capabilities", shape.capabilities <= self.capabilities),
+            ("requires", not shape.where or WHERE[shape.where](self, shape)),
             ("maintenance", self.window_s > (shape.lifetime_s or 3600)),
             ("datastore", bool(stores)),
             ("network", all(name in self.networks for name, _ in shape.nics)),
@@ -94,6 +120,7 @@ class Machine:
             ("pinning", not shape.pinned or shape.cpu_m <= self.pins_m),
             ("hugepages", not shape.hugepage_kib or self.pages.get(shape.hugepage_kib, 0) >= shape.memory_mib),
             ("numa", not shape.one_cell or self._cell(shape) is not None),
+            ("promised", self._keeps_promises(shape, cpu_m, cpu_left_m)),
             ("disk", any(self._fits(s, shape, copy) for s in stores)),
         )
         return next((name for name, good in checks if not good), None)
@@ -109,7 +136,9 @@ class Machine:
         self.instances += 1
         total, used = self.disk[store]
         copy = 0 if shape.image in self.images else shape.image_mib
-        self.disk[store] = (total, used + shape.disk_mib + copy)
+        for m in [self, *(self.neighbours if store in self.shared else [])]:
+            if store in m.disk:
+                m.disk[store] = (total, used + shape.disk_mib + copy)
         self.images |= {shape.image}
         for name, count in shape.nics:
             del pools[name][:count]
@@ -144,7 +173,7 @@ def view_of(machines: list[Machine], pools: dict[str, list[int]]) -> View:
     return View(
         names=tuple(m.name for m in machines), states=tuple(m.state for m in machines), unknown=np.zeros(n, np.bool_),
         clusters=tuple(m.cluster for m in machines), labels=tuple(m.labels for m in machines),
-        kinds=tuple(m.kinds for m in machines), drivers=("fake",) * n,
+        kinds=tuple(m.kinds for m in machines),
         cpus_m=_ints(m.cpus * 1000 for m in machines),
         cpu_limit_m=_ints(m.cpus * m.cpu_overcommit * 1000 for m in machines),
         cpu_left_m=_ints(m.cpus * m.cpu_overcommit * 1000 - m.cpu_used_m for m in machines),
@@ -162,7 +191,8 @@ def view_of(machines: list[Machine], pools: dict[str, list[int]]) -> View:
             Cell(_pool(m.cells[n][0] for m in machines), _pool(m.cells[n][1] for m in machines)) for n in range(2)
         ),
         hugepages={k: _pool(m.pages.get(k, 0) for m in machines) for k in {k for m in machines for k in m.pages}},
-        guests=_guests(machines),
+        guests=_guests(machines), drivers=tuple(m.driver for m in machines),
+        holds=tuple(Hold(h, *one, "later") for h, m in enumerate(machines) for one in m.promised),
     )  # fmt: skip
 
 
@@ -185,6 +215,12 @@ def _ints(values: object) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 
 def _store(machines: list[Machine], name: str) -> Store:
     with_it = [h for h, m in enumerate(machines) if name in m.disk]
+    if any(name in m.shared for m in machines):
+        total, used = machines[with_it[0]].disk[name]
+        return Store(
+            _ints(0 if h in with_it else -1 for h in range(len(machines))), _ints([total]), _ints([total - used]),
+            _ints([total - used]), np.zeros(len(machines), np.bool_),
+        )  # fmt: skip
     left = _ints(machines[h].disk[name][0] - machines[h].disk[name][1] for h in with_it)
     return Store(
         group=_ints(with_it.index(h) if h in with_it else -1 for h in range(len(machines))),

@@ -16,7 +16,7 @@ from control.placement import engine
 from control.placement.batch import runs
 from control.placement.model import Choice, Request, Rule, Shape
 from control.placement.weights import POLICIES
-from tests.property.oracle import Machine, neighbours, view_of
+from tests.property.oracle import WHERE, Machine, neighbours, view_of
 
 WEB, DB = (("role", "web"),), (("role", "db"),)
 RULES = (
@@ -44,6 +44,9 @@ SHAPES = st.builds(
     one_cell=st.booleans(),
     hugepage_kib=st.sampled_from([0, 0, 2048, 1048576]),
     lifetime_s=st.sampled_from([0, 600, 86400]),
+    where=st.sampled_from(["", "", "", *WHERE]),
+    leaves=st.sampled_from(["", "", "h0"]),
+    driver=st.sampled_from(["", "", "kvm"]),
 )
 
 
@@ -57,7 +60,10 @@ def machines(draw: st.DrawFn) -> list[Machine]:
             cpus=draw(st.sampled_from([2, 4, 8])),
             cpu_overcommit=draw(st.sampled_from([1, 3])),
             memory_mib=draw(st.sampled_from([1024, 4096])),
-            disk={"local": (1000, 0)},
+            disk=draw(st.sampled_from([{"local": (1000, 0)}, {"san": (160, 0)}, {"local": (60, 0), "san": (160, 0)}])),
+            shared=frozenset({"san"}),
+            driver=draw(st.sampled_from(["kvm", "kvm", "lxd"])),
+            promised=draw(st.sampled_from([[], [], [(7200.0, 1500, 512)], [(60.0, 1000, 0), (7200.0, 0, 512)]])),
             networks=("lan",),
             arch=draw(st.sampled_from(["x86_64", "x86_64", "arm64"])),
             capabilities=draw(st.sampled_from([frozenset({"tpm"}), frozenset()])),
@@ -181,16 +187,21 @@ def test_the_smallest_change_makes_room_for_it(hosts: list[Machine], shape: Shap
     host = next(m for m in changed if m.name == change["host"])
     for one in change["changes"]:
         field, to = one["field"], one["to"]
-        if field == "maintenance":
+        if field == "holds":
+            host.promised = []
+        elif field == "maintenance":
             host.window_s = float("inf")
         elif field == "hosts":
             new = Machine(to, labels=host.labels, cpus=host.cpus, cpu_overcommit=host.cpu_overcommit,
                           memory_mib=host.memory_mib, disk=host.disk, networks=host.networks, arch=host.arch,
                           capabilities=host.capabilities, devices=host.devices, pins_m=host.pins_m, pages=host.pages,
-                          cells=host.cells)  # fmt: skip
+                          cells=host.cells, shared=host.shared, driver=host.driver)  # fmt: skip
             neighbours([*changed, new])
             changed.append(new)
             host = new
+        elif to == "wish":
+            rules = tuple(replace(r, hard=False) if str(r) == one["from"] else r for r in shape.rules)
+            shape = replace(shape, rules=rules)
         else:
             shape = replace(shape, **_FIELDS[field](to))
     assert host.first_failing(shape, pools, 0) is None
@@ -208,4 +219,50 @@ _FIELDS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "one_cell": lambda to: {"one_cell": False},
     "hugepage_kib": lambda to: {"hugepage_kib": 0},
     "nics": lambda to: {"nics": ()},
+    "where": lambda to: {"where": ""},
 }
+
+
+@settings(deadline=None, max_examples=100)
+@given(hosts=machines(), shape=SHAPES)
+def test_of_the_hosts_where_it_fits_one_of_the_highest_rank_is_taken(hosts: list[Machine], shape: Shape) -> None:
+    pools = {"lan": [1]}
+    (choice,) = engine.choose(view_of(hosts, pools), requests([replace(shape, rank="cpu_free", rules=())]))
+    free = {
+        h: m.cpus * m.cpu_overcommit * 1000 - m.cpu_used_m for h, m in enumerate(hosts)
+        if m.first_failing(replace(shape, rules=()), pools, 0) is None
+    }  # fmt: skip
+    assert free.get(choice.host or 0) == max(free.values()) if free else choice.host is None
+
+
+@settings(deadline=None, max_examples=50)
+@given(hosts=machines(), high=SHAPES, low=SHAPES, counts=st.tuples(st.integers(1, 8), st.integers(1, 8)))
+def test_a_lower_priority_takes_nothing_from_a_higher_one(
+    hosts: list[Machine], high: Shape, low: Shape, counts: tuple[int, int]
+) -> None:
+    pools = {"lan": list(range(6))}
+    first = [Request(f"h{n}", f"h{n}", high, priority=1) for n in range(counts[0])]
+    second = [Request(f"l{n}", f"l{n}", low) for n in range(counts[1])]
+    alone = engine.choose(view_of(hosts, pools), first)
+    both = engine.choose(view_of(hosts, pools), [*second, *first])
+    if any(choice.host is None for choice in both):
+        placed = [choice.host is not None for choice in both[len(second) :]]
+        assert sum(placed) == sum(choice.host is not None for choice in alone)
+
+
+@settings(deadline=None, max_examples=100)
+@given(hosts=machines(), a=SHAPES, b=SHAPES)
+def test_instances_of_unrelated_clusters_are_placed_as_if_each_were_alone(
+    hosts: list[Machine], a: Shape, b: Shape
+) -> None:
+    for n, m in enumerate(hosts):
+        m.cluster, m.shared = ("left" if n % 2 else "right"), frozenset()
+    one, other = (
+        Request(c, c, replace(shape, cluster=c, rules=(), nics=())) for c, shape in (("left", a), ("right", b))
+    )
+    together = engine.choose(view_of(hosts, {}), [one, other])
+    apart = [*engine.choose(view_of(hosts, {}), [one]), *engine.choose(view_of(hosts, {}), [other])]
+    for here, there in zip(together, apart, strict=True):
+        for choice in (here, there):
+            choice.record.pop("change", None)  # it may be to leave the cluster
+        assert here == there

@@ -6,7 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from control import tables
+from control.store import Store
+from tests.rig import Rig
 from tests.unit.cli.conftest import Cli
 
 CSV = """\
@@ -63,3 +67,27 @@ def test_errors_say_what_to_do(cli: Cli, file: str) -> None:
     assert "what to do: simulate with larger hosts" in larger.err
     both = cli("simulate", "--arrivals", file, "--hosts", "1x8c/8GiB", "--find-min-hosts", "--until-rejection")
     assert (both.code, both.out) == (2, "")
+    assert cli("simulate").code == 2
+    assert cli("simulate", "--arrivals", file).code == 2
+
+
+def test_a_record_is_replayed(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"sqlite:///{tmp_path / 'record.db'}"
+    monkeypatch.setenv("RACKFLOW_DATABASE_URL", url)
+    store = Store(url)
+    store.migrate()
+    cloud = Rig(store.write_now)
+    cloud.network()
+    cloud.image()
+    cloud.host("h1")
+    cloud.host("h2")
+    cloud.deploy("web")
+    said = cli("simulate", "--recorded")
+    assert said.code == 0
+    assert "1 of 1 decisions in 1 round are the same" in said.err
+    t = tables.placement_round
+    store.write_now(lambda c: c.execute(sa.update(t).where(t.c.kind == "round").values(policy="spread")))
+    differs = cli("simulate", "--recorded", "-o", "json")
+    assert differs.code == 1, "the scores in the explanation are those of another policy"
+    assert json.loads(differs.out)["same_rounds"] == 0
+    store.close_now()

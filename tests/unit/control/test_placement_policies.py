@@ -10,6 +10,8 @@ import pytest
 
 from control.placement import engine
 from control.placement.model import Choice, Hold, Request, Rule, Shape, View
+from control.placement.weights import check_policy
+from core.errors import Invalid
 from tests.property.oracle import Machine, view_of
 
 SMALL = Shape("vm", 1000, 256, 0)
@@ -131,6 +133,17 @@ def test_a_record_is_bounded_and_counts_the_rest() -> None:
     assert "and 37 more" in none.record["summary"]
 
 
+def test_a_rule_that_keeps_it_away_is_named_and_would_do_as_a_wish() -> None:
+    web = (("role", "web"),)
+    apart = replace(SMALL, own_labels=web, rules=(Rule(False, web), Rule(True, (("disk", "ssd"),), on_hosts=True)))
+    machines = [Machine("h0", disk={"local": (100, 0)}, labels={"disk": "ssd"}, guests=[(dict(web), ())])]
+    (choice,) = engine.choose(view_of(machines, {}), [Request("r", "r", apart)])
+    assert choice.record["change"] == {
+        "host": "h0", "text": 'with "apart from role=web by host" only as a wish, it would fit on h0',
+        "changes": [{"field": "rules", "from": "apart from role=web by host", "to": "wish"}],
+    }  # fmt: skip
+
+
 def test_where_all_is_full_one_more_host_of_the_right_kind_is_named() -> None:
     machines = [
         Machine("big", cpus=16, cpu_used_m=16_000, disk={"local": (100, 0)}),
@@ -141,3 +154,26 @@ def test_where_all_is_full_one_more_host_of_the_right_kind_is_named() -> None:
     (choice,) = engine.choose(view_of(machines, {}), [Request("r", "r", wanted)])
     assert choice.record["change"]["text"] == "one more host like big-edge would hold it"
     assert choice.record["change"]["changes"] == [{"field": "hosts", "from": None, "to": "one more like big-edge"}]
+
+
+@pytest.mark.parametrize(
+    ("policy", "hosts"),
+    [("best-fit", [0, 0, 0, 0, 1]), ("first-fit", [0, 0, 0, 0, 1]), ("striping", [0, 1, 2, 0, 1]),
+     ("fragmentation-aware", [0, 0, 0, 0, 1]), ("image-local", [0, 0, 0, 0, 1])],
+)  # fmt: skip
+def test_named_policies_order_hosts(policy: str, hosts: list[int]) -> None:
+    chosen_hosts = [one.host for one in engine.choose(view(), many(SMALL, 5), policy=policy) if one.host is not None]
+    assert sorted(chosen_hosts) == sorted(hosts)
+
+
+def test_the_more_crowded_of_two_equally_full_hosts_is_taken() -> None:
+    about: dict[str, Any] = {"disk": {"local": (10_000, 0)}, "cpus": 8, "cpu_used_m": 4000}
+    alike = [Machine(f"h{n}", instances=1 + 3 * n, **about) for n in range(2)]
+    asked = [Request("r", "r", SMALL)]
+    assert engine.choose(view_of(alike, {}), asked)[0].host == 1, "the other one gets empty sooner"
+    assert engine.choose(view_of(alike, {}), asked, policy="pack")[0].host == 0
+
+
+def test_an_unknown_policy_is_refused() -> None:
+    with pytest.raises(Invalid, match="there is no policy 'x'"):
+        check_policy("x")

@@ -223,7 +223,7 @@ def test_decisions_of_a_batch_share_one_record(cloud: Rig) -> None:
     assert (a["position"], c["position"]) == (0, 2)
     assert a["hosts"] == c["hosts"]
     assert [(entry["host"], entry["rank"], entry["fits"]) for entry in a["hosts"]] == [("h1", 0, 16), ("h2", 1, 16)]
-    assert set(a["hosts"][0]["parts"]) == {"balance", "left", "empty", "image"}, "nothing is measured"
+    assert set(a["hosts"][0]["parts"]) == {"balance", "left", "crowd", "empty", "image"}, "nothing is measured"
     cloud.ask("d")
     with pytest.raises(NotFound, match="nothing was decided yet"):
         decision(cloud, "d")

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+from control.store import Store
 from daemon.simulate import main
+from tests.rig import Rig
 
 ASKED: dict[str, Any] = {
     "hosts": ["1x8c/8GiB"], "policy": "", "history": "", "seed": 0, "spare": 0, "until_rejection": False,
     "find_min_hosts": False, "compare": False, "fit": "", "add": [], "lose": [], "drain": [], "quiet": True,
+    "recorded": False,
 }  # fmt: skip
 
 
@@ -54,3 +57,26 @@ def test_errors_say_what_to_do(
     assert code == 2
     assert words in told["error"]["message"]
     assert told["error"]["fix"]
+
+
+def test_what_was_recorded_is_decided_again(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'record.db'}"
+    monkeypatch.setenv("RACKFLOW_DATABASE_URL", url)
+    monkeypatch.setenv("RACKFLOW_CONFIG", str(tmp_path / "none.toml"))
+    store = Store(url)
+    store.migrate()
+    cloud = Rig(store.write_now)
+    cloud.network()
+    cloud.image()
+    cloud.host("h1")
+    cloud.host("h2")
+    for n in range(3):
+        cloud.deploy(f"i{n}")
+    store.close_now()
+    code, told = ask(capsys, recorded=True)
+    assert (code, told["replay"]["same_rounds"], told["replay"]["rounds"]) == (0, 3, 3)
+    code, told = ask(capsys, recorded=True, policy="spread")
+    assert [one["name"] for one in told["replay"]["differences"]] == ["i1", "i2"]
+    assert ask(capsys, recorded=True, policy="x")[0] == 2

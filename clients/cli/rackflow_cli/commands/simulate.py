@@ -33,15 +33,22 @@ _COLUMNS = (
     Column("AT", "first_rejection.at_s", words.duration, right=True, rare=True),
     Column("CPU S", "cpu_s", words.number, right=True),
 )  # fmt: skip
+_SIDES = (
+    Column("", "what"), Column("PLACED", "placed", words.number, right=True),
+    Column("REJECTED", "rejected", words.number, right=True), Column("OPENED", "opened", words.number, right=True),
+)  # fmt: skip
+_DIFFERENCES = (Column("AT", "at"), Column("INSTANCE", "name"), Column("WAS", "recorded"), Column("NOW", "now"))
 
 
 @app.command()
 def simulate(
-    arrivals: Annotated[str, typer.Option(metavar="FILE", help="CSV of what comes and goes; - is standard input.")],
+    arrivals: Annotated[
+        str, typer.Option(metavar="FILE", help="CSV of what comes and goes; - is standard input.")
+    ] = "",
     hosts: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(metavar="NxCPUSc/MEMORY", help="As 300x64c/192GiB[,cluster=NAME][,KEY=VALUE]; repeatable."),
-    ],
+    ] = None,
     policy: Annotated[str, typer.Option(metavar="NAME", help="The policy of placement; else the usual one.")] = "",
     history: Annotated[
         str, typer.Option(metavar="FILE", help="CSV of past arrivals, from which lifetimes are learned.")
@@ -64,6 +71,9 @@ def simulate(
     spare: Annotated[
         int, typer.Option(min=0, metavar="N", help="Hosts kept empty that step in for lost ones (N+1: 1).")
     ] = 0,
+    recorded: Annotated[
+        bool, typer.Option("--recorded", help="Decide again what this front-end decided in the last days, and compare.")
+    ] = False,
     seed: Annotated[int, typer.Option(metavar="N", help="Chooses which hosts are lost and drained.")] = 0,
     output: Output = Format.TABLE,
 ) -> None:
@@ -72,18 +82,33 @@ def simulate(
     The CSV has a header: name,arrival_s,lifetime_s,cpu,memory_mib and, where wanted, owner,template,kind,labels. An
     empty lifetime_s: it never leaves. What arrives at one moment is placed as one batch. TIME counts as arrival_s does
     (90, 15m, 36h, 2d). Needs no front-end. Means leave out the first day.
+
+    --recorded takes the decisions in the state database instead: they come out the same, or else it fails with code 1;
+    with --policy it says what another policy would have done at each of them.
     """
-    if until_rejection and find_min_hosts:
-        fix = "ask for one of the two"
-        raise CliError("--until-rejection and --find-min-hosts answer different questions", ExitCode.USAGE, fix=fix)
+    _check(bool(arrivals), bool(hosts), recorded, until_rejection and find_min_hosts)
     told = _ask({
-        "arrivals": arrivals, "hosts": hosts, "policy": policy, "history": history, "seed": seed, "spare": spare,
+        "arrivals": arrivals, "hosts": hosts or [], "recorded": recorded, "policy": policy, "history": history,
+        "seed": seed, "spare": spare,
         "until_rejection": until_rejection, "find_min_hosts": find_min_hosts, "compare": compare, "fit": fit,
         "add": add or [], "lose": lose or [], "drain": drain or [], "quiet": session.quiet,
     })  # fmt: skip
+    if recorded:
+        _show_replay(told["replay"], output)
+        return
     if history and not told["learned"]:
         talk("the history foretells lifetimes no better than a naive answer does: it is not used")
     _show(told["answers"], output, many=compare)
+
+
+def _check(arrivals: bool, hosts: bool, recorded: bool, both_ends: bool) -> None:
+    """Raise CliError when it is not clear what is asked for."""
+    if recorded == (arrivals or hosts) or arrivals != hosts:
+        fix = "name --arrivals FILE and --hosts NxCPUSc/MEMORY, or --recorded"
+        raise CliError("what is to be simulated?", ExitCode.USAGE, fix=fix)
+    if both_ends:
+        fix = "ask for one of the two"
+        raise CliError("--until-rejection and --find-min-hosts answer different questions", ExitCode.USAGE, fix=fix)
 
 
 def _ask(question: dict[str, Any]) -> dict[str, Any]:
@@ -109,6 +134,24 @@ def _show(answers: list[dict[str, Any]], output: Format, *, many: bool) -> None:
         draw(answers, _COLUMNS, wide=output is Format.WIDE)
         for one in answers[: 0 if many else 1]:
             _say_why(one.get("first_rejection"))
+
+
+def _show_replay(told: dict[str, Any], output: Format) -> None:
+    """Print what came out; raise CliError when the same policy decides otherwise than it did."""
+    if output in (Format.JSON, Format.YAML):
+        dump(told, output)
+    else:
+        sides = [{"what": side, **told[side]} for side in ("recorded", "replayed")]
+        draw(sides, _SIDES, wide=False)
+        if told["differences"]:
+            draw(told["differences"], _DIFFERENCES, wide=False)
+        rounds = words.counted(told["rounds"], "round")
+        talk(f"{told['same_decisions']} of {told['decisions']} decisions in {rounds} are the same")
+    if not told["policy"] and told["same_rounds"] < told["rounds"]:
+        raise CliError(
+            f"{told['rounds'] - told['same_rounds']} of {told['rounds']} rounds come out otherwise than recorded",
+            fix="was rackflow brought up to date since? placement may have changed",
+        )  # fmt: skip
 
 
 def _say_why(rejection: dict[str, Any] | None) -> None:
