@@ -22,6 +22,9 @@ from control.placement.model import Cell, Pool, Shape
 from core.units import numbers
 
 _T = tables.instance
+_GRANTED = sa.select(
+    _T.c.host_id, _T.c.granted, _T.c.other_host_id, _T.c.other_granted, _T.c.cpu, _T.c.memory_mib
+).where(sa.or_(_T.c.granted.is_not(None), _T.c.other_granted.is_not(None)))
 _CLASSES = {"gpu": "03", "nic": "02", "storage": "01", "accelerator": "12"}  # first byte of a PCI class
 Grant = dict[str, Any]
 
@@ -90,11 +93,10 @@ def hardware_of(c: sa.Connection, rows: Sequence[Mapping[Any, Any]], shapes: Col
     if not any(row["hardware"] for row in rows) and not any(shape.one_cell for shape in shapes):
         return found
     index = {row["id"]: h for h, row in enumerate(rows)}
-    for host, granted in ((_T.c.host_id, _T.c.granted), (_T.c.other_host_id, _T.c.other_granted)):
-        query = sa.select(host.label("host"), granted.label("granted"), _T.c.cpu, _T.c.memory_mib)
-        for row in c.execute(query.where(host.is_not(None), granted.is_not(None))):
-            if row.host in index and row.granted:
-                _note(found[index[row.host]], row.granted, row.cpu, row.memory_mib)
+    for row in c.execute(_GRANTED):
+        for host, granted in ((row.host_id, row.granted), (row.other_host_id, row.other_granted)):
+            if host in index and granted:
+                _note(found[index[host]], granted, row.cpu, row.memory_mib)
     return found
 
 
@@ -118,7 +120,7 @@ def shared_part(
     hosts: list[Mapping[Any, Any]] = []
     held: list[Reserved] = []
     for row, one, machine in zip(rows, used, machines, strict=True):
-        if row["hardware"] is None:
+        if not (machine.pinned or machine.pages):
             hosts.append(row)
             held.append(one)
             continue
