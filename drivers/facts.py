@@ -73,7 +73,7 @@ async def gather_facts(t: Transport) -> HostFacts:
 
 def parse_facts(text: str, address: str = "") -> HostFacts:
     """Return the facts that the script's output holds. address: by which we came, if sshd did not tell."""
-    parts = _parts(text)
+    parts = parts_of(text)
     there = set(parts["there"].split())
     cpu = _pairs(parts["cpuinfo"], ":")
     nics = _nics(parts)
@@ -96,7 +96,8 @@ def parse_facts(text: str, address: str = "") -> HostFacts:
     )  # fmt: skip
 
 
-def _parts(text: str) -> dict[str, str]:
+def parts_of(text: str) -> dict[str, str]:
+    """Return the parts of a script's output, by name. Raise ValueError."""
     names = re.split(r"^==> (\w+)\n", text, flags=re.MULTILINE)
     return {name: body.strip() for name, body in zip(names[1::2], names[2::2], strict=True)}
 
