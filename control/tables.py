@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeDecorator
 
 metadata = sa.MetaData(
@@ -40,6 +41,9 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         return None if value is None else value.replace(tzinfo=UTC)
+
+
+_BYTES = sa.LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")  # up to 16 MiB
 
 
 def _id() -> sa.Column[str]:
@@ -266,7 +270,7 @@ decision = sa.Table(
 placement_round = sa.Table(  # kind: view, features, round; a round names the rows that it is held against (rounds.py)
     "placement_round", metadata, _id(), _at("at", index=True), sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("view_id", sa.String(20), nullable=False), sa.Column("features_id", sa.String(20), nullable=False),
-    sa.Column("policy", sa.String(63), nullable=False), sa.Column("data", sa.LargeBinary(2**24 - 1), nullable=False),
+    sa.Column("policy", sa.String(63), nullable=False), sa.Column("data", _BYTES, nullable=False),
 )  # fmt: skip
 
 drift = sa.Table(

@@ -210,8 +210,8 @@ def test_a_host_that_changes_between_look_and_choice_is_lost_to_its_loser_only(
     real = engine.choose
     rounds: list[list[str]] = []
 
-    def choose(view: Any, wanted: Any, features: Any = None) -> Any:
-        choices = real(view, wanted, features)
+    def choose(view: Any, wanted: Any, features: Any = None, **how: Any) -> Any:
+        choices = real(view, wanted, features, **how)
         rounds.append([view.names[one.host] for one in choices])
         if len(rounds) == 1:
             writers[1].write_now(lambda c: hosts.set_state(c, first, HostState.DISABLED))

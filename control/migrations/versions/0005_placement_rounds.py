@@ -12,6 +12,7 @@ revision = "0005"
 down_revision = "0004"
 
 _AT = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")  # UTC, with microseconds
+_BYTES = sa.LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
 
 
 def upgrade() -> None:
@@ -21,7 +22,7 @@ def upgrade() -> None:
         "placement_round", sa.Column("id", sa.String(20)), sa.Column("at", _AT, nullable=False),
         sa.Column("kind", sa.String(16), nullable=False), sa.Column("view_id", sa.String(20), nullable=False),
         sa.Column("features_id", sa.String(20), nullable=False), sa.Column("policy", sa.String(63), nullable=False),
-        sa.Column("data", sa.LargeBinary(2**24 - 1), nullable=False),
+        sa.Column("data", _BYTES, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_placement_round"), **by_dialect,
     )  # fmt: skip
     op.create_index("ix_placement_round_at", "placement_round", ["at"])
