@@ -112,6 +112,7 @@ async def test_it_is_aborted_at_its_deadline_and_off(ironic: Ironic, inspector: 
     assert await node.power() is MachinePower.OFF
 
 
+@pytest.mark.slow
 async def test_it_is_aborted_when_it_is_cancelled(ironic: Ironic, inspector: Inspector) -> None:
     name, _ = await fake_node(ironic)
     task = asyncio.ensure_future(inspector.inspect(name))

@@ -44,6 +44,10 @@ def where(bmc_port: int) -> BmcEndpoint:
 
 
 class TestIpmi(BareMetalContract):
+    SLOW = (
+        "test_a_bmc_that_does_not_answer", "test_killed_in_the_middle_and_run_again",
+    )  # a second and more for each order  # fmt: skip
+
     @pytest.fixture
     async def rig(self, where: BmcEndpoint) -> AsyncIterator[BareMetalRig]:
         given = (where, replace(where, password="guess"), replace(where, address="ipmi://127.0.0.1:1"))

@@ -32,6 +32,10 @@ async def ironic(services: Services) -> AsyncIterator[Ironic]:
 
 
 class TestIronicNode(BareMetalContract):
+    SLOW = (
+        "test_killed_in_the_middle_and_run_again", "test_by_several_at_once",
+    )  # a second and more for each order  # fmt: skip
+
     @pytest.fixture
     async def rig(self, services: Services, ironic: Ironic) -> AsyncIterator[BareMetalRig]:
         name, _ = await fake_node(ironic)

@@ -28,6 +28,11 @@ async def bmc(services: Services) -> AsyncIterator[RedfishBmc]:
 
 
 class TestRedfishEmulator(BareMetalContract):
+    SLOW = (
+        "test_killed_in_the_middle_and_run_again", "test_by_several_at_once", "test_a_reset_is_made_each_time",
+        "test_a_reset_of_what_is_off_puts_it_on", "test_a_polite_shutdown",
+    )  # a second and more for each order  # fmt: skip
+
     @pytest.fixture
     async def rig(self, services: Services, bmc: RedfishBmc) -> AsyncIterator[BareMetalRig]:
         await bmc.set_power(PowerChange.ON)
