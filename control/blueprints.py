@@ -15,6 +15,7 @@ from control import clusters, datastores, hosts, networks, placing, requests, sq
 from control.accept.host import row_values
 from control.access import Principal, require
 from control.blueprint_diff import Changes, Plan, check_references, diff, is_in_place
+from control.placement.weights import DEFAULT
 from control.requests import Accepted
 from core.clock import now
 from core.states import HostState, Verb
@@ -24,7 +25,7 @@ __all__ = ["Changes", "Plan", "apply"]
 
 def apply(
     c: sa.Connection, principal: Principal, blueprint: Blueprint, *, prune: bool = False, source: str = "api",
-    key: str | None = None, dry_run: bool = False, features: Mapping[str, Any] | None = None,
+    key: str | None = None, dry_run: bool = False, features: Mapping[str, Any] | None = None, policy: str = DEFAULT,
 ) -> Plan:  # fmt: skip
     """Make what is missing, change what differs, leave the rest; return what was done (dry_run: would be done).
 
@@ -35,7 +36,7 @@ def apply(
     if dry_run:
         check_references(c, blueprint)
         new = [spec for spec in blueprint.expanded() if spec.name in plan.instances.create]
-        plan.placements = placing.plan(c, principal, new, features)
+        plan.placements = placing.plan(c, principal, new, features, policy)
         return plan
     _nouns(c, principal, blueprint, plan)
     _images(c, principal, blueprint.images, plan)

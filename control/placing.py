@@ -242,8 +242,9 @@ def refusal(
 
 
 def plan(
-    c: sa.Connection, principal: Principal, specs: Sequence[InstanceSpec], features: Mapping[str, Any] | None = None
-) -> list[dict[str, Any]]:
+    c: sa.Connection, principal: Principal, specs: Sequence[InstanceSpec], features: Mapping[str, Any] | None = None,
+    policy: str = DEFAULT,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Return where instances would be placed if they were asked for now; nothing is written.
 
     What does not exist yet (an image to be imported, a network to be made) is left out of account, and noted.
@@ -269,7 +270,8 @@ def plan(
         notes[spec.name] = told
     cloud = Cloud(c, {request.shape for request in requests}, lock=False, features=features)
     possible: dict[Shape, bool] = {}
-    return [_planned(cloud, ch, possible, notes) for ch in engine.choose(cloud.view, requests, features)]
+    choices = engine.choose(cloud.view, requests, features, policy=policy)
+    return [_planned(cloud, choice, possible, notes) for choice in choices]
 
 
 def _default(spec: InstanceSpec, kind: str, nets: Mapping[str, NetworkRecord]) -> tuple[NicSpec, ...]:

@@ -32,16 +32,16 @@ def expected_s(
     used = features.get("used") or ()
     if not known or (AT_AGE if age_s > 0 else AT_START) not in used:
         return 0
-    left_s = _group(known, template, owner, f"{float(cpu)}x{memory_mib}")
+    left_s = medians_of(known, template, owner, f"{float(cpu)}x{memory_mib}")
     place = min(bisect_right(known["ages_s"], age_s), len(left_s)) - 1
     return rounded_s(left_s[place]) if place >= 0 else 0
 
 
-def _group(known: Mapping[str, Any], template: str | None, owner: str, flavour: str) -> Sequence[float]:
+def medians_of(known: Mapping[str, Any], template: str | None, owner: str, flavour: str) -> Sequence[float]:
     """Return the medians of the narrowest group that there is."""
     found = (
-        known["owners"].get(template, {}).get(owner), known["templates"].get(template),
-        known["flavours"].get(flavour), known.get("all"),
+        known.get("owners", {}).get(template, {}).get(owner), known.get("templates", {}).get(template),
+        known.get("flavours", {}).get(flavour), known.get("all"),
     )  # fmt: skip
     return next((one for one in found if one), ())
 

@@ -36,8 +36,11 @@ async def plan_blueprint(ctx: Ctx, caller: Caller, body: Plan) -> JSONResponse:
     """Say what applying a blueprint would do, and where its new instances would be placed; nothing is changed."""
     wanted = parse(body.blueprint)
     features = await ctx.features()
+    policy = ctx.settings.placement_policy
     plan = await ctx.store.read(
-        lambda c: blueprints.apply(c, caller, wanted, prune=body.prune, dry_run=True, features=features)
+        lambda c: blueprints.apply(
+            c, caller, wanted, prune=body.prune, dry_run=True, features=features, policy=policy
+        )
     )
     return JSONResponse(asdict(plan))
 

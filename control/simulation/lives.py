@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from control.placement.model import Floats
+from control.placing_lives import medians_of
 from control.simulation.arrivals import Arrival
 
 _LEAST_S = 60.0  # that is expected to be left
@@ -33,19 +34,12 @@ class Lives:
 
         Where nothing is told of ages, it is as long again as it has lived.
         """
-        medians = self._medians(arrival)
+        flavour = f"{arrival.cpu_m / 1000}x{arrival.memory_mib}"
+        medians = medians_of(self._figures, arrival.template, arrival.owner, flavour)
         if len(medians) == 1 and age_s > 0:
             return max(age_s, _LEAST_S)
         return max(float(medians[bisect_right(self._ages, age_s, 0, len(medians)) - 1]), _LEAST_S)
 
-    def _medians(self, arrival: Arrival) -> Sequence[float]:
-        told = self._figures
-        flavour = f"{arrival.cpu_m / 1000}x{arrival.memory_mib}"
-        found: Sequence[float] = (
-            told.get("owners", {}).get(arrival.template, {}).get(arrival.owner)
-            or told.get("templates", {}).get(arrival.template) or told.get("flavours", {}).get(flavour) or told["all"]
-        )  # fmt: skip
-        return found
 
 
 class Exits:
