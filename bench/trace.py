@@ -6,6 +6,7 @@ Lifetimes are drawn inside their bins by a stated seed; instances that still ran
 
 from __future__ import annotations
 
+import argparse
 import csv
 import gzip
 import math
@@ -75,9 +76,12 @@ def figures(say: Callable[[str], None]) -> dict[str, float]:
 
 def main() -> None:
     """Print the arrivals as CSV."""
+    parser = argparse.ArgumentParser(prog="python -m bench.trace", description="Print the trace as CSV.")
+    parser.add_argument("seed", nargs="?", type=int, default=SEED, help="by which lifetimes are drawn in their bins")
+    seed = parser.parse_args().seed
     out = csv.writer(sys.stdout, lineterminator="\n")
     out.writerow(("name", "arrival_s", "lifetime_s", "cpu", "memory_mib"))
-    for one in arrivals(int(sys.argv[1]) if len(sys.argv) > 1 else SEED):
+    for one in arrivals(seed):
         lifetime = "" if math.isinf(one.lifetime_s) else round(one.lifetime_s, 3)
         out.writerow((one.name, one.arrival_s, lifetime, one.cpu_m / 1000, one.memory_mib))
 
