@@ -199,15 +199,14 @@ def _held_from(view: View, shape: Shape) -> list[Hold]:
 
 
 def promised(view: View, work: Work, shape: Shape, at: At) -> Ints | None:
-    holds_ = _held_from(view, shape)
-    if not holds_ or work.may_wait:
+    holds_, needs = _held_from(view, shape), [*cpu_need(view, shape), *memory_need(view, shape)]
+    if not holds_ or not needs or work.may_wait:
         return None
     hosts = [hold.host for hold in holds_]
-    cpu, memory = work.left[CPU].copy(), work.left[MEMORY].copy()
-    np.subtract.at(cpu, hosts, [hold.cpu_m for hold in holds_])
-    np.subtract.at(memory, hosts, [hold.memory_mib for hold in holds_])
-    ((_, cpu_m),) = cpu_need(view, shape)
-    room = np.minimum(times(cpu, cpu_m), times(memory, shape.memory_mib))
+    left = {CPU: work.left[CPU].copy(), MEMORY: work.left[MEMORY].copy()}
+    np.subtract.at(left[CPU], hosts, [hold.cpu_m for hold in holds_])
+    np.subtract.at(left[MEMORY], hosts, [hold.memory_mib for hold in holds_])
+    room: Ints = np.minimum.reduce([times(left[row], need) for row, need in needs])
     concerned = np.zeros(len(view), np.bool_)
     concerned[hosts] = True
     return np.where(concerned, room, MANY)[at]

@@ -87,9 +87,10 @@ class Machine:
 
     def _keeps_promises(self, shape: Shape, cpu_m: int, cpu_left_m: int) -> bool:
         mine = [one for one in self.promised if not shape.lifetime_s or one[0] < shape.lifetime_s]
+        memory_mib = 0 if shape.hugepage_kib else shape.memory_mib  # what is an instance's alone is promised to nobody
         memory_left = self.memory_mib - self.memory_used_mib - sum(memory for _, _, memory in mine)
-        fits = cpu_m <= cpu_left_m - sum(cpu for _, cpu, _ in mine) and shape.memory_mib <= memory_left
-        return fits or not mine
+        cpu_fits = not cpu_m or cpu_m <= cpu_left_m - sum(cpu for _, cpu, _ in mine)
+        return not mine or (cpu_fits and (not memory_mib or memory_mib <= memory_left))
 
     def first_failing(self, shape: Shape, pools: dict[str, list[int]], image_mib: int) -> str | None:
         """Return the first constraint, in the engine's order, that keeps the shape from this host."""

@@ -96,7 +96,7 @@ def replay(hosts: list[Machine], pools: dict[str, list[int]], shapes: list[Shape
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=60)
 @given(hosts=machines(), shapes=st.lists(SHAPES, min_size=1, max_size=8), copies=st.integers(1, 4))
 def test_no_rule_is_broken_nothing_overcommitted_and_nobody_left_out(
     policy: str, hosts: list[Machine], shapes: list[Shape], copies: int
@@ -120,7 +120,7 @@ def test_every_hosts_first_failing_constraint_is_told(hosts: list[Machine], shap
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=40)
 @given(hosts=machines(), shapes=st.lists(SHAPES, min_size=1, max_size=8), order=st.randoms(use_true_random=False))
 def test_the_answer_is_the_same_whatever_the_order_of_the_hosts(
     policy: str, hosts: list[Machine], shapes: list[Shape], order: object
