@@ -13,8 +13,13 @@ PORTS = {"esxi": 443}  # by driver; elsewhere SSH's
 _HINTS = {"esxi": "The host's console shows its thumbprint, under View Support Information."}
 
 
-def confirmed(address: str, port: int | None, yes: bool, driver: str | None = None) -> str:
-    """Return the fingerprint of the key that a host shows, after the person agreed (or with `yes`)."""
+def confirmed(address: str, port: int | None, yes: bool, driver: str | None = None) -> str | None:
+    """Return the fingerprint of the key that a host shows, after the person agreed (or with `yes`).
+
+    None: it is a simulated host, which shows none.
+    """
+    if driver == "fake":
+        return None
     usual = PORTS.get(driver or "", 22)
     asked = {"address": address, "port": port or usual, **({"driver": driver} if driver in PORTS else {})}
     key = session.api().get("hosts/scan", asked)
