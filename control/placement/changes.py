@@ -6,7 +6,7 @@ fewest changes win, of those the cheapest; every answer was verified by solving 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -56,9 +56,18 @@ def _without(words: str, name: str, value: Callable[[Shape], Any]) -> Callable[.
 
     def tell(view: View, shape: Shape, h: int) -> tuple[str, Any, Any, str] | None:
         before = value(shape)
-        return (name, before, None, f"without requiring {words} {before}, it") if before else None
+        asked = f"{words} {_in_words(before)}".strip()
+        return (name, before, None, f"without requiring {asked}, it") if before else None
 
     return tell
+
+
+def _in_words(value: Any) -> str:
+    if value is True:
+        return ""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={one}" for key, one in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _all_ready(view: View, shape: Shape) -> tuple[View, Shape]:
@@ -143,11 +152,11 @@ RELAXATIONS: tuple[Relaxation, ...] = (
     ),
     Relaxation(
         ("pinning", "cpu"), 0.4, lambda v, s: (v, replace(s, pinned=False)),
-        _without("cores of its own:", "pinned", lambda s: s.pinned),
+        _without("cores of its own", "pinned", lambda s: s.pinned),
     ),
     Relaxation(
         ("numa",), 0.3, lambda v, s: (v, replace(s, one_cell=False)),
-        _without("one NUMA cell:", "one_cell", lambda s: s.one_cell),
+        _without("one NUMA cell", "one_cell", lambda s: s.one_cell),
     ),
     Relaxation(
         ("hugepages",), 0.3, lambda v, s: (v, replace(s, hugepage_kib=0)),

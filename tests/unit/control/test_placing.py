@@ -87,7 +87,7 @@ def test_what_could_never_fit_fails_and_says_what_would(cloud: Rig) -> None:
         ({"disk": 200_000}, "disk", "99990 instead of 200000 MiB of disk would fit on h1"),
         (
             {"requirements": {"host_labels": {"disk": "ssd"}}}, "labels",
-            "without requiring labels {'disk': 'ssd'}, it would fit on h1",
+            "without requiring labels disk=ssd, it would fit on h1",
         ),
         (
             {"cpu": 5, "memory": 5000}, "cpu",
