@@ -57,7 +57,7 @@ class _Pool:
             net.id: set(cloud.leased[net.id]) | addresses.reserved(net.subnet, net.gateway)
             for net in cloud.networks.values()
         }
-        self.free: dict[tuple[str, str], Iterator[tuple[Range, int]]] = {}
+        self.free: dict[tuple[str, tuple[Range, ...]], Iterator[tuple[Range, int]]] = {}
 
     def take(self, nic: NicSpec, h: int) -> tuple[str, str | None, int, str] | None:
         """Return network id, address, prefix length, gateway; None: there is no such address to give."""
@@ -72,9 +72,9 @@ class _Pool:
             item = addresses.range_with(self.cloud.ranges_on(net, h), number)
             found = (item, number) if item is not None and number not in taken else None
         else:
-            key = (net.id, self.cloud.ids[h])
+            key = (net.id, self.cloud.ranges_on(net, h))
             if key not in self.free:
-                self.free[key] = addresses.free(self.cloud.ranges_on(net, h), taken)
+                self.free[key] = addresses.free(key[1], taken)
             found = next(self.free[key], None)
         if found is None:
             return None

@@ -10,7 +10,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import orjson
 import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec, NicSpec
@@ -32,6 +31,7 @@ from control.placing_lives import expected_s, template_of
 from control.placing_view import Cloud, shape_of
 from core.clock import now
 from core.errors import Busy, Conflict, NoCapacityNow, NoFit, RackflowError
+from core.garbage import uncollected
 from core.states import InstanceKind
 
 _T = tables.instance
@@ -60,6 +60,7 @@ class _Wanted:
     spec: InstanceSpec
 
 
+@uncollected()
 def place(
     c: sa.Connection, ops: Sequence[Operation], features: Mapping[str, Any] | None = None, policy: str = DEFAULT
 ) -> list[Outcome]:
@@ -132,7 +133,8 @@ def _instances(part: list[Any]) -> sa.Select[Any]:
     h = tables.host
     return (
         sa.select(
-            _T.c.id, _T.c.name, _T.c.kind, _T.c.spec, _T.c.image_id, _T.c.owner, _T.c.blueprint, h.c.name.label("host")
+            _T.c.id, _T.c.name, _T.c.kind, sa.cast(_T.c.spec, sa.Text).label("spec"), _T.c.image_id, _T.c.owner,
+            _T.c.blueprint, h.c.name.label("host"),
         ).select_from(_T.outerjoin(h, h.c.id == _T.c.host_id)).where(_T.c.id.in_(part), _T.c.live_name.is_not(None))
     )  # fmt: skip
 
@@ -152,11 +154,11 @@ def _request(
 ) -> _Wanted | Outcome:  # fmt: skip
     """Return what is wanted. owing: hosts where something of an instance is left, by subject: it goes there later."""
     avoid = frozenset((*(op.parameters.get("avoid") or ()), *owing.get(op.subject, ())))
-    template = template_of(row["blueprint"], row["spec"]["image"])
-    text = orjson.dumps({**row["spec"], "name": ""})
-    key = text, row["kind"], image.id, frozenset(kept), avoid, template, row["owner"]
+    text = _nameless(row["spec"], row["name"])
+    key = text, row["kind"], image.id, frozenset(kept), avoid, row["blueprint"], row["owner"]
     if key not in known:
-        spec = InstanceSpec.model_validate(row["spec"])
+        spec = InstanceSpec.model_validate_json(row["spec"])
+        template = template_of(row["blueprint"], spec.image)
         try:
             check_root(spec, image)
         except RackflowError as error:
@@ -168,6 +170,12 @@ def _request(
     alike = known[key]
     request = Request(op.id, row["name"], alike.shape, row["owner"], alike.spec.priority, key_of(op))
     return _Wanted(op, row["id"], request, alike.disk_mib, alike.spec)
+
+
+def _nameless(spec: str, name: str) -> str:
+    """Return the JSON text of a spec without its name: what those have in common that were made alike."""
+    begins = f'{{"name":"{name}",'  # as our own JSON does, which every database keeps
+    return spec[len(begins) :] if spec.startswith(begins) else spec
 
 
 def changed(c: sa.Connection, cloud: Cloud, host_ids: set[str]) -> set[str]:

@@ -80,6 +80,7 @@ class Cloud:
         self.at = sql.db_now(c)
         self.versions = {str(row["id"]): int(row["version"]) for row in self.rows}
         self.ranges = networks.ranges(c, [net.id for net in self.networks.values()])
+        self._ranges_on: dict[tuple[str, int], tuple[addresses.Range, ...]] = {}
         self.leased = networks.leased(c, [net.id for net in self.networks.values()])
         self.stores: dict[str, str] = {}  # datastore name -> id
         self._index = {host_id: h for h, host_id in enumerate(self.ids)}
@@ -175,9 +176,12 @@ class Cloud:
             spans=tuple(spans), taken=frozenset(taken), reserved=frozenset(unusable),
         )  # fmt: skip
 
-    def ranges_on(self, net: NetworkRecord, h: int) -> list[addresses.Range]:
+    def ranges_on(self, net: NetworkRecord, h: int) -> tuple[addresses.Range, ...]:
         """Return the address ranges of a network that are good on one host."""
-        return [r for r in self.ranges[net.id] if r.host_id in (None, self.ids[h])]
+        key = net.id, h
+        if key not in self._ranges_on:
+            self._ranges_on[key] = tuple(r for r in self.ranges[net.id] if r.host_id in (None, self.ids[h]))
+        return self._ranges_on[key]
 
     def _images(self, c: sa.Connection, images: Collection[str]) -> dict[str, Mask]:
         copy = tables.image_copy

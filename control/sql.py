@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
+from control import sql_many
 from control.tables import UtcDateTime
 from core.clock import now
 
@@ -77,7 +78,7 @@ def run_in(c: sa.Connection, values: Collection[Any], build: Callable[[list[Any]
 def insert(c: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows, all with the same keys, in one go."""
     if rows:
-        c.execute(_insert(table), [dict(row) for row in rows])
+        sql_many.run(c, _insert(table), rows)
 
 
 @cache
@@ -89,10 +90,9 @@ def update_each(c: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, A
     """Give each row, found by its key, values of its own; all rows have the same keys."""
     if not rows:
         return
-    c.execute(
-        _update(table, key, tuple(name for name in rows[0] if name != key)),
-        [{"k_key" if name == key else f"v_{name}": value for name, value in row.items()} for row in rows],
-    )
+    names = {name: "k_key" if name == key else f"v_{name}" for name in rows[0]}
+    statement = _update(table, key, tuple(name for name in rows[0] if name != key))
+    sql_many.run(c, statement, [{names[name]: value for name, value in row.items()} for row in rows])
 
 
 @cache

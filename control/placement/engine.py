@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -23,6 +21,7 @@ from control.placement.resources import store_room, times
 from control.placement.single import place_one
 from control.placement.weights import DEFAULT, POLICIES, Policy, best_first, opens_last, scores
 from control.placement.work import Need, Work, missing, prefer, rows_of, start, take
+from core.garbage import uncollected
 
 
 @dataclass
@@ -116,20 +115,8 @@ def _choices(view: View, requests: Sequence[Request], answer: _Answer) -> list[C
     stores = [names[store] for store in np.where(answer.hosts < 0, -1, answer.stores).tolist()]
     records = [answer.told[n] for n in answer.records.tolist()]
     fields = zip(requests, hosts, stores, answer.positions.tolist(), records, strict=True)
-    with _uncollected():
+    with uncollected():
         return list(map(tuple.__new__, repeat(Choice), fields))  # as Choice(…), in a third of the time
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Let no garbage be looked for: a hundred thousand new tuples, none of them garbage, would call for it in vain."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def _rounds(
