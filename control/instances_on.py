@@ -26,6 +26,7 @@ class Reserved:
 
 
 NOTHING = Reserved(0, 0.0, 0, 0)
+_FEW = 200  # hosts: of more, all are added up
 
 
 def reserved(c: sa.Connection, host_ids: Collection[str]) -> dict[str, Reserved]:
@@ -43,16 +44,15 @@ def reserved(c: sa.Connection, host_ids: Collection[str]) -> dict[str, Reserved]
 
 
 def _sums(c: sa.Connection, column: sa.ColumnElement[Any], host_ids: Collection[str]) -> dict[str, Reserved]:
-    rows = sql.fetch_in(
-        c, host_ids,
-        lambda part: sa.select(
-            column.label("host_id"), sa.func.count().label("n"), sa.func.sum(_T.c.cpu).label("cpu"),
-            sa.func.sum(_T.c.memory_mib).label("memory"), sa.func.sum(_T.c.disk_mib).label("disk"),
-        ).where(column.in_(part)).group_by(column),
-    )  # fmt: skip
+    sums = sa.select(
+        column, sa.func.count(), sa.func.sum(_T.c.cpu), sa.func.sum(_T.c.memory_mib), sa.func.sum(_T.c.disk_mib)
+    ).group_by(column)
+    few = len(host_ids) <= _FEW
+    rows = c.execute(sums.where(column.in_(host_ids) if few else column.is_not(None))).all()
+    asked = set(host_ids)
     return {
-        row["host_id"]: Reserved(row["n"], round(float(row["cpu"]), 6), int(row["memory"]), int(row["disk"]))
-        for row in rows
+        host_id: Reserved(n, round(float(cpu), 6), int(memory), int(disk))
+        for host_id, n, cpu, memory, disk in rows if host_id in asked
     }
 
 

@@ -80,7 +80,7 @@ class Cloud:
         self.at = sql.db_now(c)
         self.versions = {str(row["id"]): int(row["version"]) for row in self.rows}
         self.ranges = networks.ranges(c, [net.id for net in self.networks.values()])
-        self._ranges_on: dict[tuple[str, int], tuple[addresses.Range, ...]] = {}
+        self._ranges_on: dict[str, dict[str | None, tuple[addresses.Range, ...]]] = {}
         self.leased = networks.leased(c, [net.id for net in self.networks.values()])
         self.stores: dict[str, str] = {}  # datastore name -> id
         self._index = {host_id: h for h, host_id in enumerate(self.ids)}
@@ -178,10 +178,10 @@ class Cloud:
 
     def ranges_on(self, net: NetworkRecord, h: int) -> tuple[addresses.Range, ...]:
         """Return the address ranges of a network that are good on one host."""
-        key = net.id, h
-        if key not in self._ranges_on:
-            self._ranges_on[key] = tuple(r for r in self.ranges[net.id] if r.host_id in (None, self.ids[h]))
-        return self._ranges_on[key]
+        found = self._ranges_on.get(net.id)
+        if found is None:
+            found = self._ranges_on[net.id] = _by_host(self.ranges[net.id])
+        return found.get(self.ids[h], found[None])
 
     def _images(self, c: sa.Connection, images: Collection[str]) -> dict[str, Mask]:
         copy = tables.image_copy
@@ -194,6 +194,12 @@ class Cloud:
             if row["host_id"] in self._index:
                 found[row["sha256"]][self._index[row["host_id"]]] = True
         return found
+
+
+def _by_host(ranges: Sequence[addresses.Range]) -> dict[str | None, tuple[addresses.Range, ...]]:
+    """Return the ranges that are good on each host that has some of its own, and on all others (None)."""
+    own = {r.host_id for r in ranges}
+    return {one: tuple(r for r in ranges if r.host_id in (None, one)) for one in {None, *own}}
 
 
 def _hosts() -> sa.Select[Any]:

@@ -174,6 +174,7 @@ _setup_venv() { # made again when the repository moved, brought up to date when 
   want="$(_setup_venv_sources) $extra"
   if [ "$(cat "$stamp" 2> /dev/null)" = "$want" ]; then return 0; fi
   if ! _setup_venv_is_ours; then
+    if [ -L "$SETUP_VENV" ]; then _setup_fail "$SETUP_VENV is a link: what it points to is not ours to clear" || return; fi
     _setup_say "making .venv with $("$python" --version)"
     "$python" -m venv --clear "$SETUP_VENV" || _setup_fail "$python -m venv failed" || return
   fi
