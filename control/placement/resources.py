@@ -206,7 +206,7 @@ def promised(view: View, work: Work, shape: Shape, at: At) -> Ints | None:
     cpu, memory = work.left[CPU].copy(), work.left[MEMORY].copy()
     np.subtract.at(cpu, hosts, [hold.cpu_m for hold in holds_])
     np.subtract.at(memory, hosts, [hold.memory_mib for hold in holds_])
-    ((_, cpu_m),) = cpu_need(view, shape)
+    cpu_m = 0 if shape.pinned else shape.cpu_m  # as in cpu_need
     room = np.minimum(times(cpu, cpu_m), times(memory, shape.memory_mib))
     concerned = np.zeros(len(view), np.bool_)
     concerned[hosts] = True
