@@ -13,20 +13,18 @@ import numpy as np
 from control.placement import affinity
 from control.placement.expressions import parse
 from control.placement.look import eligible, kind_of
-from control.placement.model import Column, Floats, Ints, Shape, View
+from control.placement.model import Column, Ints, Mask, Shape, View
 from control.placement.weights import Policy, best_first, per_core, scale_of, scores, usual_scores
 from control.placement.work import CPU, MEASURED, MEMORY, Stay, Work, missing, rows_of
 
 
 @dataclass
 class Spots:
-    """Hosts, and for each what does not change: where a kind's rows stand in `left`, and what its shares are of."""
+    """Hosts, and where a kind's rows stand in `left` for each."""
 
     at: Ints
     flat: Ints
-    cells: Ints
-    inverse: Floats
-    per_core: Floats
+    empty: bool
 
 
 @dataclass
@@ -34,12 +32,13 @@ class Kind:
     """Shapes that are on the same hosts and draw from the same rows."""
 
     code: int  # of the datastore
+    base: Ints  # where each of rows begins in `left`
     rows: Ints  # cores, memory, the datastore's, what was measured, those of drawn, what is free of the datastore
     drawn: tuple[int, ...]  # how much of the rows in the middle
     own: Ints  # places in rows of those that hosts do not share
     own_rows: Ints
     shared: list[tuple[int, Ints]]  # the others, and how much of them for each host
-    cells: list[tuple[int, int]]  # cores and memory of each, for those that must be in one
+    cells: Ints  # rows of the cores and memory of each, for those that must be in one
     preferred: Spots | None = None
     opened: int = -1  # when these were preferred
     empty: dict[str, list[list[int]]] = field(default_factory=dict)  # by image: empty hosts that are alike, by name
@@ -89,18 +88,11 @@ def _new_kind(view: View, work: Work, shape: Shape) -> Kind | None:
         return None
     all_rows = [CPU, MEMORY, rows.alloc[stores[0]], MEASURED, *(row for row, _ in drawn), rows.free[stores[0]]]
     own = np.array([n for n, row in enumerate(all_rows) if row not in rows.groups])
+    at, shared = np.array(all_rows), [(row, n * rows.members[row]) for row, n in drawn if row in rows.groups]
+    cells = np.array(rows.cells if shape.one_cell else [], np.int64).reshape(-1, 2)
     return Kind(
-        list(view.stores).index(stores[0]), np.array(all_rows), tuple(n for _, n in drawn), own,
-        np.array(all_rows)[own], [(row, n * rows.members[row]) for row, n in drawn if row in rows.groups],
-        list(rows.cells) if shape.one_cell else [],
-    )  # fmt: skip
-
-
-def _spots(view: View, shape: Shape, kind: Kind, at: Ints) -> Spots:
-    cells = np.array(kind.cells, np.int64).reshape(-1, 2, 1)
-    return Spots(
-        at, kind.rows[:, None] * len(view) + at, cells * len(view) + at, scale_of(view, shape).inverse.take(at, axis=1),
-        per_core(view).take(at),
+        list(view.stores).index(stores[0]), at[:, None] * len(view), at, tuple(n for _, n in drawn), own, at[own],
+        shared, cells,
     )  # fmt: skip
 
 
@@ -111,7 +103,7 @@ def _preferred(view: View, work: Work, shape: Shape, kind: Kind) -> Spots:
         if known is None or known[0] != work.opened:
             known = work.kept["preferred"] = work.opened, work.preferred.nonzero()[0]
         at = known[1][eligible(view, work, shape).mask.take(known[1])]
-        kind.preferred, kind.opened = _spots(view, shape, kind, at), work.opened
+        kind.preferred, kind.opened = Spots(at, kind.base + at, empty=False), work.opened
     return kind.preferred
 
 
@@ -128,7 +120,7 @@ def _empty(view: View, work: Work, shape: Shape, kind: Kind) -> Spots | None:
         while group and work.instances[group[-1]]:
             group.pop()
     at = np.array([group[-1] for group in groups if group], np.int64)
-    return _spots(view, shape, kind, at) if len(at) else None
+    return Spots(at, kind.base + at, empty=True) if len(at) else None
 
 
 def _alike(view: View, work: Work, shape: Shape, kind: Kind) -> list[list[int]]:
@@ -136,7 +128,7 @@ def _alike(view: View, work: Work, shape: Shape, kind: Kind) -> list[list[int]]:
     at = np.flatnonzero(eligible(view, work, shape).mask & (work.instances == 0))
     at = at[np.argsort(-view.rank[at])]
     seen = np.vstack([
-        work.left[kind.rows][:, at], work.left[np.array(kind.cells, np.int64).ravel()][:, at], view.cpu_limit_m[at],
+        work.left[kind.rows][:, at], work.left[kind.cells.ravel()][:, at], view.cpu_limit_m[at],
         view.memory_limit_mib[at], scale_of(view, shape).inverse[2, at].view(np.int64),
         missing(view, work, shape.image)[at], *(amount[at] for _, amount in kind.shared),
     ])  # fmt: skip
@@ -161,8 +153,7 @@ def _best(
         left[-1] -= shape.image_mib * lacks
     good = np.logical_and.reduce(left >= need[:, None])
     if shape.one_cell:
-        size = np.array([[max(shape.cpu_m, 1)], [max(shape.memory_mib, 1)]])
-        good &= np.logical_or.reduce(np.logical_and.reduce(work.left.take(spots.cells) >= size, axis=1))
+        good &= _in_one_cell(view, work, shape, kind, spots.at)
     places = good.nonzero()[0]
     hosts = spots.at.take(places)
     room = affinity.room(view, work, shape, hosts) if len(hosts) else None
@@ -175,10 +166,17 @@ def _best(
         score, _ = scores(view, work, shape, policy, hosts)
     else:
         score = usual_scores(
-            policy, need[:3], left[:3].take(places, axis=1), spots.inverse.take(places, axis=1),
-            work.instances.take(hosts), spots.per_core.take(places), lacks.take(places),
+            policy, need[:3], left[:3].take(places, axis=1), scale_of(view, shape).inverse.take(hosts, axis=1),
+            work.instances.take(hosts) * per_core(view).take(hosts), lacks.take(places), empty=spots.empty,
         )  # fmt: skip
     return int(hosts[best_first(view, score, hosts, 1)[0]])
+
+
+def _in_one_cell(view: View, work: Work, shape: Shape, kind: Kind, at: Ints) -> Mask:
+    size = np.array([[max(shape.cpu_m, 1)], [max(shape.memory_mib, 1)]])
+    found = work.left.take(kind.cells[:, :, None] * len(view) + at) >= size
+    fits: Mask = np.logical_or.reduce(np.logical_and.reduce(found, axis=1))
+    return fits
 
 
 def _take(view: View, work: Work, shape: Shape, kind: Kind, need: Ints, h: int) -> None:
@@ -207,7 +205,7 @@ def _take(view: View, work: Work, shape: Shape, kind: Kind, need: Ints, h: int) 
 def _take_cell(work: Work, shape: Shape, kind: Kind, h: int) -> list[Ints]:
     """Take out of the first cell that has room; return how many of each."""
     taken = [np.zeros(1, np.int64) for _ in kind.cells]
-    for n, (c, m) in enumerate(kind.cells):
+    for n, (c, m) in enumerate(kind.cells.tolist()):
         if work.left[c, h] >= shape.cpu_m and work.left[m, h] >= shape.memory_mib:
             work.left[c, h] -= shape.cpu_m
             work.left[m, h] -= shape.memory_mib

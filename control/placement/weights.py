@@ -179,11 +179,12 @@ def scores(
 
 
 def usual_scores(
-    policy: Policy, need: Ints, left: Ints, inverse: Floats, instances: Ints, per_core: Floats, lacks: Ints
-) -> Floats:
+    policy: Policy, need: Ints, left: Ints, inverse: Floats, crowd: Floats, lacks: Ints, *, empty: bool
+) -> Floats:  # fmt: skip
     """Return the scores as `scores` does, to the last bit, where the seldom terms say nothing; with fewer steps.
 
-    need: cores, memory, disk; left and inverse: of these, and hosts; lacks: 1 where there is no copy of the image.
+    need: cores, memory, disk; left and inverse: of these, and hosts; lacks: 1 where there is no copy of the image;
+    empty: whether all are, else none is.
     """
     both = np.empty((2, *left.shape))
     np.multiply(left, inverse, out=both[0])
@@ -192,13 +193,13 @@ def usual_scores(
     cosine = np.add.reduce(both[0] * both[1]) / np.maximum(lengths[0] * lengths[1], 1e-12)
     sums = np.add.reduce(both, axis=1)
     values: dict[str, Any] = {
-        "balance": -cosine, "left": sums[0] - sums[1], "crowd": instances * per_core, "empty": instances == 0,
-        "image": lacks,
+        "balance": -cosine, "left": sums[0] - sums[1], "crowd": crowd, "empty": 1.0 if empty else None, "image": lacks,
     }  # fmt: skip
     total = np.zeros(left.shape[1])
     for name, factor in policy.factors.items():
-        if name in values:
-            total += factor * values[name]
+        value = values.get(name)
+        if value is not None:
+            total += value if factor == 1.0 else factor * value
     return total
 
 
