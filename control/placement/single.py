@@ -162,11 +162,11 @@ def _best(
         hosts = spots.at.take(places)
     if len(hosts) < 2:
         return int(hosts[0]) if len(hosts) else None
-    if work.measured or work.returned or shape.lifetime_s or not policy.usual:
+    if work.measured or work.returned or shape.lifetime_s or policy.usual is None:
         score, _ = scores(view, work, shape, policy, hosts)
     else:
         score = usual_scores(
-            policy, need[:3], left[:3].take(places, axis=1), scale_of(view, shape).inverse.take(hosts, axis=1),
+            policy.usual, need[:3], left[:3].take(places, axis=1), scale_of(view, shape).inverse.take(hosts, axis=1),
             work.instances.take(hosts) * per_core(view).take(hosts), lacks.take(places), empty=spots.empty,
         )  # fmt: skip
     return int(hosts[best_first(view, score, hosts, 1)[0]])
@@ -185,9 +185,9 @@ def _take(view: View, work: Work, shape: Shape, kind: Kind, need: Ints, h: int) 
     left[kind.own_rows, h] -= need[kind.own]
     for row, amount in kind.shared:
         left[row] -= amount
-    if shape.image and copies[h]:
+    if copies[h]:
         left[kind.rows[-1], h] -= shape.image_mib
-        copies[h] = 0
+        copies[h] = 0 if shape.image else 1  # what image it is, is not known
     cells = _take_cell(work, shape, kind, h) if shape.one_cell else []
     until_s = work.now_s + shape.lifetime_s
     if shape.lifetime_s:

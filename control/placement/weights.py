@@ -7,6 +7,7 @@ best on a public trace (docs/placement.md); a host that measures hot comes even 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -130,11 +131,14 @@ class Policy:
     spreads: bool = False
 
     @cached_property
-    def usual(self) -> bool:
-        """Say whether `usual_scores` knows its terms: those, and such as say nothing of what is not measured."""
-        return set(self.factors) <= {"balance", "left", "crowd", "empty", "image", *_SELDOM}
+    def usual(self) -> tuple[float, ...] | None:
+        """Return the factors that `usual_scores` takes; None: other terms, or another order, which rounds otherwise."""
+        spoken = [name for name in self.factors if name not in _SELDOM]
+        known = spoken == [name for name in _USUAL if name in self.factors]
+        return tuple(self.factors.get(name, 0.0) for name in _USUAL) if known else None
 
 
+_USUAL = ("balance", "left", "crowd", "empty", "image")
 # Terms that say nothing where nothing is measured, of shapes with no lifetime, no rank and no soft rules.
 _SELDOM = ("lifetime", "failure", "rules", "rank", "load", "hot")
 
@@ -178,29 +182,37 @@ def scores(
     return total, parts
 
 
+FEW = 12  # hosts that are scored one by one: so many calls of NumPy take longer
+
+
 def usual_scores(
-    policy: Policy, need: Ints, left: Ints, inverse: Floats, crowd: Floats, lacks: Ints, *, empty: bool
+    factors: tuple[float, ...], need: Ints, left: Ints, inverse: Floats, crowd: Floats, lacks: Ints, *, empty: bool
 ) -> Floats:  # fmt: skip
     """Return the scores as `scores` does, to the last bit, where the seldom terms say nothing; with fewer steps.
 
     need: cores, memory, disk; left and inverse: of these, and hosts; lacks: 1 where there is no copy of the image;
     empty: whether all are, else none is.
     """
-    both = np.empty((2, *left.shape))
-    np.multiply(left, inverse, out=both[0])
-    np.multiply(need[:, None], inverse, out=both[1])
-    lengths = np.sqrt(np.add.reduce(both * both, axis=1))
-    cosine = np.add.reduce(both[0] * both[1]) / np.maximum(lengths[0] * lengths[1], 1e-12)
-    sums = np.add.reduce(both, axis=1)
-    values: dict[str, Any] = {
-        "balance": -cosine, "left": sums[0] - sums[1], "crowd": crowd, "empty": 1.0 if empty else None, "image": lacks,
-    }  # fmt: skip
-    total = np.zeros(left.shape[1])
-    for name, factor in policy.factors.items():
-        value = values.get(name)
-        if value is not None:
-            total += value if factor == 1.0 else factor * value
-    return total
+    if len(crowd) > FEW:
+        found: Floats = _usual(factors, need.tolist(), left, inverse, crowd, lacks, empty, np.sqrt, np.maximum)
+        return found
+    each = zip(left.T.tolist(), inverse.T.tolist(), crowd.tolist(), lacks.tolist(), strict=True)
+    sizes = need.tolist()
+    return np.array([_usual(factors, sizes, *one, empty, math.sqrt, max) for one in each])
+
+
+def _usual(
+    factors: tuple[float, ...], need: list[int], left: Any, inverse: Any, crowd: Any, lacks: Any, empty: bool,
+    sqrt: Callable[[Any], Any], larger: Callable[[Any, Any], Any],
+) -> Any:  # fmt: skip
+    """Return the score of one host, or of many as arrays."""
+    a, b, c = left[0] * inverse[0], left[1] * inverse[1], left[2] * inverse[2]
+    x, y, z = need[0] * inverse[0], need[1] * inverse[1], need[2] * inverse[2]
+    lengths = sqrt(a * a + b * b + c * c) * sqrt(x * x + y * y + z * z)
+    cosine = (a * x + b * y + c * z) / larger(lengths, 1e-12)
+    balance, total, crowded, opened, image = factors
+    score = balance * -cosine + total * (a + b + c - (x + y + z)) + crowded * crowd
+    return score + (opened if empty else 0.0) + image * lacks
 
 
 def opens_last(shape: Shape, policy: Policy) -> bool:

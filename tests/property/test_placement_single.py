@@ -50,7 +50,7 @@ KINDS = st.builds(
 def clouds(draw: st.DrawFn) -> list[Machine]:
     """Some kinds of hosts, several of each, under mixed names."""
     kinds = draw(st.lists(KINDS, min_size=1, max_size=4))
-    order = draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=14))
+    order = draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=20))
     names = draw(st.permutations(range(len(order))))
     cells = [[[one["cpus"] * 500, one["memory_mib"] // 2] for _ in range(2)] for one in order]
     return neighbours([
