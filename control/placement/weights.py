@@ -220,7 +220,8 @@ def opens_last(shape: Shape, policy: Policy) -> bool:
 
     Then those hosts (work.preferred) need not be compared with the others.
     """
-    return "empty" in policy.factors and not shape.rank and all(rule.hard for rule in shape.rules)
+    weighs = policy.factors.get("empty", 0.0) > policy.factors.get("image", 0.0)
+    return weighs and not shape.rank and all(rule.hard for rule in shape.rules)
 
 
 _STEP = 1e6  # scores that differ by less than a millionth are equal; then the name decides
