@@ -41,6 +41,12 @@ class _Answer:
         self.positions[places] = np.arange(len(places))
         self.told.append(why)
 
+    def put_one(self, place: int, host: int, store: int) -> None:
+        """Note what was decided on one request of which nothing is told."""
+        self.hosts[place], self.stores[place], self.records[place] = host, store, len(self.told)
+        self.positions[place] = 0
+        self.told.append({})
+
 
 def choose(
     view: View, requests: Sequence[Request], features: Mapping[str, Any] | None = None, *, policy: str = DEFAULT,
@@ -86,7 +92,7 @@ def _run(
     if len(places) == 1 and not tell and opens_last(shape, policy):
         found = place_one(view, work, shape, policy)
         if found is not None:
-            answer.put(places, *found, {})
+            answer.put_one(int(places[0]), *found)
             return places[1:]
     for hosts, stores, why in _rounds(view, work, shape, len(places), policy, tell):
         answer.put(places[: len(hosts)], hosts, stores, why)

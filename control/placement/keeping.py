@@ -24,6 +24,7 @@ def give_back(view: View, work: Work, shape: Shape, host: int, datastore: str, t
     The host keeps its copy of the image. What stood in the view from the start may be given back as well.
     """
     _index(work)
+    work.returned = True
     hosts, back = np.array([host]), np.array([-1])
     if shape.one_cell:
         _leave_cell(work, rows_of(view), shape, host)

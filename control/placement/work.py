@@ -105,6 +105,7 @@ class Work:
     holders: dict[Rule, Ints] | None = None  # see affinity.py
     changes: int = 0  # how often something was taken or given back
     opened: int = 0  # how often there were more preferred hosts
+    returned: bool = False  # whether anything was given back (see keeping.py)
     now_s: float = 0.0  # since the view's moment, from which exits are counted
     first_exit_s: Floats = field(default_factory=lambda: np.zeros(0))  # exit_s before anything was taken
     stays: list[Stay] = field(default_factory=list)  # that keeping.py has not looked at yet
