@@ -42,6 +42,20 @@ class UtcDateTime(TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
+class MediumBlob(TypeDecorator[bytes]):
+    """Up to 16 MiB of bytes."""
+
+    impl = sa.LargeBinary
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
+        if dialect.name in ("mysql", "mariadb"):
+            from sqlalchemy.dialects.mysql import MEDIUMBLOB
+
+            return dialect.type_descriptor(MEDIUMBLOB())
+        return dialect.type_descriptor(sa.LargeBinary())
+
+
 def _id() -> sa.Column[str]:
     return sa.Column("id", sa.String(20), primary_key=True)
 
@@ -267,7 +281,7 @@ decision = sa.Table(
 placement_round = sa.Table(  # kind: view, features, round; a round names the rows that it is held against (rounds.py)
     "placement_round", metadata, _id(), _at("at", index=True), sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("view_id", sa.String(20), nullable=False), sa.Column("features_id", sa.String(20), nullable=False),
-    sa.Column("policy", sa.String(63), nullable=False), sa.Column("data", sa.LargeBinary(2**24 - 1), nullable=False),
+    sa.Column("policy", sa.String(63), nullable=False), sa.Column("data", MediumBlob, nullable=False),
 )  # fmt: skip
 
 drift = sa.Table(
