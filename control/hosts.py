@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from control import instances_on, outbox, reach, sql, tables
 from control.access import Principal, require_admin
 from control.ledger import Operation, guard
-from control.placing_hardware import offered
+from control.placing_hardware import hardware_shown, offered
 from control.waiting import wake
 from core.clock import now, rfc3339
 from core.errors import Conflict, CredentialRejected, NotFound, RackflowError, Unreachable
@@ -365,13 +365,13 @@ def list_(
 
 
 def show(c: sa.Connection, principal: Principal, name_or_id: str) -> dict[str, Any]:
-    """Return one live host with facts, capabilities, datastores and networks. Raise NotFound."""
+    """Return one live host with facts, capabilities, what it offers, datastores and networks. Raise NotFound."""
     host = get(c, name_or_id)
     found = list_(c, principal, name=host.id)
     if not found:
         raise NotFound(f"there is no host {name_or_id}", f"host/{name_or_id}")
-    return {**found[0], "spec": host.spec, "facts": host.facts, "capabilities": host.capabilities,
-            **reach.of_host(c, host.id)}  # fmt: skip
+    return {**found[0], "hardware": hardware_shown(c, vars(host)), "spec": host.spec, "facts": host.facts,
+            "capabilities": host.capabilities, **reach.of_host(c, host.id)}  # fmt: skip
 
 
 def _view(host: HostRecord, held: instances_on.Reserved) -> dict[str, Any]:
