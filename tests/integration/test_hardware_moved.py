@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 import tasks.evacuate
 from control import hosts, tables
-from core.states import HostState, Verb
-from drivers.fake_world import world
+from core.errors import Invalid
+from core.states import HostState, OperationState, Verb
+from drivers.fake_world import FOREVER, world
 from tests.integration.line import Line
 from tests.integration.pump import Pump, running
 from tests.integration.test_hardware_granted import ASKED, DONE, deploy, equip, told
@@ -87,3 +88,16 @@ async def test_a_worker_that_dies_on_the_way_leaves_nothing_granted_twice_or_los
     assert op.state is DONE, (op.error, line.steps(one))
     await pump.rest()
     await ended_there(line, first, second)
+
+
+async def test_a_move_that_fails_gives_back_what_was_granted_there(line: Line) -> None:
+    first, second = await both(line)
+    before = grants(line, "a")
+    world.fail(second, "hypervisor.define", Invalid("no such machine type"), FOREVER)
+    (op,) = await line.run(Verb.MIGRATE, {"instances": ["a"]})
+    assert op.state is OperationState.COMPENSATED, op.error
+    assert grants(line, "a") == before
+    assert line.instance("a")["host"] == first
+    world.faults.clear()
+    assert await deploy(line, "c", **ASKED) is DONE
+    assert (line.instance("c")["host"], grants(line, "c")[0]["cpus"]) == (second, [4, 5])
