@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 from control import sql, tables
 from control.ledger import Operation
 from control.placement import engine
+from control.placement.affinity import without_others
 from control.placement.model import Request, Shape, View
 from control.placement.work import empty
 from core.errors import Busy, NoFit, RackflowError
@@ -92,7 +94,9 @@ def never_whole(
             continue
         alike = frozenset(Counter(one.shape for one in mine).items())
         if alike not in possible:
-            choices = engine.choose(view, mine, tell=False, work=empty(view))
+            shapes = [one.shape for one in mine]
+            whole = [replace(one, shape=without_others(one.shape, shapes)) for one in mine]
+            choices = engine.choose(view, whole, tell=False, work=empty(view))
             possible[alike] = all(choice.host is not None for choice in choices)
         if not possible[alike]:
             found |= {one.key: _too_much(gang, len(mine), errors[one.key]) for one in mine}
