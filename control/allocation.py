@@ -35,9 +35,12 @@ def _sample(
 
 def _hosts(c: sa.Connection, features: Features) -> list[Sample]:
     h, t = tables.host, tables.cluster
-    ratios = [t.c[name].label(f"cluster_{name}") for name in ("cpu_overcommit", "cpu_learned_max", "memory_overcommit")]
+    ratios = ("cpu_overcommit", "cpu_learned_max", "memory_overcommit")
     rows = c.execute(
-        sa.select(h, t.c.name.label("cluster"), *ratios)
+        sa.select(
+            h.c.id, h.c.name, h.c.state, h.c.cpus, h.c.memory_mib, h.c.hardware, t.c.name.label("cluster"),
+            *(h.c[name] for name in ratios), *(t.c[name].label(f"cluster_{name}") for name in ratios),
+        )
         .join(t, t.c.id == h.c.cluster_id).where(h.c.live_name.is_not(None)).order_by(h.c.name)
     ).mappings().all()  # fmt: skip
     held = instances_on.reserved(c, [row["id"] for row in rows])
