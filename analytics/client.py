@@ -111,7 +111,7 @@ class AnalyticsClient:
         self._call("flush", {}, timeout_s=self._query_timeout_s)
 
     def status(self) -> dict[str, Any]:
-        """Return how many rows each table holds."""
+        """Return how many rows each table holds, and the moment of the first sample of what clusters hold."""
         return dict(self._call("status", {}))
 
     def close(self) -> None:

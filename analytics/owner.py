@@ -22,13 +22,13 @@ import pyarrow.flight as flight
 
 from analytics.backtest import backtest
 from analytics.capacity import Features, capacity, instance_usage
-from analytics.database import Database, Limits
+from analytics.database import Database, Limits, rows_of
 from analytics.durations import eta
 from analytics.export import columns, stream
 from analytics.forecast import outlook
 from analytics.learn import learn_all
 from analytics.lifecycle import history
-from analytics.query import Queries
+from analytics.query import Queries, to_json
 from analytics.record import USAGE, insert_allocation, insert_outbox, insert_usage
 from analytics.regressions import regressions
 from analytics.retention import RECORDED, roll_up
@@ -41,6 +41,7 @@ BUFFER_ROWS = 20_000
 UPKEEP_S = 60.0
 LEARN_S = 300.0
 JUDGE_S = 3600.0
+_SAMPLED_SINCE = "SELECT min(sampled_at) AS since FROM allocation WHERE noun = 'cluster'"
 LEARN_RATIO = 0.02  # of the time at most: a large cloud learns less often
 
 
@@ -143,13 +144,14 @@ class AnalyticsOwner:
             return judged
 
     def status(self) -> dict[str, Any]:
-        """Return how many rows each table holds."""
+        """Return how many rows each table holds, and the moment of the first sample of what clusters hold."""
         with self.database.read() as cursor:
             counts = {}
             for table in RECORDED:
                 cursor.execute(f"SELECT count(*) FROM {table}")
                 counts[table] = cursor.fetchall()[0][0]
-        return {"rows": counts, "duckdb": duckdb.__version__}
+            since = rows_of(cursor, _SAMPLED_SINCE)[0]["since"]
+        return {"rows": counts, "duckdb": duckdb.__version__, "sampled_since": to_json(since)}
 
     def _flush_samples(self) -> None:
         with self._lock:

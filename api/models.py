@@ -72,9 +72,19 @@ class Nic(Answer):
     gateway: str | None
 
 
+class Granted(Answer):
+    """What of its host is one instance's alone."""
+
+    cpus: list[int] = Field(description="numbers of the cores that it is pinned to")
+    cell: int | None = Field(description="the NUMA cell that its cores and memory are of")
+    page_kib: int | None = Field(description="size of the huge pages that its memory is made of")
+    pci: list[str] = Field(description="addresses of devices", examples=[["0000:01:00.0"]])
+
+
 class InstanceShown(Instance):
     spec: Object
     nics: list[Nic]
+    granted: Granted | None
     epoch: int
     blueprint: str | None
     deleted_at: At | None
@@ -103,7 +113,31 @@ class Host(Answer):
     updated_at: At
 
 
+class Pages(Answer):
+    page_kib: int
+    total_mib: int
+    free_mib: int
+
+
+class Device(Answer):
+    address: str
+    id: str = Field(examples=["10de:1eb8"], description="vendor:device")
+    class_: str = Field(alias="class", examples=["0302"])
+    free: bool
+
+
+class Hardware(Answer):
+    """What single instances may have of a host for themselves; free: what of it is left."""
+
+    cells: list[Object] = Field(examples=[[{"cpus": [0, 1], "memory_mib": 4096}]])
+    pinned_cpus: list[int]
+    free_cpus: list[int]
+    hugepages: list[Pages]
+    pci: list[Device]
+
+
 class HostShown(Host):
+    hardware: Hardware | None
     spec: Object
     facts: Object
     capabilities: Object

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
-from control import addresses, instances_on, networks, tables
+from control import addresses, instances_on, networks, placing_hardware, placing_learned, sql, tables
+from control.placing_learned import Features
 from core.states import HostState
 
 Sample = dict[str, Any]
 _GIVES = (HostState.READY, HostState.UNREACHABLE)  # a host that the operator took out gives nothing
 
 
-def samples(c: sa.Connection) -> list[Sample]:
+def samples(c: sa.Connection, features: Features | None = None) -> list[Sample]:
     """Return {noun, name, host, cluster, resource, total, used}, overcommit included; disks as measured.
 
     noun: host, cluster, datastore (once per host), network; resource: cpu in cores, memory_mib, disk_mib, addresses.
+    features: what was learned of the use of hosts. Cores are counted as placement counts them (placing_learned.py).
     """
-    hosts = _hosts(c)
+    hosts = _hosts(c, features or {})
     return [*hosts, *_clusters(hosts), *_datastores(c), *_networks(c)]
 
 
@@ -30,26 +33,36 @@ def _sample(
             "used": float(used)}  # fmt: skip
 
 
-def _hosts(c: sa.Connection) -> list[Sample]:
+def _hosts(c: sa.Connection, features: Features) -> list[Sample]:
     h, t = tables.host, tables.cluster
-    factor = {
-        name: sa.func.coalesce(h.c[f"{name}_overcommit"], t.c[f"{name}_overcommit"]) for name in ("cpu", "memory")
-    }
+    ratios = ("cpu_overcommit", "cpu_learned_max", "memory_overcommit")
     rows = c.execute(
         sa.select(
-            h.c.id, h.c.name, h.c.state, t.c.name.label("cluster"), (h.c.cpus * factor["cpu"]).label("cpu"),
-            (h.c.memory_mib * factor["memory"]).label("memory_mib"),
-        ).join(t, t.c.id == h.c.cluster_id).where(h.c.live_name.is_not(None)).order_by(h.c.name)
+            h.c.id, h.c.name, h.c.state, h.c.cpus, h.c.memory_mib, h.c.hardware, t.c.name.label("cluster"),
+            *(h.c[name] for name in ratios), *(t.c[name].label(f"cluster_{name}") for name in ratios),
+        )
+        .join(t, t.c.id == h.c.cluster_id).where(h.c.live_name.is_not(None)).order_by(h.c.name)
     ).mappings().all()  # fmt: skip
     held = instances_on.reserved(c, [row["id"] for row in rows])
-    return [
-        _sample(
-            "host", row["name"], row["name"], row["cluster"], resource,
-            row[resource] if row["state"] in _GIVES else 0.0,
-            getattr(held.get(row["id"], instances_on.NOTHING), resource),
-        )
-        for row in rows for resource in ("cpu", "memory_mib")
-    ]  # fmt: skip
+    mine = [held.get(row["id"], instances_on.NOTHING) for row in rows]
+    machines = placing_hardware.hardware_of(c, rows, ())
+    shared, used = placing_hardware.shared_part(rows, mine, machines)
+    cpu = placing_learned.cores(c, shared, used, features, sql.db_now(c))
+    found: list[Sample] = []
+    for n, (row, machine) in enumerate(zip(rows, machines, strict=True)):
+        total_m, left_m = int(cpu.limit_m[n]), int(cpu.left_m[n])
+        memory_mib = int(shared[n]["memory_mib"] * placing_learned.own_or(row, "memory_overcommit") + 1e-6)
+        pages_mib = sum(machine.pages.values())
+        found += [
+            _of_host(row, "cpu", total_m / 1000 + len(machine.pinned), (total_m - left_m) / 1000 + machine.own_cpu),
+            _of_host(row, "memory_mib", memory_mib + pages_mib, mine[n].memory_mib),
+        ]
+    return found
+
+
+def _of_host(row: Mapping[Any, Any], resource: str, total: float, used: float) -> Sample:
+    name = row["name"]
+    return _sample("host", name, name, row["cluster"], resource, total if row["state"] in _GIVES else 0.0, used)
 
 
 def _clusters(hosts: list[Sample]) -> list[Sample]:

@@ -76,8 +76,9 @@ def claim_stands(c: sa.Connection, worker_id: str) -> bool:
 def claim_pending(
     c: sa.Connection, worker_id: str, *, limit: int = 1000, only: Collection[str] | None = None
 ) -> list[Operation]:
-    """Take what is due and what nobody holds any more, each under a new epoch, oldest first. only: of these ids.
+    """Take what is due and what nobody holds any more, each under a new epoch. only: of these ids.
 
+    Where that is more than limit: the higher priorities, of those the oldest. They come oldest first.
     Due: pending, not_before over, the operation it waits for finished, its subject free. Nobody's: running or
     compensating, unclaimed or claimed by a worker whose claim has run out.
     """
@@ -133,7 +134,7 @@ def _select_claimable() -> sa.Select[Any]:
             .outerjoin(_WORKER, _WORKER.c.id == _OP.c.claimed_by)
         )
         .where(_OP.c.state.in_(UNFINISHED), sa.or_(due, nobodys))
-        .order_by(_OP.c.created_at, _OP.c.id).limit(sa.bindparam("most", type_=sa.Integer))
+        .order_by(_OP.c.priority.desc(), _OP.c.created_at, _OP.c.id).limit(sa.bindparam("most", type_=sa.Integer))
     )  # fmt: skip
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from control import instances_on, outbox, reach, sql, tables
+from control import host_facts, instances_on, outbox, reach, sql, tables
 from control.access import Principal, require_admin
 from control.ledger import Operation, guard
-from control.placing_hardware import offered
+from control.placing_hardware import hardware_shown
 from control.waiting import wake
 from core.clock import now, rfc3339
 from core.errors import Conflict, CredentialRejected, NotFound, RackflowError, Unreachable
@@ -155,7 +155,7 @@ def record_enrolled(
     state = host.state if host.state in _KEPT and host.state is not HostState.ENROLLING else HostState.READY
     _change(
         c, host_id, driver=driver, host_key=host_key, capabilities=capabilities, error=None, state=state,
-        hardware=offered(facts, host.spec), facts={**facts, "bridges": host.facts.get("bridges", {})},
+        **host_facts.columns(host.spec, host.facts, facts),
         cpus=float(host.spec.get("cpus") or cpus), memory_mib=int(host.spec.get("memory_mib") or memory_mib),
     )  # fmt: skip
     _tell(c, host, state)
@@ -365,13 +365,13 @@ def list_(
 
 
 def show(c: sa.Connection, principal: Principal, name_or_id: str) -> dict[str, Any]:
-    """Return one live host with facts, capabilities, datastores and networks. Raise NotFound."""
+    """Return one live host with facts, capabilities, what it offers, datastores and networks. Raise NotFound."""
     host = get(c, name_or_id)
     found = list_(c, principal, name=host.id)
     if not found:
         raise NotFound(f"there is no host {name_or_id}", f"host/{name_or_id}")
-    return {**found[0], "spec": host.spec, "facts": host.facts, "capabilities": host.capabilities,
-            **reach.of_host(c, host.id)}  # fmt: skip
+    return {**found[0], "hardware": hardware_shown(c, vars(host)), "spec": host.spec, "facts": host.facts,
+            "capabilities": host.capabilities, **reach.of_host(c, host.id)}  # fmt: skip
 
 
 def _view(host: HostRecord, held: instances_on.Reserved) -> dict[str, Any]:

@@ -40,11 +40,21 @@ def list_(
 
 
 def show(c: sa.Connection, principal: Principal, name_or_id: str) -> dict[str, Any]:
-    """Return one instance with spec and NICs: a live one by name, any by id. Raise NotFound."""
+    """Return one instance with spec, NICs and what was granted to it: a live one by name, any by id. Raise NotFound."""
     row = _find(c, principal, name_or_id)
     return {
         **_views(c, [row])[0], "spec": row["spec"], "nics": _nics(c, row["id"]), "epoch": row["epoch"],
+        "granted": _granted(row["granted"]),
         "blueprint": row["blueprint"] or None, "deleted_at": rfc3339(row["deleted_at"]),
+    }  # fmt: skip
+
+
+def _granted(has: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if has is None:
+        return None
+    return {
+        "cpus": has.get("cpus") or [], "cell": has.get("cell"), "page_kib": has.get("page_kib"),
+        "pci": has.get("pci") or [],
     }  # fmt: skip
 
 

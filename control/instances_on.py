@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from control import sql, tables
+from control import tables
 from core.clock import now
 from core.states import InstanceState
 

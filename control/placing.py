@@ -24,7 +24,7 @@ from control.placement import engine
 from control.placement.look import could_ever
 from control.placement.model import Choice, Request, Shape
 from control.placement.weights import DEFAULT
-from control.placing_gangs import all_refused, held_back, key_of, mates
+from control.placing_gangs import all_refused, held_back, key_of, mates, never_whole
 from control.placing_hardware import grant
 from control.placing_learned import Features
 from control.placing_lives import expected_s, template_of
@@ -223,6 +223,7 @@ def _write(
         op_id: refusal(cloud, one.request, choice, possible, one.op.parameters, ids[op_id])
         for op_id, (one, choice) in refused.items()
     }
+    errors = never_whole(cloud.view, [one.request for one, _ in refused.values()], errors)
     for op_id, error in all_refused({one: refused[one][0].request.gang for one in refused}, errors).items():
         outcomes[op_id] = Outcome(op_id, refused[op_id][0].instance_id, None, error)
     return lost
@@ -279,7 +280,10 @@ def plan(
     cloud = Cloud(c, {request.shape for request in requests}, lock=False, features=features)
     possible: dict[Shape, bool] = {}
     choices = engine.choose(cloud.view, requests, features, policy=policy)
-    return [_planned(cloud, choice, possible, notes) for choice in choices]
+    refused = [choice for choice in choices if choice.host is None]
+    errors = {one.request.key: refusal(cloud, one.request, one, possible, {}, None) for one in refused}
+    errors = never_whole(cloud.view, [one.request for one in refused], errors)
+    return [_planned(cloud, choice, errors.get(choice.request.key), notes) for choice in choices]
 
 
 def _default(spec: InstanceSpec, kind: str, nets: Mapping[str, NetworkRecord]) -> tuple[NicSpec, ...]:
@@ -289,10 +293,9 @@ def _default(spec: InstanceSpec, kind: str, nets: Mapping[str, NetworkRecord]) -
 
 
 def _planned(
-    cloud: Cloud, choice: Choice, possible: dict[Shape, bool], notes: Mapping[str, list[str]]
+    cloud: Cloud, choice: Choice, error: RackflowError | None, notes: Mapping[str, list[str]]
 ) -> dict[str, Any]:
     request = choice.request
-    error = None if choice.host is not None else refusal(cloud, request, choice, possible, {}, None)
     return {
         "name": request.name, "kind": request.shape.kind, "cpu": request.shape.cpu_m / 1000,
         "memory_mib": request.shape.memory_mib, "disk_mib": request.shape.disk_mib,

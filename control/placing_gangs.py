@@ -6,14 +6,19 @@ it was placed fails all. Once placed they go their own ways: what becomes of one
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from control import sql, tables
 from control.ledger import Operation
+from control.placement import engine
+from control.placement.affinity import without_others
+from control.placement.model import Request, Shape, View
+from control.placement.work import empty
 from core.errors import Busy, NoFit, RackflowError
 from core.states import UNFINISHED, OperationState, Verb
 
@@ -69,6 +74,42 @@ def _why(op: Operation, failed: Sequence[str], missing: Sequence[str]) -> Rackfl
     told = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if missing[3:] else "")
     evidence = {"gang": gang, "missing": missing}
     return Busy(f"{op.subject_name} waits for {told} of its gang {gang}", op.subject, evidence)
+
+
+def never_whole(
+    view: View, requests: Sequence[Request], errors: Mapping[str, RackflowError]
+) -> dict[str, RackflowError]:
+    """Return the errors of requests, by their keys; NoFit where each of a gang could be placed, but never all. Pure.
+
+    Never: they do not all fit on the enabled hosts if nothing else ran. Hosts not known yet count as hope.
+    """
+    gangs: dict[str, list[Request]] = defaultdict(list)
+    for request in requests:
+        if request.gang:
+            gangs[request.gang].append(request)
+    possible: dict[frozenset[tuple[Shape, int]], bool] = {}
+    found = dict(errors)
+    for gang, mine in gangs.items():
+        if _hopes(view) or any(isinstance(errors[one.key], NoFit) for one in mine):
+            continue
+        alike = frozenset(Counter(one.shape for one in mine).items())
+        if alike not in possible:
+            shapes = [one.shape for one in mine]
+            whole = [replace(one, shape=without_others(one.shape, shapes)) for one in mine]
+            choices = engine.choose(view, whole, tell=False, work=empty(view))
+            possible[alike] = all(choice.host is not None for choice in choices)
+        if not possible[alike]:
+            found |= {one.key: _too_much(gang, len(mine), errors[one.key]) for one in mine}
+    return found
+
+
+def _hopes(view: View) -> bool:
+    return bool(view.unknown.any() or any(store.unseen.any() for store in view.stores.values()))
+
+
+def _too_much(gang: str, size: int, error: RackflowError) -> NoFit:
+    said = f"all {size} of gang {gang} do not fit in this cloud together, whatever else runs"
+    return NoFit(f"{said}: {error.message}", error.subject, error.evidence, error.fix)
 
 
 def all_refused(keys: Mapping[str, str], errors: Mapping[str, RackflowError]) -> dict[str, RackflowError]:

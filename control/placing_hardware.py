@@ -113,6 +113,23 @@ def _note(machine: Machine, granted: Grant, cpu: float, memory_mib: int) -> None
     machine.own_memory_mib += memory_mib if granted.get("page_kib") else 0
 
 
+def hardware_shown(c: sa.Connection, row: Mapping[Any, Any]) -> dict[str, Any] | None:
+    """Return what a host offers to single instances and what of it is left, for people to see; None: nothing."""
+    if not row["hardware"]:
+        return None
+    (machine,) = hardware_of(c, [row], ())
+    free = {device["address"] for device in machine.free_devices}
+    return {
+        "cells": row["hardware"].get("cells") or [], "pinned_cpus": sorted(machine.pinned),
+        "free_cpus": sorted(machine.free_cpus),
+        "hugepages": [
+            {"page_kib": kib, "total_mib": mib, "free_mib": machine.free_pages_mib(kib)}
+            for kib, mib in sorted(machine.pages.items())
+        ],
+        "pci": [{**device, "free": device["address"] in free} for device in machine.devices],
+    }  # fmt: skip
+
+
 def shared_part(
     rows: Sequence[Mapping[Any, Any]], used: Sequence[Reserved], machines: Sequence[Machine]
 ) -> tuple[list[Mapping[Any, Any]], list[Reserved]]:

@@ -43,7 +43,7 @@ def cores(
     """
     limit = np.array([int(row["cpus"] * _ratio(row) * 1000 + 1e-6) for row in rows], np.int64)
     reserved = np.array([millis(one.cpu) for one in used], np.int64)
-    most = [_own_or(row, "cpu_learned_max") for row in rows]
+    most = [own_or(row, "cpu_learned_max") for row in rows]
     learned = np.array([one > 0 for one in most], np.bool_)
     if not learned.any():
         return Cores(limit, limit - reserved, learned)
@@ -56,10 +56,10 @@ def cores(
 
 
 def _ratio(row: Mapping[Any, Any]) -> float:
-    return _own_or(row, "cpu_overcommit")
+    return own_or(row, "cpu_overcommit")
 
 
-def _own_or(row: Mapping[Any, Any], column: str) -> float:
+def own_or(row: Mapping[Any, Any], column: str) -> float:
     """Return a column of a host, or its cluster's where it has none of its own."""
     own = row[column]
     return float(row[f"cluster_{column}"] if own is None else own)

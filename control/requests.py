@@ -140,7 +140,7 @@ def _enter(
             "after_id": draft.after_id, "asked_by": principal.name, "parameters": draft.parameters,
             "state": OperationState.PENDING, "reason": "", "error": None, "epoch": draft.epoch, "claimed_by": None,
             "flow_run_id": None, "cancel_requested": False, "attempts": 0, "not_before": draft.not_before,
-            "created_at": at, "started_at": None, "finished_at": None,
+            "priority": draft.priority, "created_at": at, "started_at": None, "finished_at": None,
         }
         for row_id, draft in zip(ids, drafts, strict=True)
     ]  # fmt: skip

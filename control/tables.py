@@ -248,6 +248,7 @@ operation = sa.Table(
     sa.Column("epoch", sa.Integer, nullable=False), sa.Column("claimed_by", sa.String(20), index=True),
     sa.Column("flow_run_id", sa.String(36)), sa.Column("cancel_requested", sa.Boolean, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False), _at("not_before", nullable=True),
+    sa.Column("priority", sa.Integer, nullable=False, server_default="50"),  # of what is placed; higher goes first
     _at("created_at", index=True), _at("started_at", nullable=True), _at("finished_at", nullable=True),
 )  # fmt: skip
 

@@ -67,7 +67,8 @@ class Sampler:
         """Take samples if it is time. Raise RackflowError."""
         if time.monotonic() - self._sampled_at >= _SAMPLE_EVERY_S:
             self._sampled_at = time.monotonic()
-            self._owner.insert_allocation(self._store.read_now(allocation.samples))
+            features = self._owner.features.get()
+            self._owner.insert_allocation(self._store.read_now(lambda c: allocation.samples(c, features)))
 
 
 def run(settings: Settings) -> None:

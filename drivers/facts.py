@@ -18,6 +18,7 @@ part() { echo "==> $1"; shift; "$@" 2>/dev/null || :; }
 PATH=$PATH:/usr/sbin:/sbin
 part hostname hostname
 part machine_id cat /etc/machine-id
+part boot_id cat /proc/sys/kernel/random/boot_id
 part architecture uname -m
 part kernel uname -r
 part os_release cat /etc/os-release
@@ -71,6 +72,20 @@ async def gather_facts(t: Transport) -> HostFacts:
         ) from error
 
 
+async def gather_again(t: Transport, boot_id: str, *, anyway: bool) -> HostFacts | None:
+    """Look at a machine that was looked at before if it was booted since, or anyway; None: there is no need.
+
+    boot_id: of that look; "" = not known, then it is looked at only if it is to be anyway. Raise as `gather_facts`.
+    """
+    if not (anyway or boot_id):
+        return None
+    if anyway or isinstance(t, KnowsFacts):
+        facts = await gather_facts(t)
+        return facts if anyway or facts.boot_id != boot_id else None
+    found = await t.run(["cat", "/proc/sys/kernel/random/boot_id"], timeout_s=30, check=False)
+    return None if found.stdout.strip() == boot_id else await gather_facts(t)
+
+
 def parse_facts(text: str, address: str = "") -> HostFacts:
     """Return the facts that the script's output holds. address: by which we came, if sshd did not tell."""
     parts = parts_of(text)
@@ -92,7 +107,7 @@ def parse_facts(text: str, address: str = "") -> HostFacts:
         versions=versions, kinds=[kind for kind, ready in _READY.items() if ready(versions, there)],
         missing=_missing(versions, there, parts["root"]),
         cells=_cells(parts.get("cells", "")), hugepages=_hugepages(parts.get("hugepages", "")),
-        pci=_pci(parts.get("pci", "")),
+        pci=_pci(parts.get("pci", "")), boot_id=parts.get("boot_id", ""),
     )  # fmt: skip
 
 

@@ -41,6 +41,7 @@ class HostFacts:
     cells: list[dict[str, Any]] = field(default_factory=list)  # NUMA: cpus, memory_mib
     hugepages: dict[str, int] = field(default_factory=dict)  # KiB of a page -> MiB in all
     pci: list[dict[str, Any]] = field(default_factory=list)  # address, id (vendor:device), class, iommu_group, cell
+    boot_id: str = ""  # another one after each boot; "" = not known
 
 
 @dataclass

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from prefect import task
 
-from control import access, datastores, drift, failover, fencing, hosts, requests
+from control import access, datastores, drift, failover, fencing, host_facts, hosts, requests
 from control import reconcile as rows
 from control.datastores import DatastoreRecord
 from control.drift import Residue
@@ -20,7 +20,8 @@ from core.clock import now
 from core.errors import Conflict, CredentialRejected, HostFault, NotFound, RackflowError, Unreachable
 from core.ids import on_host
 from core.states import HostState, OperationState, PowerState
-from drivers.hosts import Host
+from drivers.facts import gather_again
+from drivers.hosts import Host, HostFacts
 from drivers.hypervisor.base import Capacity, ObservedInstance
 from drivers.hypervisor.powers import Sweeps
 from tasks.images import sweep_store
@@ -108,8 +109,11 @@ async def _look(rt: Runtime, record: HostRecord, host: Host, before: Before, cle
     bridges = {b.name: (b.addresses[0] if b.addresses else "") for b in await host.network.bridges()}
     capacity = await host.hypervisor.capacity()
     stores_seen = await _rooms(host, before)
+    facts = await _facts(host, record, before.at)
 
     def write(c: Any) -> list[rows.Finding]:
+        if facts is not None:
+            host_facts.record(c, record.id, asdict(facts))
         hosts.mark_seen(c, record.id, datastores=stores_seen, bridges=bridges)
         if record.error is not None:
             rows.end_silence(c, record.id, record.name)
@@ -130,6 +134,15 @@ async def _look(rt: Runtime, record: HostRecord, host: Host, before: Before, cle
         cleared += await host.hypervisor.sweep()
     told = [f.kind for f in findings if f.policy != drift.IGNORE]
     return Seen(bool(repaired + cleared), {"instances": len(seen), "findings": told, "repaired": repaired + cleared})
+
+
+async def _facts(host: Host, record: HostRecord, at: datetime) -> HostFacts | None:
+    """Return what the machine is made of, where it may be something else by now: it was booted, or a day is over."""
+    known = str(record.facts.get("boot_id") or "")
+    try:
+        return await gather_again(host.transport, known, anyway=host_facts.due(record.facts, at))
+    except HostFault:  # all else that a look sees is worth as much without
+        return None
 
 
 async def _rooms(host: Host, before: Before) -> list[tuple[str, int, int]]:

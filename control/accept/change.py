@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from blueprints.change import PARAMETERS
 from blueprints.common import read_spec
+from blueprints.instance import PRIORITY
 from control import sql, tables
 from control.accept.draft import Draft, busy, instead, names, unfinished
 from control.accept.prepare import PREPARE
@@ -95,7 +96,8 @@ def _draft(
     if verb in PREPARE:
         verb, given = PREPARE[verb](c, principal, verb, row, given)
     check_able(verb, row)
-    return Draft(subject, row["name"], given, epoch=row["epoch"], verb=verb)
+    priority = row["spec"].get("priority", PRIORITY) if verb in _PLACED else PRIORITY
+    return Draft(subject, row["name"], given, epoch=row["epoch"], verb=verb, priority=priority)
 
 
 def check_disks(verb: Verb, row: Mapping[Any, Any]) -> None:
@@ -125,6 +127,7 @@ _ON_OUR_DISKS = frozenset({
     Verb.STOP, Verb.RESTORE, Verb.UNDEPLOY, Verb.REDEPLOY, Verb.MIGRATE, Verb.MIGRATE_LIVE, Verb.ATTACH_DISK,
     Verb.DETACH_DISK, Verb.GROW_DISK, Verb.REVERT_BACKUP, Verb.FAILOVER,
 })  # fmt: skip
+_PLACED = (Verb.RESTORE, Verb.REDEPLOY)
 _INSTEAD = {
     Verb.STOP: "rackflow instance undeploy frees the host too, without saving memory",
     Verb.MIGRATE_LIVE: "migrate it with --cold: it is shut down for the way",

@@ -240,7 +240,7 @@ def _enter(
     return [
         Draft(
             f"instance/{row['id']}", spec.name, {"gang": spec.gang} if spec.gang else {},
-            after_id=after.get(spec.image), not_before=NEVER if hold else None,
+            after_id=after.get(spec.image), not_before=NEVER if hold else None, priority=spec.priority,
         )
         for row, spec in zip(rows, wanted, strict=True)
     ]  # fmt: skip

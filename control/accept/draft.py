@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from blueprints.common import Spec, read_spec
+from blueprints.instance import PRIORITY
 from control import operations, sql, tables
 from control.access import Principal
 from control.ledger import Operation, operation_of
@@ -36,6 +37,7 @@ class Draft:
     existing: Operation | None = None
     verb: Verb | None = None  # where it is not the one asked for
     not_before: datetime | None = None
+    priority: int = PRIORITY
 
 
 Acceptor = Callable[[sa.Connection, Principal, Mapping[str, Any]], list[Draft]]

@@ -6,7 +6,8 @@ instances. Rules of those that run already bind new ones too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,15 @@ def _broken(view: View, work: Work, shape: Shape, rule: Rule) -> Mask:
 def apart(rule: Rule, shape: Shape) -> bool:
     """Say whether copies of a shape must be apart from one another."""
     return rule.hard and not rule.together and not rule.on_hosts and matches(rule, shape.own_labels)
+
+
+def without_others(shape: Shape, mates: Collection[Shape]) -> Shape:
+    """Return a shape without hard rules that put it beside instances that none of its mates is like: such may come."""
+    kept = tuple(
+        rule for rule in shape.rules
+        if rule.on_hosts or not (rule.hard and rule.together) or any(matches(rule, one.own_labels) for one in mates)
+    )  # fmt: skip
+    return shape if kept == shape.rules else replace(shape, rules=kept)
 
 
 def begins(view: View, work: Work, shape: Shape, rule: Rule) -> bool:

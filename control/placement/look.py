@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from control.placement.affinity import without_others
 from control.placement.filters import FILTERS, Filter, needs_of
 from control.placement.model import ALL, At, Ints, Mask, Shape, View, mask_of
 from control.placement.resources import times
@@ -123,7 +124,7 @@ def fits(view: View, work: Work, shape: Shape) -> bool:
 
 def could_ever(view: View, shape: Shape) -> bool:
     """Return whether a shape could fit some enabled host if nothing else ran; hosts not known yet count as hope."""
-    work = empty(view)
+    work, shape = empty(view), without_others(shape, [shape])
     if fits(view, work, shape):
         return True
     hope = view.unknown.copy()

@@ -267,7 +267,8 @@ def facts_of(host: FakeHost, address: str) -> HostFacts:
         hostname=host.name, machine_id=f"fake-{host.name}", architecture="x86_64", os="Simulated 1",
         kernel="0.0-fake", cpus=host.cpus, cpu_model="simulated", memory_mib=host.memory_mib,
         disks=[{"name": "vda", "size_mib": host.disk_mib}], nics=[nic], management_nic="eth0",
-        virtualisation={"simulated": True}, versions={"fake": "1"}, kinds=["fake"], **host.hardware,
+        virtualisation={"simulated": True}, versions={"fake": "1"}, kinds=["fake"],
+        boot_id=str(host.boots), **host.hardware,
     )
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
 import pytest
 import sqlalchemy as sa
 
-from control import access, hosts, instances_on, networks, operations, placing, requests, tables
+from control import access, hosts, instances_on, moving, networks, operations, placing, requests, tables
 from control.access import Principal
 from control.operations import Operation
 from control.placement import engine
+from control.placing_hardware import offered
 from control.store import Store
 from core.errors import Conflict, NoCapacityNow
 from core.ids import new_id
@@ -180,6 +182,104 @@ def test_hosts_are_not_overcommitted_by_two_placers(
     assert Counter(type(one.error) for one in outcomes) == {type(None): 20, NoCapacityNow: 10}
     held = cloud.run(lambda c: instances_on.reserved(c, [h.id for h in hosts.records(c)]))
     assert [(one.instances, one.memory_mib) for one in held.values()] == [(5, 1280)] * 4
+
+
+FACTS = {
+    "cells": [{"cpus": [0, 1, 2, 3], "memory_mib": 8192}, {"cpus": [4, 5, 6, 7], "memory_mib": 8192}],
+    "hugepages": {"2048": 8 * 256},
+    "pci": [{"address": f"0000:0{n}:00.0", "id": "10de:1eb8", "class": "0302", "iommu_group": n} for n in range(6)],
+}
+OFFER = {"pinned_cpus": "1-3,5-7", "pci": ["10de:*"]}
+
+
+WIRES = {"br1": "", "br2": ""}
+
+
+def wires(cloud: Rig) -> list[list[dict[str, str]]]:
+    """Make a network for each bridge of WIRES; return the NICs in each."""
+    for bridge in WIRES:
+        cloud.network(name=bridge, bridge=bridge, addressing="dhcp", subnet=None, gateway=None, ranges=[],
+                      default_for=[])  # fmt: skip
+    return [[{"network": bridge}] for bridge in WIRES]
+
+
+def equip(cloud: Rig, host_id: str) -> None:
+    """Let a host offer 6 cores, 6 cards and 2 GiB in huge pages."""
+    values = {
+        "hardware": offered(FACTS, OFFER),
+        "capabilities": {"kinds": ["vm"], "grants": ["pci", "pinning", "numa", "hugepages"]},
+    }
+    t = tables.host
+    cloud.run(lambda c: c.execute(sa.update(t).where(t.c.id == host_id).values(**values)))
+
+
+def assert_granted_once(cloud: Rig) -> int:
+    """Assert that no core, card or page of a host is granted twice; return how many have something."""
+    t = tables.instance
+    rows = cloud.run(lambda c: c.execute(sa.select(
+        t.c.host_id, t.c.granted, t.c.other_host_id, t.c.other_granted
+    )).all())  # fmt: skip
+    taken: Counter[tuple[str, Any]] = Counter()
+    pages_mib: Counter[str] = Counter()
+    for host_id, one in [pair for row in rows for pair in (row[:2], row[2:]) if pair[1]]:
+        taken.update((host_id, what) for what in (*one.get("cpus", ()), *one.get("pci", ())))
+        pages_mib[host_id] += one["memory_mib"] if one.get("page_kib") else 0
+    assert not [what for what, times in taken.items() if times > 1]
+    assert all(mib <= 2048 for mib in pages_mib.values())
+    return sum(row.granted is not None for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("spec", "fitting"),
+    [
+        ({"pci": {"gpu": 1}}, 12), ({"cpu_pinning": True}, 12), ({"hugepages": "2MiB"}, 16),
+        ({"cpu_pinning": True, "numa": "single", "cpu": 2, "pci": {"gpu": 1}}, 4),
+    ],
+    ids=["cards", "cores", "pages", "cores of a cell and cards"],
+)  # fmt: skip
+def test_what_is_one_instances_alone_is_granted_once_by_two_placers(
+    writers: list[Store], cloud: Rig, spec: dict[str, Any], fitting: int
+) -> None:
+    """Two hosts, more instances than there is for; each placer has a network of its own: no lock keeps them apart."""
+    nics = wires(cloud)
+    for n in range(2):
+        equip(cloud, cloud.host(f"h{n}", cpus=64, memory_mib=65536, bridges=WIRES))
+    for n in range(2):
+        cloud.ask(*(f"i-{n}-{i}" for i in range(fitting // 2 + 3)), nics=nics[n], **spec)
+    ops = cloud.claim()
+    shares = [[op for op in ops if op.subject_name.startswith(f"i-{n}")] for n in range(2)]
+    results: list[Any] = at_once(*(placer(w, ops, 2) for w, ops in zip(writers, shares, strict=True)))
+    assert errors(results) == []
+    outcomes = [one for share in results for one in share]
+    assert Counter(type(one.error) for one in outcomes) == {type(None): fitting, NoCapacityNow: 6}
+    assert assert_granted_once(cloud) == fitting
+
+
+def test_a_move_and_a_deploy_at_once_do_not_get_the_same_card(writers: list[Store], cloud: Rig) -> None:
+    """Six come from the other host while six are placed, and there are six cards."""
+    nics = wires(cloud)
+    first, second = (cloud.host(f"h{n}", cpus=64, memory_mib=65536, bridges=WIRES) for n in range(2))
+    equip(cloud, first)
+    names = [f"old-{n}" for n in range(6)]
+    cloud.deploy(*names, pci={"gpu": 1}, nics=nics[0])
+    equip(cloud, second)
+    cloud.submit(Verb.MIGRATE, {"instances": names, "live": False})
+    cloud.ask(*(f"new-{n}" for n in range(6)), pci={"gpu": 1}, nics=nics[1])
+    ops = cloud.claim()
+
+    def move() -> list[str]:
+        found: list[str] = []
+        for op in ops:
+            if op.verb is Verb.MIGRATE:
+                with suppress(NoCapacityNow):
+                    found.append(writers[0].write_now(partial(moving.reserve, op=op)))
+        return found
+
+    deploys = [op for op in ops if op.verb is Verb.DEPLOY]
+    results: list[Any] = at_once(move, placer(writers[1], deploys, 1))
+    assert errors(results) == []
+    assert [*results[0], *(one.host for one in results[1] if one.host)] == ["h1"] * 6
+    assert_granted_once(cloud)
 
 
 def test_addresses_are_leased_once_by_two_placers(writers: list[Store], cloud: Rig) -> None:

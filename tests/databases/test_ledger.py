@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from control import operations, tables
 from control.operations import Operation, Stale
+from control.waiting import wake
 from core.clock import now
 from core.errors import Conflict, HostFault, Unreachable
 from core.ids import new_id
@@ -46,6 +47,33 @@ def test_limit_and_only_choose_what_is_claimed(cloud: Rig) -> None:
     only = cloud.run(lambda c: operations.claim_pending(c, cloud.worker, only=[asked[2].id]))
     assert [op.subject_name for op in only] == ["c"]
     assert [op.subject_name for op in cloud.claim(limit=1)] == ["a"]
+
+
+def test_higher_priorities_are_claimed_first_also_of_what_waited_for_room(cloud: Rig) -> None:
+    cloud.ask("low", priority=10)
+    cloud.ask("usual", "second")
+    cloud.ask("high", priority=90)
+    assert [[op.subject_name for op in cloud.claim(limit=1)] for _ in range(2)] == [["high"], ["usual"]]
+    high, usual = sorted(cloud.run(lambda c: operations.active_of(c, cloud.worker)), key=lambda op: op.subject_name)
+    later = now() + timedelta(hours=1)
+    for op in (usual, high):
+        cloud.run(lambda c, op=op: operations.postpone(c, op, "no room", later))  # type: ignore[misc]
+    assert cloud.run(wake) == 2
+    taken = [[op.subject_name for op in cloud.claim(limit=1)] for _ in range(4)]
+    assert taken == [["high"], ["usual"], ["second"], ["low"]]
+
+
+def test_what_is_placed_again_keeps_its_priority(cloud: Rig) -> None:
+    cloud.deploy("a", "b", priority=70)
+    t = tables.operation
+    for verb in (Verb.UNDEPLOY, Verb.START):
+        cloud.submit(verb, {"instances": ["a"]})
+        ops = cloud.claim()
+        found = cloud.run(lambda c, ids=[op.id for op in ops]: list(  # type: ignore[misc]
+            c.scalars(sa.select(t.c.priority).where(t.c.id.in_(ids)))
+        ))  # fmt: skip
+        assert found == [70 if verb is Verb.START else 50]
+        cloud.end(ops, InstanceState.UNDEPLOYED)
 
 
 def test_an_expired_claim_is_taken_over_and_the_old_holder_is_refused(cloud: Rig) -> None:

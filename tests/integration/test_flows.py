@@ -277,8 +277,10 @@ async def test_an_undo_that_fails_is_tried_again_and_never_turns_into_a_deployme
 
 
 async def test_a_gang_waits_until_there_is_room_for_all_of_it(line: Line) -> None:
-    """Three that must be apart, on three hosts of which one is disabled at first."""
-    line.store.write_now(lambda c: hosts.disable(c, line.admin, "f2"))
+    """Three that must be apart, also from one that is on one of three hosts at first."""
+    old = {**box("old"), "labels": {"app": "web"}, "requirements": {"host": "f2"}}
+    line.submit(Verb.DEPLOY, {"instances": [old]})
+    await line.work()
     asked = [box("web", count=3, gang=True), box("head", gang="web")]
     spread = {"anti_affinity": [{"labels": {"app": "web"}}], "labels": {"app": "web"}}
     ids = line.submit(Verb.DEPLOY, {"instances": [{**asked[0], **spread}, asked[1]]})
@@ -286,6 +288,7 @@ async def test_a_gang_waits_until_there_is_room_for_all_of_it(line: Line) -> Non
     assert {op.state for op in line.operations(ids)} == {OperationState.PENDING}
     assert all(line.instance(name)["host"] is None for name in ("web-1", "web-2", "web-3", "head"))
     assert "1 of its 4 fit nowhere, so none is placed" in line.operations(ids)[0].reason
-    line.store.write_now(lambda c: hosts.enable(c, line.admin, "f2"))
+    line.submit(Verb.DELETE, {"instances": ["old"]})
+    await line.work()
     await line.work()
     assert [op.state for op in line.operations(ids)] == [DONE] * 4

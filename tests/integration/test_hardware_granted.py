@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from control import host_facts, hosts, tables
+from core.clock import now
 from core.ids import on_host
 from core.states import OperationState, Verb
 from drivers.fake_world import world
@@ -73,3 +77,30 @@ async def test_it_moves_while_it_is_off_and_is_granted_anew(line: Line) -> None:
     assert told(line, "a").pci == (f"0000:0{second[1:]}:00.0",)
     assert await deploy(line, "b", **ASKED) is DONE
     assert line.instance("b")["host"] == first, "what it had there was given back"
+
+
+async def test_a_look_finds_what_a_host_has_got_since_it_was_enrolled(line: Line) -> None:
+    """Once a day, and after each boot: a deploy that waits for a card is placed then."""
+    await equip(line, "f0")
+    assert await deploy(line, "a", pci={"gpu": 1}) is DONE
+    assert await deploy(line, "b", pci={"gpu": 1}) is OperationState.PENDING
+    world.hosts["f0"].hardware["pci"].append({**CARD, "address": "0000:77:00.0"})
+    await line.run(Verb.RECONCILE, {"hosts": []})
+    assert line.instance("b")["host"] is None, "it was looked at today, and was not booted"
+    world.boot("f0")
+    await line.run(Verb.RECONCILE, {"hosts": []})
+    await line.work()
+    assert told(line, "b").pci == ("0000:77:00.0",)
+
+
+async def test_a_host_that_was_enrolled_before_all_this_is_looked_at_once(line: Line) -> None:
+    await equip(line, "f0")
+    t = tables.host
+    old = {"cpus": 16, "memory_mib": 65536, "machine_id": "fake-f0", "bridges": {"br0": "10.9.0.1/24"}}
+    line.store.write_now(lambda c: c.execute(sa.update(t).where(t.c.name == "f0").values(facts=old, hardware=None)))
+    await line.run(Verb.RECONCILE, {"hosts": []})
+    found = line.store.read_now(lambda c: hosts.get(c, "f0"))
+    assert found.hardware is not None
+    assert [device["address"] for device in found.hardware["pci"]] == ["0000:00:00.0"]
+    assert not host_facts.due(found.facts, now())
+    assert host_facts.due(found.facts, now() + timedelta(days=1))

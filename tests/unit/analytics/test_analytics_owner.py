@@ -180,6 +180,12 @@ def test_predictions_cross_the_socket_once_they_are_proven(client: AnalyticsClie
     assert client.outlook() == []
 
 
+def test_it_tells_since_when_clusters_were_sampled(client: AnalyticsClient, owner: AnalyticsOwner) -> None:
+    assert client.status()["sampled_since"] is None
+    planted.demand(owner.database, seed=1, at=datetime.now(UTC))
+    assert datetime.fromisoformat(client.status()["sampled_since"]) < datetime.now(UTC) - timedelta(days=20)
+
+
 def test_features_are_sent_once_per_version(owner: AnalyticsOwner) -> None:
     first = owner.features.get()
     assert owner.features.get(first["version"]) == {"version": first["version"]}

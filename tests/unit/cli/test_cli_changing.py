@@ -44,6 +44,7 @@ def test_create_sends_the_whole_spec(web: FrontEnd, cli: Cli, tmp_path: Path) ->
         "--network", "lan=198.18.17.200", "--network", "other", "--user-data", tmp_path / "user-data",
         "--ssh-key", tmp_path / "key.pub", "-l", "tier=front", "--host", "h1", "--cluster", "c", "--datastore", "d",
         "--host-label", "disk=ssd", "--needs", "migrate_live", "--priority", "70", "--gang",
+        "--pin", "--numa", "--hugepages", "1GiB", "--pci", "gpu", "--pci", "10de:1eb8=2", "--reservation", "launch",
     )  # fmt: skip
     assert said.code == 0
     assert web.last("POST", "instances").body == {
@@ -52,7 +53,8 @@ def test_create_sends_the_whole_spec(web: FrontEnd, cli: Cli, tmp_path: Path) ->
         "nics": [{"network": "lan", "address": "198.18.17.200"}, {"network": "other"}],
         "user_data": "#cloud-config\n", "ssh_keys": ["ssh-ed25519 AAAA me"], "labels": {"tier": "front"},
         "requirements": {"host": "h1", "cluster": "c", "datastore": "d", "host_labels": {"disk": "ssd"},
-                         "capabilities": ["migrate_live"]},
+                         "capabilities": ["migrate_live"], "reservation": "launch"},
+        "cpu_pinning": True, "numa": "single", "hugepages": "1GiB", "pci": {"gpu": 1, "10de:1eb8": "2"},
         "priority": 70, "gang": True,
     }  # fmt: skip
     assert len(web.last("POST", "instances").headers["idempotency-key"]) == 32

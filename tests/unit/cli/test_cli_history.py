@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,22 @@ def test_forecast(front_end: FrontEnd, cli: Cli) -> None:
     assert row.split()[-1] == "-"
     assert said.err == ""
     assert json.loads(cli("capacity", "--forecast", "-o", "json").out) == [OUTLOOK]
-    front_end.on("GET", "capacity/forecast", 200, [{**OUTLOOK, "proven": False}])
-    assert "history backtest" in cli("capacity", "--forecast").err
+
+
+def test_forecasts_that_are_not_proven_say_how_much_history_there_is(front_end: FrontEnd, cli: Cli) -> None:
+    def said(rows: list[dict[str, Any]], days: float | None) -> str:
+        since = None if days is None else (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="seconds")
+        front_end.on("GET", "capacity/forecast", 200, rows)
+        front_end.on("GET", "status", 200, {"history": {"sampled_since": since}})
+        told = cli("capacity", "--forecast").err
+        assert since is None or days == 20 or f"since {since}" in told
+        return told
+
+    rows = [{**OUTLOOK, "proven": False}]
+    assert "history backtest" in said(rows, 20)
+    assert "a trend from 5 days" in said(rows, 3)
+    assert "judged from 14" in said([], 0)
+    assert "nothing was sampled so far" in said([], None)
 
 
 def test_top_shows_those_that_use_most_first(front_end: FrontEnd, cli: Cli) -> None:

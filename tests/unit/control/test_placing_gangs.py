@@ -51,7 +51,10 @@ def due(cloud: Rig, name: str) -> None:
 
 
 def test_all_copies_of_a_count_are_placed_or_none(cloud: Rig) -> None:
-    ask(cloud, {"name": "web", "cpu": 4, "count": 17, "gang": True}, {"name": "alone", "cpu": 4})
+    """There is room for 16 of 4 cores on hosts that answer, two of which are taken; a third host is down."""
+    cloud.host("h0", cpus=4, memory_mib=4096)
+    cloud.run(lambda c: hosts.set_state(c, hosts.get(c, "h0").id, HostState.UNREACHABLE))
+    ask(cloud, {"name": "web", "cpu": 4, "count": 9, "gang": True}, {"name": "alone", "cpu": 4})
     outcomes = put(cloud)
     assert outcomes.pop("alone").host
     assert {one.host for one in outcomes.values()} == {None}
@@ -60,8 +63,35 @@ def test_all_copies_of_a_count_are_placed_or_none(cloud: Rig) -> None:
     assert "so none is placed" in error.message
     cloud.host("h3", cpus=32, memory_mib=64_000)
     outcomes = put(cloud)
-    assert len(outcomes) == 17
+    assert len(outcomes) == 9
     assert all(one.host for one in outcomes.values())
+
+
+def test_a_gang_that_could_never_fit_as_a_whole_fails_at_once(cloud: Rig) -> None:
+    """Each of its nine would fit; there is room for eight on the two hosts, even with nothing else there."""
+    ask(cloud, {"name": "web", "cpu": 4, "count": 9, "gang": True}, {"name": "alone", "cpu": 4})
+    outcomes = put(cloud)
+    assert outcomes.pop("alone").host
+    assert {type(one.error) for one in outcomes.values()} == {NoFit}
+    assert "all 9 of gang web" in str(outcomes["web-4"].error)
+    assert "do not fit in this cloud together" in str(outcomes["web-4"].error)
+    specs = [InstanceSpec.model_validate({"name": "new", "image": "tiny", "cpu": 4, "count": 9, "gang": True})]
+    planned = cloud.run(lambda c: placing.plan(c, cloud.admin, specs))
+    assert {one["error"]["code"] for one in planned} == {NoFit.code}
+
+
+def test_a_gang_that_would_fit_if_others_were_gone_waits(cloud: Rig) -> None:
+    cloud.deploy("old", cpu=4)
+    ask(cloud, {"name": "web", "cpu": 4, "count": 8, "gang": True})
+    assert {type(one.error) for one in put(cloud).values()} == {NoCapacityNow}
+    cloud.delete("old")
+    assert all(one.host for one in put(cloud).values())
+
+
+def test_a_gang_hopes_for_a_host_that_is_being_enrolled(cloud: Rig) -> None:
+    cloud.submit(Verb.ENROLL, {"hosts": [{"name": "h3", "address": "10.1.7.7"}]})
+    ask(cloud, {"name": "web", "cpu": 4, "count": 9, "gang": True})
+    assert {type(one.error) for one in put(cloud).values()} == {NoCapacityNow}
 
 
 def test_a_gang_across_specs_is_one_of_its_request_only(cloud: Rig) -> None:
@@ -74,7 +104,8 @@ def test_a_gang_across_specs_is_one_of_its_request_only(cloud: Rig) -> None:
 
 
 def test_one_that_is_due_brings_its_gang_along(cloud: Rig) -> None:
-    ops = ask(cloud, {"name": "web", "cpu": 4, "count": 9, "gang": True})
+    cloud.deploy("old", cpu=4)
+    ops = ask(cloud, {"name": "web", "cpu": 4, "count": 8, "gang": True})
     assert not any(hosts_of(put(cloud)).values())
     assert put(cloud) == {}, "none is due"
     cloud.host("h3", cpus=32, memory_mib=64_000)
@@ -82,7 +113,7 @@ def test_one_that_is_due_brings_its_gang_along(cloud: Rig) -> None:
     later = now() + timedelta(hours=1)
     cloud.run(lambda c: c.execute(sa.update(t).where(t.c.id.in_([op.id for op in ops])).values(not_before=later)))
     due(cloud, "web-3")
-    assert len([host for host in hosts_of(put(cloud)).values() if host]) == 9
+    assert len([host for host in hosts_of(put(cloud)).values() if host]) == 8
 
 
 def test_a_gang_waits_for_one_that_is_held(cloud: Rig) -> None:
@@ -150,11 +181,11 @@ def test_a_gang_whose_host_another_process_took_is_placed_again_as_a_whole(
 
 def test_a_gang_that_lacks_an_address_is_not_placed_at_all(cloud: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     ask(cloud, {"name": "web", "count": 3, "gang": True}, {"name": "alone"})
-    before = placing.leases.draw
+    before, lacking = placing.leases.draw, cloud.show("web-2")["id"]
 
     def draw(view: Any, placed: Any) -> Any:
         given, short = before(view, placed)
-        gone = {[one for one, spec, _ in placed if spec.name.startswith("web")][1]}
+        gone = {lacking}
         return [one for one in given if one.instance_id not in gone], short | gone
 
     monkeypatch.setattr(placing.leases, "draw", draw)

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from api import models
 from blueprints.instance import InstanceSpec
-from control import decisions, moving, placing, tables
+from control import decisions, hosts, moving, placing, tables
 from control.placement.model import Shape
 from control.placing_hardware import Machine, grant, offered
 from core.errors import Invalid, NoFit, Unsupported
@@ -111,6 +112,22 @@ def test_devices_are_handed_out_once(one: Rig) -> None:
     one.delete("a")
     assert put(one, "d", pci={"8086:1572": 1}).host is None, "nobody has declared it"
     assert put(one, "e", pci={"gpu": 1}).host == "h1"
+
+
+def test_what_was_granted_and_what_a_host_offers_are_shown(one: Rig) -> None:
+    put(one, "a", cpu=2, cpu_pinning=True, numa="single", hugepages="2MiB", memory=512, pci={"gpu": 1})
+    put(one, "b")
+    shown = models.InstanceShown.model_validate(one.show("a")).granted
+    assert shown == models.Granted(cpus=[2, 3], cell=0, page_kib=2048, pci=["0000:01:00.0"])
+    assert one.show("b")["granted"] is None
+    host = models.HostShown.model_validate(one.run(lambda c: hosts.show(c, one.admin, "h1"))).hardware
+    assert host is not None
+    assert [cell["cpus"] for cell in host.cells] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert (host.pinned_cpus, host.free_cpus) == ([2, 3, 6, 7], [6, 7])
+    assert host.hugepages == [models.Pages(page_kib=2048, total_mib=1024, free_mib=512)]
+    assert [(device.address, device.free) for device in host.pci] == [("0000:01:00.0", False), ("0000:02:00.0", True)]
+    equip(one, "h1", {"cpus": 8}, {})
+    assert one.run(lambda c: hosts.show(c, one.admin, "h1"))["hardware"] is None
 
 
 def test_a_class_and_a_device_by_name_do_not_get_the_same_one(one: Rig) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import sqlalchemy as sa
 
@@ -33,6 +35,18 @@ def test_instances_that_are_to_be_together_are(cloud: Rig) -> None:
     assert try_to_place(cloud, "app", affinity=[{"labels": {"role": "db"}}]).host == there == "h2"
     error = refusal(cloud, name="lost", affinity=[{"labels": {"role": "cache"}}])
     assert "there is no instance with role=cache" in error.message
+
+
+@pytest.mark.parametrize("gang", [{}, {"gang": True, "count": 2}], ids=["alone", "a gang"])
+def test_what_is_to_be_beside_another_one_waits_for_room_or_for_that_one(cloud: Rig, gang: dict[str, Any]) -> None:
+    """What could fit if others were not there, or when the one comes that it is to be with, does not fail at once."""
+    cloud.deploy("db", labels={"role": "db"}, cpu=4)
+    full = cloud.show("db")["host"]
+    cloud.deploy("a", "b", "c", cpu=4, requirements={"host": full})
+    for role in ("db", "cache"):
+        cloud.ask(f"by-{role}", affinity=[{"labels": {"role": role}}], **gang)
+        outcomes = cloud.place(cloud.claim())
+        assert {type(one.error) for one in outcomes} == {NoCapacityNow}, outcomes
 
 
 def test_a_wish_is_kept_where_it_can_be(cloud: Rig) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from core.errors import HostFault
-from drivers.facts import gather_facts, parse_facts
+from drivers.facts import gather_again, gather_facts, parse_facts
 from tests.unit.drivers.scripted import Scripted
 
 GOLDEN = Path(__file__).parent / "golden" / "facts"
@@ -40,3 +41,20 @@ def test_the_address_we_came_by_stands_in_when_sshd_does_not_tell() -> None:
 async def test_something_that_is_no_linux_host(text: str) -> None:
     with pytest.raises(HostFault, match="odd does not look like a Linux host"):
         await gather_facts(Scripted(lambda _: (127, text, "")))
+
+
+@pytest.mark.parametrize(
+    ("known", "anyway", "asked"),
+    [("b1", False, ["cat"]), ("b0", False, ["cat", "sh"]), ("b1", True, ["sh"]), ("", False, []), ("", True, ["sh"])],
+)
+async def test_a_machine_is_looked_at_again_when_it_was_booted(known: str, anyway: bool, asked: list[str]) -> None:
+    text = (GOLDEN / "kvm-host.txt").read_text() + "==> boot_id\nb1\n"
+    said: list[str] = []
+
+    def answer(argv: Sequence[str]) -> tuple[int, str, str]:
+        said.append(argv[0])
+        return 0, "b1\n" if argv[0] == "cat" else text, ""
+
+    found = await gather_again(Scripted(answer), known, anyway=anyway)
+    assert said == asked
+    assert (found.boot_id if found else None) == ("b1" if "sh" in asked else None)

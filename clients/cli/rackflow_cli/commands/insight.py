@@ -39,6 +39,7 @@ FORECAST = (
     Column("4 OF 5 TIMES", "between", right=True), Column("RUNS OUT", "runs_out_at", words.until),
     Column("EARLIEST", "earliest_at", words.until), Column("LATEST", "latest_at", words.until),
 )  # fmt: skip
+_JUDGED_AFTER_S = 14 * 86400  # a week to learn from, and the week that is foretold
 
 
 @app.command()
@@ -72,8 +73,18 @@ def _forecast(rows: list[dict[str, Any]], output: Format) -> None:
     if output in (Format.TABLE, Format.WIDE):
         named = [_in_units(row) for row in rows]
     show_list(named, "forecast", output, columns=FORECAST)
-    if rows and not rows[0]["proven"]:
-        talk("so far such forecasts did not do better than `stays as it is`: see rackflow history backtest")
+    if not (rows and rows[0]["proven"]):
+        talk(_why_unproven(rows, session.api().get("status")["history"].get("sampled_since")))
+
+
+def _why_unproven(rows: list[dict[str, Any]], since: str | None) -> str:
+    """Say since when there is history, and how much is needed; since: of the first sample of what clusters hold."""
+    if since is None:
+        return "nothing was sampled so far: what clusters hold is, every 5 minutes"
+    if rows and (words.seconds_between(since, None) or 0) >= _JUDGED_AFTER_S:
+        return "so far such forecasts did not do better than `stays as it is`: see rackflow history backtest"
+    needed = "forecasts are made every 5 minutes, have a trend from 5 days of history on, and are judged from 14 on"
+    return f"there is history since {since}: {needed}"
 
 
 def _in_units(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,39 @@ def show(name: InstanceName, output: Output = Format.TABLE) -> None:
     show_one(session.api().get(f"instances/{part(name)}"), "instance", output)
 
 
+NetworksOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NETWORK[=ADDRESS]",
+        help="A NIC, with a fixed address if given; repeatable.",
+        autocompletion=names_of("networks"),
+    ),
+]
+NeedsOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="CAPABILITY", help="Only on hosts that can do that, e.g. migrate_live; repeatable."),
+]
+HugepagesOption = Annotated[
+    str | None, typer.Option(metavar="2MiB|1GiB", help="Its memory out of pages of this size.")
+]
+PciOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="DEVICE[=N]", help="So many (1) of a class, e.g. gpu, or vendor:device; repeatable."),
+]
+ReservationOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="It may take the room that this one keeps.")
+]
+PriorityOption = Annotated[
+    int | None, typer.Option(min=0, max=100, metavar="0-100", help="Higher goes first; 50 by default.")
+]
+DataDisksOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=SIZE", help="A further disk; repeatable.")
+]
+SshKeysOption = Annotated[
+    list[Path] | None, typer.Option(metavar="FILE", help="Public key to let in; repeatable.")
+]
+
+
 @app.command()
 def create(
     name: Annotated[
@@ -72,35 +105,24 @@ def create(
     cpu: Annotated[float | None, typer.Option(metavar="CORES", help="Cores, e.g. 0.5 or 2.")] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="E.g. 512MiB or 2GiB.")] = None,
     disk: Annotated[str | None, typer.Option(metavar="SIZE", help="Root disk; by default as the image.")] = None,
-    data_disk: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=SIZE", help="A further disk; repeatable.")
-    ] = None,
-    network: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NETWORK[=ADDRESS]",
-            help="A NIC, with a fixed address if given; repeatable.",
-            autocompletion=names_of("networks"),
-        ),
-    ] = None,
+    data_disk: DataDisksOption = None,
+    network: NetworksOption = None,
     user_data: Annotated[Path | None, typer.Option(metavar="FILE", help="Cloud-init user data.")] = None,
-    ssh_key: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Public key to let in; repeatable.")
-    ] = None,
+    ssh_key: SshKeysOption = None,
     label: LabelsOption = None,
     host: HostOption = None,
     cluster: ClusterOption = None,
     datastore: DatastoreOption = None,
     host_label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only on such hosts.")] = None,
-    needs: Annotated[
-        list[str] | None,
-        typer.Option(metavar="CAPABILITY", help="Only on hosts that can do that, e.g. migrate_live; repeatable."),
-    ] = None,
+    needs: NeedsOption = None,
+    pin: Annotated[bool, typer.Option("--pin", help="Whole cores of its host for itself.")] = False,
+    numa: Annotated[bool, typer.Option("--numa", help="Cores and memory out of one NUMA cell.")] = False,
+    hugepages: HugepagesOption = None,
+    pci: PciOption = None,
+    reservation: ReservationOption = None,
     count: Annotated[int | None, typer.Option(min=1, metavar="N", help="Make NAME-1 … NAME-COUNT.")] = None,
     gang: Annotated[bool, typer.Option("--gang", help="Place all of --count, or none.")] = False,
-    priority: Annotated[
-        int | None, typer.Option(min=0, max=100, metavar="0-100", help="Higher goes first; 50 by default.")
-    ] = None,
+    priority: PriorityOption = None,
     hold: Annotated[bool, typer.Option("--hold", help="Not placed before `rackflow instance release`.")] = False,
     wait: Wait = True,
     timeout: Timeout = WAIT_TIMEOUT_S,
@@ -108,11 +130,13 @@ def create(
 ) -> None:
     """Create an instance, place it and start it."""
     where = given(host=host, cluster=cluster, datastore=datastore, host_labels=pairs(host_label, "--host-label"),
-                  capabilities=needs)  # fmt: skip
+                  capabilities=needs, reservation=reservation)  # fmt: skip
     spec = {"name": name, "image": image, **given(
         kind=kind, cpu=cpu, memory=memory, disk=disk, count=count, requirements=where, labels=pairs(label, "--label"),
         disks=[{"name": n, "size": size} for n, size in pairs(data_disk, "--data-disk").items()],
         nics=[nic(text) for text in network or ()], gang=gang or None, priority=priority,
+        cpu_pinning=pin or None, numa="single" if numa else None, hugepages=hugepages,
+        pci={device: n or 1 for device, _, n in (text.partition("=") for text in pci or ())},
         user_data=_text(user_data), ssh_keys=[_text(file).strip() for file in ssh_key or ()],
     )}  # fmt: skip
     answer = session.api().post("instances?hold=true" if hold else "instances", spec)
