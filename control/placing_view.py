@@ -21,6 +21,7 @@ from control.placing_rules import guests_of, rules_of
 from core.states import CopyState, HostState
 
 _HOST, _CLUSTER, _DS, _DS_HOST = tables.host, tables.cluster, tables.datastore, tables.datastore_host
+_SIZES = sa.select(_DS_HOST.c.datastore_id, _DS_HOST.c.host_id, _DS_HOST.c.total_mib, _DS_HOST.c.free_mib)
 
 
 def shape_of(
@@ -120,10 +121,10 @@ class Cloud:
         )  # fmt: skip
 
     def _stores(self, c: sa.Connection) -> dict[str, Store]:
-        seen: dict[str, dict[int, sa.RowMapping]] = {}
-        for row in c.execute(sa.select(_DS_HOST)).mappings():
-            if row["host_id"] in self._index:
-                seen.setdefault(row["datastore_id"], {})[self._index[row["host_id"]]] = row
+        seen: dict[str, dict[int, tuple[int, int]]] = {}
+        for store_id, host_id, total_mib, free_mib in c.execute(_SIZES).all():
+            if host_id in self._index:
+                seen.setdefault(store_id, {})[self._index[host_id]] = total_mib, free_mib
         i = tables.instance
         allocated: dict[tuple[str, int], int] = {}
         for store, host in ((i.c.datastore_id, i.c.host_id), (i.c.other_datastore_id, i.c.other_host_id)):
@@ -141,16 +142,16 @@ class Cloud:
         return found
 
     def _store(
-        self, row: sa.RowMapping, seen: Mapping[int, sa.RowMapping], allocated: Mapping[tuple[str, int], int]
+        self, row: sa.RowMapping, seen: Mapping[int, tuple[int, int]], allocated: Mapping[tuple[str, int], int]
     ) -> Store:
-        """Return one datastore: a group per host, or one for all where it is shared."""
+        """Return one datastore: a group per host, or one for all where it is shared. seen: by host, whole and free."""
         n, factor = len(self.ids), row["overcommit"]
         groups = {h: 0 if row["shared"] else at for at, h in enumerate(sorted(seen))}
         size = max(groups.values(), default=-1) + 1
         limit, free, used = (np.zeros(size, np.int64) for _ in range(3))
         for h, group in groups.items():
-            limit[group] = max(limit[group], int(seen[h]["total_mib"] * factor))
-            free[group] = max(free[group], int(seen[h]["free_mib"] * factor))
+            limit[group] = max(limit[group], int(seen[h][0] * factor))
+            free[group] = max(free[group], int(seen[h][1] * factor))
             used[group] += allocated.get((row["id"], h), 0)
         return Store(
             group=np.array([groups.get(h, -1) for h in range(n)], np.int64), limit_mib=limit, left_mib=limit - used,
