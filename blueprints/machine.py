@@ -61,7 +61,7 @@ class MachineRulesSpec(Spec):
 
     @model_validator(mode="after")
     def _names_once(self) -> MachineRulesSpec:
-        names = [one.name for one in (*self.classify, *self.checks)]
+        names = [*(one.name for one in self.classify), *(one.name for one in self.checks)]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"rules bear the same name: {', '.join(twice)}")
         return self
