@@ -24,6 +24,7 @@ from api.rest import (
     hosts,
     images,
     instances,
+    machines,
     networks,
     operations,
     plans,
@@ -35,8 +36,8 @@ from control.store import Store
 from core.settings import Settings
 
 ROOMS = (
-    instances, verbs, copies, consoles, schedules, reservations, hosts, images, networks, datastores, clusters,
-    operations, plans, blueprints, history, cloud,
+    instances, verbs, copies, consoles, schedules, reservations, hosts, machines, images, networks, datastores,
+    clusters, operations, plans, blueprints, history, cloud,
 )  # fmt: skip
 DESCRIPTION = """A private cloud of VMs and containers.
 
@@ -48,6 +49,7 @@ TAGS = [
     {"name": "schedules", "description": "verbs that are asked for at a time"},
     {"name": "reservations", "description": "room kept for later, maintenances"},
     {"name": "hosts", "description": "machines that run instances"},
+    {"name": "machines", "description": "machines with a BMC, before anything runs on them"},
     {"name": "images", "description": "what instances start from"},
     {"name": "networks", "description": "virtual networks and their addresses"},
     {"name": "datastores", "description": "places for images and volumes on hosts"},

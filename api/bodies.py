@@ -13,6 +13,7 @@ from blueprints.datastore import DatastoreSpec
 from blueprints.host import HostSpec
 from blueprints.image import ImageSpec
 from blueprints.instance import InstanceSpec
+from blueprints.machine import MachineSpec
 from blueprints.network import NetworkSpec
 from blueprints.plan import PlanSpec
 from blueprints.reservation import ReservationSpec
@@ -50,6 +51,10 @@ Instances = Annotated[
 Hosts = Annotated[
     OneOrMany[HostSpec],
     _examples(a_host={"name": "h1", "address": "10.0.0.11", "user": "root", "fingerprint": "SHA256:Gq3b…"}),
+]
+Machines = Annotated[
+    OneOrMany[MachineSpec],
+    _examples(a_machine={"name": "m1", "bmc": "https://10.0.0.1", "user": "admin", "password_file": "/etc/bmc"}),
 ]
 Images = Annotated[
     OneOrMany[ImageSpec],

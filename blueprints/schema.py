@@ -13,6 +13,7 @@ from blueprints.datastore import DatastoreSpec
 from blueprints.host import HostSpec
 from blueprints.image import ImageSpec
 from blueprints.instance import InstanceSpec
+from blueprints.machine import MachineSpec
 from blueprints.network import NetworkSpec
 from blueprints.plan import PlanSpec
 from blueprints.reservation import ReservationSpec
@@ -26,6 +27,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "host": HostSpec,
     "image": ImageSpec,
     "instance": InstanceSpec,
+    "machine": MachineSpec,
     "network": NetworkSpec,
     "plan": PlanSpec,
     "reservation": ReservationSpec,

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from control import backups, failover, hosts, images, instances, tables
+from control import backups, failover, hosts, images, instances, machines, tables
 from control.ledger import Operation
 from control.lifecycle import VERBS
 from core.errors import Invalid
@@ -22,6 +22,10 @@ Ending = Callable[[sa.Connection, Operation, Mapping[str, Any] | None], None]
 
 def _not_enrolled(c: sa.Connection, op: Operation, error: Mapping[str, Any] | None) -> None:
     hosts.set_failed(c, op.subject_id, error)
+
+
+def _no_machine(c: sa.Connection, op: Operation, error: Mapping[str, Any] | None) -> None:
+    machines.set_failed(c, op.subject_id, error)
 
 
 def _not_imported(c: sa.Connection, op: Operation, error: Mapping[str, Any] | None) -> None:
@@ -61,6 +65,7 @@ def _not_sound(c: sa.Connection, op: Operation, error: Mapping[str, Any] | None)
 
 _WITHOUT_SUCCESS: dict[Verb, Ending] = {
     Verb.ENROLL: _not_enrolled,
+    Verb.ENROLL_MACHINE: _no_machine,
     Verb.IMPORT: _not_imported,
     Verb.REMOVE: _not_removed,
     Verb.RETIRE: _not_retired,

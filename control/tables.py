@@ -97,6 +97,30 @@ host = sa.Table(
     _at("seen_at", nullable=True), _maybe_json("error"), _at("created_at"), _at("updated_at"),
 )  # fmt: skip
 
+machine = sa.Table(  # a machine with a BMC; what is unique of live ones is NULL when it is retired, or not known yet
+    "machine", metadata, _id(), _name(), sa.Column("live_name", sa.String(63), unique=True),
+    sa.Column("live_bmc", sa.String(255), unique=True), sa.Column("live_serial", sa.String(128), unique=True),
+    sa.Column("sealed_password", sa.Text, nullable=False),  # encrypted (see secrets.py); "" = none
+    sa.Column("state", sa.String(16), nullable=False, index=True), _json("spec"), _json("labels"),
+    _json("classified"), _json("checks"), _maybe_json("error"), _at("created_at"), _at("updated_at"),
+)  # fmt: skip
+
+machine_mac = sa.Table(  # of live machines: each address is one machine's
+    "machine_mac", metadata, sa.Column("mac", sa.String(64), primary_key=True),
+    _ref("machine_id", "machine", nullable=False),
+)  # fmt: skip
+
+machine_inventory = sa.Table(  # every inspection. changes: what differs from the one before
+    "machine_inventory", metadata, _id(), _ref("machine_id", "machine", nullable=False),
+    _json("inventory"), _json("changes"), _at("at"),
+)  # fmt: skip
+
+machine_rule = sa.Table(  # kind: classify or check; applied by position
+    "machine_rule", metadata, sa.Column("name", sa.String(63), primary_key=True),
+    sa.Column("kind", sa.String(16), nullable=False), sa.Column("position", sa.Integer, nullable=False),
+    _json("spec"),
+)  # fmt: skip
+
 datastore = sa.Table(
     "datastore", metadata, _id(), sa.Column("name", sa.String(63), nullable=False, unique=True),
     sa.Column("kind", sa.String(16), nullable=False), sa.Column("path", sa.String(1024), nullable=False),

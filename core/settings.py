@@ -31,6 +31,11 @@ class Paths:
         return self.data_dir / "admin.token"
 
     @property
+    def secrets_key(self) -> Path:
+        """Return the file with the keys by which passwords in the record are encrypted."""
+        return self.data_dir / "secrets.key"
+
+    @property
     def ssh_key(self) -> Path:
         return self.data_dir / "ssh" / "id_ed25519"
 

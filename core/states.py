@@ -49,6 +49,15 @@ class HostState(StrEnum):
     RETIRED = "retired"
 
 
+class MachineState(StrEnum):
+    """A machine with a BMC, whatever runs on it."""
+
+    ENROLLING = "enrolling"
+    READY = "ready"  # inspected, classified, and it passed its checks
+    FAULTY = "faulty"  # needs the operator
+    RETIRED = "retired"
+
+
 class ImageState(StrEnum):
     PENDING = "pending"
     IMPORTING = "importing"
@@ -127,6 +136,8 @@ class Verb(StrEnum):
     EVACUATE = "evacuate"  # move away what runs there
     FENCE = "fence"  # cut its power, because it is dead
     RETIRE = "retire"  # take a host out
+    # to a machine with a BMC
+    ENROLL_MACHINE = "enroll-machine"  # look at it, classify it, check it
     # to an image
     IMPORT = "import"  # bring an image into the front-end's store
     STAGE = "stage"  # copy an image to hosts

@@ -162,6 +162,9 @@ class FakeHost:
     powered: bool = True
     connected: bool = True
     bmc_answers: bool = True
+    bmc_password: str = ""  # "" = any will do
+    serial: str = ""  # of the machine; "" = its name
+    macs: tuple[str, ...] = ()
     boots: int = 1
     number: int = 0  # of the host in its world
     prepared: bool = False

@@ -80,6 +80,14 @@ def enroll_body(
     return {"hosts": [host]}
 
 
+def machine_body(
+    name: str, bmc: str, user: str, password_file: str, system: str, verify_tls: bool
+) -> dict[str, Any]:  # fmt: skip
+    """Return the body of a request to enroll a machine by its BMC."""
+    machine = {"name": name, "bmc": bmc, "user": user, "system": system, "verify_tls": verify_tls}
+    return {"machines": [{**machine, **({"password_file": password_file} if password_file else {})}]}
+
+
 def image_body(name: str, source: str, kind: str, sha256: str) -> dict[str, Any]:
     """Return the body of an import request."""
     image: dict[str, Any] = {"name": name, "source": source, "kind": kind}

@@ -15,7 +15,7 @@ from control.lifecycle import VERBS
 from control.operations import Operation, Stale, Step
 from core.errors import HostFault, NeedsOperator, Permanent, RackflowError, Retryable, Unreachable, from_dict
 from core.states import InstanceState, OperationState, StepState, Verb
-from tasks import adoption
+from tasks import adoption, machine_power
 from tasks.actions import LEFT_BEHIND, MENDS_DISKS
 from tasks.ledger import finish, is_mine, leave
 from tasks.power import state_now
@@ -28,9 +28,11 @@ OPEN = (OperationState.RUNNING, OperationState.COMPENSATING)
 BAD = (OperationState.FAILED, OperationState.COMPENSATED, OperationState.HELD, OperationState.CANCELLED)
 LAST = {  # the step with which it is whole; a sweep has as many steps as there are hosts
     Verb.ENROLL: "observe", Verb.RETIRE: "retire", Verb.EVACUATE: "move", Verb.FENCE: "fail-over", Verb.ADOPT: "mark",
-    Verb.APPLY_PLAN: "move",
+    Verb.APPLY_PLAN: "move", Verb.ENROLL_MACHINE: "check",
 }  # fmt: skip
-UNDO: dict[Verb, Callable[[Runtime, Operation], Awaitable[None]]] = {Verb.ADOPT: adoption.undo}  # not of an instance
+UNDO: dict[Verb, Callable[[Runtime, Operation], Awaitable[None]]] = {  # not of an instance
+    Verb.ADOPT: adoption.undo, Verb.ENROLL_MACHINE: machine_power.as_found,
+}  # fmt: skip
 POWER = (Verb.START, Verb.SHUTDOWN, Verb.POWEROFF, Verb.REBOOT, Verb.SUSPEND, Verb.RESUME)
 CHOOSING = {"place", "reserve"}  # steps that look for a host: what fails later may go better elsewhere
 SETTLE_RUNS = 5  # an undo that fails for what does not pass is tried that often: a disk may be full for a while only

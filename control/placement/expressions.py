@@ -92,12 +92,20 @@ _JOIN: Mapping[str, Callable[[Any, Any], Any]] = {"and": np.logical_and, "or": n
 _LEVELS = (("or",), ("and",), (*_COMPARE, "in", "like"), ("+", "-"), ("*", "/"))  # what binds weakest first
 
 
+@dataclass(frozen=True)
+class Words:
+    """The attributes that an expression may name. find: None for a name that is none of them."""
+
+    find: Callable[[str], Expression | None]
+    known: tuple[str, ...]
+
+
 @lru_cache(maxsize=1024)
-def parse(text: str, wanted: Type = Type.TRUTH) -> Expression:
-    """Return what an expression means. Raise Invalid with the column where it goes wrong."""
+def parse(text: str, wanted: Type = Type.TRUTH, words: Words | None = None) -> Expression:
+    """Return what an expression means; words: those of placement by default. Raise Invalid with the wrong column."""
     if len(text) > MAX_LENGTH:
         raise Invalid(f"an expression has {len(text)} characters, at most {MAX_LENGTH} are read", "expression")
-    parser = _Parser(text)
+    parser = _Parser(text, words or PLACEMENT)
     found = parser.binary(0)
     if parser.kind != "end":
         raise parser.wrong(f"found {parser.said!r} where an operator or the end belongs")
@@ -120,8 +128,8 @@ def number_of(text: str, view: View, work: Work, shape: Shape) -> Floats:
 class _Parser:
     """One pass over a text, with one token looked at in advance."""
 
-    def __init__(self, text: str) -> None:
-        self.text, self.at, self.depth = text, 0, 0
+    def __init__(self, text: str, words: Words) -> None:
+        self.text, self.words, self.at, self.depth = text, words, 0, 0
         self.kind, self.said, self.column = "", "", 0
         self.step()
 
@@ -220,10 +228,9 @@ class _Parser:
             self.expect(")")
             return Expression(Type.NUMBER, lambda v, w, s: _numbers(one.value(v, w, s)), one.changing)
         if kind == "name":
-            found = _attribute(said)
+            found = self.words.find(said)
             if found is None:
-                known = ", ".join([*ATTRIBUTES, f"{LABEL}KEY", f"{INSTANCE_LABEL}KEY"])
-                raise self.wrong(f"there is no attribute {said!r}; there are {known}")
+                raise self.wrong(f"there is no attribute {said!r}; there are {', '.join(self.words.known)}")
             self.step()
             return found
         raise self.wrong(f"expected a value, found {said or 'the end'!r}")
@@ -251,6 +258,9 @@ def _attribute(name: str) -> Expression | None:
         key = name.removeprefix(INSTANCE_LABEL)
         return _instance(Type.TEXT, lambda shape: dict(shape.own_labels).get(key))
     return ATTRIBUTES.get(name)
+
+
+PLACEMENT = Words(_attribute, (*ATTRIBUTES, f"{LABEL}KEY", f"{INSTANCE_LABEL}KEY"))
 
 
 def _tested(one: Expression, test: Callable[[str], bool]) -> Expression:

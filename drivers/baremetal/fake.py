@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from core.errors import Unreachable
+from core.errors import CredentialRejected, Unreachable
 from core.settings import DriverSettings
 from core.states import MachinePower
 from drivers.baremetal.base import GOALS, BareMetal, BmcEndpoint, PowerChange
-from drivers.baremetal.inventory import Cpu, Disk, Inventory
+from drivers.baremetal.inventory import Cpu, Disk, Inventory, Nic
 from drivers.fake_things import FakeHost
 from drivers.fake_world import world
 
@@ -18,7 +18,7 @@ class FakeBmc(BareMetal):
     """FakeHost.bmc_answers says whether it does."""
 
     def __init__(self, endpoint: BmcEndpoint) -> None:
-        self._name = endpoint.name
+        self._name, self._endpoint = endpoint.name, endpoint
         self._closed = False
 
     @asynccontextmanager
@@ -26,6 +26,8 @@ class FakeBmc(BareMetal):
         if self._closed:
             raise Unreachable(f"host {self._name}: the connection to its BMC is closed", f"host/{self._name}")
         async with world.call(self._name, 0, f"baremetal.{verb}") as host:
+            if host.bmc_password and host.bmc_password != self._endpoint.secret():
+                raise CredentialRejected(f"the BMC of {self._name} refused its password", f"host/{self._name}")
             yield host
 
     async def power(self) -> MachinePower:
@@ -43,11 +45,13 @@ class FakeBmc(BareMetal):
             return True
 
     async def inspect(self, *, timeout_s: float = 1800.0) -> Inventory:
-        """Tell what the simulated host has; its serial is its name."""
+        """Tell what the simulated host has; its serial is its name by default."""
         async with self._call("inspect") as host:
             cpu = Cpu("simulated", "x86_64", host.cpus, 1, host.cpus, None, ("vmx",))
             disks = (Disk("/dev/sda", host.disk_mib * 2**20, False, serial=f"{host.name}-sda"),)
-            return Inventory(cpu, host.memory_mib, disks=disks, manufacturer="rackflow", serial=host.name)
+            nics = tuple(Nic(f"eth{number}", mac, 10_000, True) for number, mac in enumerate(host.macs))
+            serial = host.serial or host.name
+            return Inventory(cpu, host.memory_mib, disks=disks, nics=nics, manufacturer="rackflow", serial=serial)
 
     async def close(self) -> None:
         self._closed = True

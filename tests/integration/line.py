@@ -20,6 +20,7 @@ from prefect import Flow, Task
 import flows.change
 import flows.deploy
 import flows.enroll
+import flows.enroll_machine
 import flows.evacuate
 import flows.keep
 import flows.rebalance
@@ -42,7 +43,7 @@ from tasks.settle import BatchFailed
 
 MODULES: tuple[ModuleType, ...] = (
     flows.change, flows.deploy, flows.enroll, flows.evacuate, flows.keep, flows.rebalance, flows.reconcile,
-    flows.stage,
+    flows.stage, flows.enroll_machine,
 )  # fmt: skip
 FLOWS: dict[Verb, Flow[..., Any]] = {
     Verb.DEPLOY: flows.deploy.deploy,
@@ -56,6 +57,7 @@ FLOWS: dict[Verb, Flow[..., Any]] = {
     Verb.DROP_BACKUP: flows.keep.backup,
     Verb.ENROLL: flows.enroll.enroll,
     Verb.RETIRE: flows.enroll.enroll,
+    Verb.ENROLL_MACHINE: flows.enroll_machine.enroll_machine,
     Verb.EVACUATE: flows.evacuate.evacuate,
     Verb.FENCE: flows.evacuate.fence,
     Verb.ADOPT: flows.evacuate.adopt,

@@ -1,0 +1,90 @@
+"""/v1/machines"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+from api import ledger_models, machine_models
+from api.accept import Key, accept
+from api.auth import Caller
+from api.bodies import Machines, as_list
+from api.context import Ctx, State
+from blueprints.machine import MachineRulesSpec, MachineSpec
+from control import machines, secrets
+from control.access import require_admin
+from control.secrets import Seal
+from core.states import Verb
+
+router = APIRouter(prefix="/machines", tags=["machines"])
+
+
+@router.get("", response_model=list[machine_models.Machine])
+async def list_machines(ctx: Ctx, caller: Caller, state: State = None) -> JSONResponse:
+    """List machines with a BMC, oldest first."""
+    return JSONResponse(await ctx.store.read(lambda c: machines.list_(c, caller, state=state)))
+
+
+@router.post("", status_code=202, response_model=ledger_models.Accepted)
+async def enroll_machines(ctx: Ctx, caller: Caller, body: Machines, key: Key = None) -> JSONResponse:
+    """Ask for machines to be looked at through their BMCs, classified and checked; again, if they are known."""
+    return await accept(ctx, caller, Verb.ENROLL_MACHINE, _sealed(as_list(body), ctx.settings.paths.secrets_key), key)
+
+
+def _sealed(specs: list[MachineSpec], key_file: Path) -> dict[str, Any]:
+    """Return the body of the request: passwords apart, and encrypted."""
+    seal = Seal(key_file)
+    sealed = {spec.name: seal.close_up(spec.password.get_secret_value()) for spec in specs if spec.password}
+    return {"machines": [spec.model_dump(mode="json", exclude={"password"}) for spec in specs], "sealed": sealed}
+
+
+@router.get("/rules", response_model=MachineRulesSpec)
+async def show_rules(ctx: Ctx, caller: Caller) -> JSONResponse:
+    """Show the rules by which machines are classified and checked."""
+    found = await ctx.store.read(machines.rules)
+    return JSONResponse(found.model_dump(mode="json"))
+
+
+@router.put("/rules", response_model=MachineRulesSpec)
+async def set_rules(ctx: Ctx, caller: Caller, body: MachineRulesSpec) -> JSONResponse:
+    """Replace all rules; they count from the next enrollment on."""
+    await ctx.store.write(lambda c: machines.set_rules(c, caller, body))
+    return JSONResponse(body.model_dump(mode="json"))
+
+
+@router.post("/rotate-key", response_model=machine_models.Rotated)
+async def rotate_key(ctx: Ctx, caller: Caller) -> JSONResponse:
+    """Encrypt every password with a new key, then forget the old one."""
+    require_admin(caller, "rotate the key of passwords")
+    seal = Seal(ctx.settings.paths.secrets_key)
+    seal.add_key()
+    count = await ctx.store.write(lambda c: secrets.encrypt_again(c, seal))
+    seal.drop_old_keys()
+    return JSONResponse({"passwords": count})
+
+
+@router.get("/{name}", response_model=machine_models.MachineShown)
+async def show_machine(ctx: Ctx, caller: Caller, name: str) -> JSONResponse:
+    """Show a machine with its last inventory."""
+    return JSONResponse(await ctx.store.read(lambda c: machines.show(c, caller, name)))
+
+
+@router.get("/{name}/inventory", response_model=list[machine_models.Inspection])
+async def show_inspections(ctx: Ctx, caller: Caller, name: str) -> JSONResponse:
+    """Show every inspection of a machine, newest first, each with what differed from the one before."""
+    return JSONResponse(await ctx.store.read(lambda c: machines.history(c, caller, name)))
+
+
+@router.delete("/{name}", response_model=machine_models.MachineShown)
+async def retire_machine(ctx: Ctx, caller: Caller, name: str) -> JSONResponse:
+    """Forget how to reach a machine; its name, BMC, serial and MACs are free again, its inspections stay."""
+
+    def gone(c: Any) -> dict[str, Any]:
+        row_id = machines.get(c, name).id
+        machines.retire(c, caller, name)
+        return machines.show(c, caller, row_id)
+
+    return JSONResponse(await ctx.store.write(gone))

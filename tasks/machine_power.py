@@ -1,0 +1,50 @@
+"""How a machine's BMC is reached with what the record knows, and its power as it was found."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from control import machines
+from control.machines import MachineRecord
+from control.operations import Operation, steps_of
+from control.secrets import Seal
+from core.errors import HostFault, Retryable
+from core.states import MachinePower, StepState
+from drivers.baremetal.base import BareMetal, BmcEndpoint, PowerChange
+from drivers.bmcs import connect
+from tasks.runtime import Runtime
+
+POWER_S = 60.0
+BACK_S = 120.0
+
+
+async def bmc_of(rt: Runtime, machine: MachineRecord) -> BareMetal:
+    """Return the driver of a machine's BMC. Raise Invalid, CredentialRejected."""
+    spec = machine.spec
+    password = Seal(rt.settings.paths.secrets_key).open_up(machine.sealed_password, f"machine/{machine.name}")
+    file = Path(spec["password_file"]) if spec["password_file"] else None
+    endpoint = BmcEndpoint(
+        machine.name, spec["bmc"], spec["user"], file, password, verify_tls=spec["verify_tls"], system_id=spec["system"]
+    )
+    return await connect(endpoint, rt.settings.drivers)
+
+
+async def as_found(rt: Runtime, op: Operation) -> None:
+    """Put a machine off again that was off when its enrollment began. Raise HostFault when that is not certain."""
+    steps = (await rt.store.read(lambda c: steps_of(c, [op.id])))[op.id]
+    found = [step.evidence or {} for step in steps if step.name == "power" and step.state is StepState.DONE]
+    if not found or found[0].get("power") != MachinePower.OFF:
+        return
+    machine = (await rt.store.read(lambda c: machines.by_id(c, [op.subject_id])))[op.subject_id]
+    bmc = await bmc_of(rt, machine)
+    try:
+        async with asyncio.timeout(BACK_S):
+            await bmc.set_power(PowerChange.FORCE_OFF, timeout_s=POWER_S)
+    except (Retryable, TimeoutError) as error:
+        raise HostFault(
+            f"machine {machine.name} was off, and its BMC does not say that it is again: {error}",
+            f"machine/{machine.name}", {"found": MachinePower.OFF.value}, "look at its power, then retire or enroll it",
+        ) from error  # fmt: skip
+    finally:
+        await bmc.close()

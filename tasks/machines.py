@@ -1,0 +1,126 @@
+"""Enrollment of a machine by its BMC: is it ours to command, what is it made of, what is it good for, is it sound?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from prefect import task
+
+from control import machine_rules, machines
+from control.machines import MachineRecord
+from control.operations import Operation
+from core.errors import HostFault, Unreachable, Unsupported
+from core.states import Verb
+from drivers.baremetal.facets import Inspects, facets
+from tasks.ledger import Seen, load, run_step
+from tasks.machine_power import POWER_S, bmc_of
+from tasks.runtime import Runtime, runtime
+from tasks.settle import each
+
+T = TypeVar("T")
+INSPECT_S = 1800.0
+RECORD_S = 60.0
+SPARE_S = 5.0  # that a driver gets to clean up after its deadline
+NOTHING_LOST = "nothing-lost"
+
+
+class MachineEnrollment:
+    """The steps for one machine. They name no host: what a BMC does is no trouble of a host of the same name."""
+
+    def __init__(self, rt: Runtime, op: Operation, record: MachineRecord) -> None:
+        self.rt, self.op, self.record = rt, op, record
+
+    async def power(self, _: Operation) -> Seen:
+        """Read the power, which shows that the BMC answers and takes the password; tell what else it can do."""
+        bmc = await bmc_of(self.rt, self.record)
+        try:
+            power = await self._within(POWER_S, bmc.power())
+        finally:
+            await bmc.close()
+        return Seen(False, {"power": power.value, "can": sorted(facets(bmc))})
+
+    async def inspect(self, _: Operation) -> Seen:
+        """Look what it is made of; that is kept as the step ends, unless another machine is the same."""
+        bmc = await bmc_of(self.rt, self.record)
+        try:
+            if not isinstance(bmc, Inspects):
+                raise Unsupported(
+                    f"the BMC of {self.record.name} cannot tell what the machine is made of", self._subject, {},
+                    "enroll it by Redfish or through Ironic",
+                )  # fmt: skip
+            seen = await self._within(INSPECT_S + SPARE_S, bmc.inspect(timeout_s=INSPECT_S))
+        finally:
+            await bmc.close()
+        told = {"cpus": seen.cpu.count, "memory_mib": seen.memory_mib, "disks": len(seen.disks), "serial": seen.serial}
+        return Seen(
+            True, told, lambda c: machines.record_inventory(c, self.op, self.record.id, asdict(seen))
+        )
+
+    async def classify(self, _: Operation) -> Seen:
+        """Let the rules say what it is good for."""
+        rules, (subject, _lost) = await self._read()
+        found = machine_rules.classify(rules.classify, subject)
+        return Seen(
+            found != self.record.classified, found,
+            lambda c: machines.record_classified(c, self.op, self.record.id, found),
+        )  # fmt: skip
+
+    async def check(self, _: Operation) -> Seen:
+        """Hold it against the checks; what failed is recorded as well. Raise HostFault naming it."""
+        rules, (subject, lost) = await self._read()
+        found = machine_rules.check(rules.checks, subject)
+        whole = {"name": NOTHING_LOST, "passed": not lost, "figure": float(len(lost)), "require": "losses == 0"}
+        checks = [whole, *found]
+        await self.rt.store.write(lambda c: machines.record_checks(c, self.op, self.record.id, checks))
+        failed = [one for one in checks if not one["passed"]]
+        if failed:
+            raise HostFault(
+                f"machine {self.record.name} failed: " + ", ".join(map(_words, failed)), self._subject,
+                {"failed": failed, "lost": lost},
+                "mend it; then, or to take it as it is now, enroll it again",
+            )  # fmt: skip
+        return Seen(False, {"passed": [one["name"] for one in checks]})
+
+    @property
+    def _subject(self) -> str:
+        return f"machine/{self.record.name}"
+
+    async def _read(self) -> Any:
+        return await self.rt.store.read(lambda c: (machines.rules(c), machines.subject(c, self.record.id)))
+
+    async def _within(self, seconds: float, action: Coroutine[Any, Any, T]) -> T:
+        try:
+            async with asyncio.timeout(seconds):
+                return await action
+        except TimeoutError as error:
+            raise Unreachable(
+                f"the BMC of {self.record.name} did not answer in {seconds:.0f} s", self._subject, {},
+                f"see whether {self.record.spec['bmc']} is reached from here",
+            ) from error  # fmt: skip
+
+
+def _words(check: dict[str, Any]) -> str:
+    figure = "" if check["figure"] is None else f", found {check['figure']:g}"
+    return f"{check['name']} ({check['require']}{figure})"
+
+
+@task(name="enroll-machine", task_run_name="enroll machines", persist_result=False)
+async def enroll_machines(ids: Sequence[str]) -> list[str]:
+    """Enroll the machines of a batch, side by side."""
+    rt = runtime()
+    ops = [op for op in await load(ids) if op.verb is Verb.ENROLL_MACHINE]
+    records = await rt.store.read(lambda c: machines.by_id(c, {op.subject_id for op in ops}))
+
+    async def work(op: Operation) -> bool:
+        job = MachineEnrollment(rt, op, records[op.subject_id])
+        return (
+            await run_step(op, 1, "power", "", job.power, deadline_s=POWER_S + SPARE_S)
+            and await run_step(op, 2, "inspect", "", job.inspect, deadline_s=INSPECT_S + 2 * SPARE_S)
+            and await run_step(op, 3, "classify", "", job.classify, deadline_s=RECORD_S)
+            and await run_step(op, 4, "check", "", job.check, deadline_s=RECORD_S, last=True)
+        )
+
+    return await each("", ops, work)
