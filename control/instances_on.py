@@ -56,6 +56,17 @@ def _sums(c: sa.Connection, column: sa.ColumnElement[Any], host_ids: Collection[
     }
 
 
+def shares(c: sa.Connection, owners: Collection[str], cpu: float, memory_mib: float) -> dict[str, float]:
+    """Return owner -> the larger share of so many cores and so much memory that its placed instances hold."""
+    held = sa.select(_T.c.owner, sa.func.sum(_T.c.cpu), sa.func.sum(_T.c.memory_mib)).where(
+        _T.c.host_id.is_not(None), _T.c.owner.in_(owners)
+    )
+    return {
+        owner: max(float(cores) / max(cpu, 1e-9), float(memory) / max(memory_mib, 1e-9))
+        for owner, cores, memory in c.execute(held.group_by(_T.c.owner))
+    }
+
+
 def names_on(c: sa.Connection, host_id: str) -> list[str]:
     """Return the names of the instances that a host holds."""
     return list(c.scalars(sa.select(_T.c.name).where(_T.c.host_id == host_id).order_by(_T.c.name)))

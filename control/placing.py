@@ -79,8 +79,9 @@ def place(
     for _ in range(ROUNDS):
         if not wanted:
             break
-        cloud = Cloud(c, {one.request.shape for one in wanted}, lock=True, features=features)
         requests = [one.request for one in wanted]
+        shapes, owners = {one.shape for one in requests}, {one.owner for one in requests}
+        cloud = Cloud(c, shapes, lock=True, features=features, owners=owners)
         choices = engine.choose(cloud.view, requests, features, policy=policy)
         rounds.record(c, cloud.view, requests, features, policy, choices)
         lost_hosts = changed(c, cloud, {cloud.ids[ch.host] for ch in choices if ch.host is not None})

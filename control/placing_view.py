@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -57,13 +58,14 @@ class Cloud:
 
     def __init__(
         self, c: sa.Connection, shapes: Collection[Shape], *, lock: bool, without: Collection[str] = (),
-        features: Features | None = None,
+        features: Features | None = None, owners: Collection[str] = (),
     ) -> None:  # fmt: skip
         """Read the cloud as far as these shapes need it.
 
         lock: nobody else gives addresses of their networks away, or places what rules are about.
         without: ids of instances that are on their way elsewhere, so that no rule counts them where they are.
         features: what was learned of the use of hosts; without it all that is allocated counts.
+        owners: of what is to be placed; of several, what they hold already counts when there is not room for all.
         """
         ruled = any(shape.rules or shape.own_labels for shape in shapes)
         if lock and ruled:  # a rule may be about hosts that nobody else would lock, such as those of a rack
@@ -88,6 +90,9 @@ class Cloud:
         self.hardware = hardware_of(c, self.rows, shapes)
         guests = guests_of(c, self._index, without) if ruled else None
         self.view = self._view(c, shapes, guests, features or {})
+        if len(owners) > 1:
+            cpu, memory_mib = float(self.view.cpu_limit_m.sum()) / 1000, float(self.view.memory_limit_mib.sum())
+            self.view = replace(self.view, held=instances_on.shares(c, owners, cpu, memory_mib))
 
     def _view(
         self, c: sa.Connection, shapes: Collection[Shape], guests: Guests | None, features: Features

@@ -273,3 +273,14 @@ def test_a_thousand_on_a_hundred_hosts_take_few_statements(rig: Rig) -> None:
     assert len({one.host for one in outcomes}) == 16
     assert len(statements) < 40
     rig.end(ops, InstanceState.RUNNING)
+
+
+def test_who_holds_less_comes_first_when_there_is_not_room_for_all(rig: Rig) -> None:
+    rig.network()
+    rig.image()
+    rig.host("h1", cpus=4, memory_mib=65536, cpu_overcommit=1)
+    rig.deploy("held-1", "held-2")
+    rig.ask("mine-1", "mine-2")
+    rig.ask("theirs-1", "theirs-2", by=rig.user("prefect"))
+    placed = [one.instance_id for one in rig.place(rig.claim()) if one.host]
+    assert sorted(placed) == sorted(rig.show(name)["id"] for name in ("theirs-1", "theirs-2"))
