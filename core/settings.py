@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 
@@ -35,7 +36,7 @@ class Paths:
         """Return the file with the keys by which passwords in the record are encrypted."""
         return self.data_dir / "secrets.key"
 
-    @property
+    @cached_property  # asked for with every call to a host
     def ssh_key(self) -> Path:
         return self.data_dir / "ssh" / "id_ed25519"
 

@@ -40,10 +40,10 @@ class HostLocks:
 
     async def hold(self, host: str, transport: Transport, alive: Callable[[str], Awaitable[bool]]) -> None:
         """Hold the lock of a host; return at once if it is held over this connection. Raise Busy, Unreachable."""
+        if self._stands(host, transport):
+            return
         if isinstance(transport, LocksItself):
             await transport.lock(self.worker_id, alive)
-            return
-        if self._stands(host, transport):
             return
         async with self._opening[host]:
             if not self._stands(host, transport):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -124,29 +125,30 @@ async def run_step(
     last: bool = False,
     following: Begin | None = None,
     begun: Begun | None = None,
+    bound: asyncio.Semaphore | None = None,
 ) -> bool:
     """Run one step until it is done (True) or has failed for good (False; the reason stands in the ledger).
 
     A step that is done already is not run again. `also` writes in the same transaction that ends the step; during: the
     state of its instance while it runs; last: its end is the operation's; following: the step that begins as it ends,
-    which is noted in begun, where this one stands if it began so.
+    which is noted in begun, where this one stands if it began so; bound: what it acts within
     """
     rt = runtime()
     begun = begun if begun is not None else {}
     limit_s = deadline_s or rt.settings.worker.step_deadline_s
 
     async def attempt() -> bool:
-        rt.require_claim()
-        if op.id in rt.cancelled:
-            raise not_wanted(op)
+        _may_go(rt, op)
         step = begun.pop(sequence, None) or await rt.steps.add(
             Begin(op, sequence, name, host, compensation, during)
         )
         if step.state is StepState.DONE:
             return True
         try:
-            async with asyncio.timeout(limit_s):
-                seen = await rt.cancellable(op.id, action(op))
+            async with bound or nullcontext():
+                _may_go(rt, op)
+                async with asyncio.timeout(limit_s):
+                    seen = await rt.cancellable(op.id, action(op))
         except StepCancelled as error:
             raise await failed(not_wanted(op)) from error
         except TimeoutError as error:
@@ -177,6 +179,13 @@ async def run_step(
         return False
     except RackflowError:
         return False
+
+
+def _may_go(rt: Runtime, op: Operation) -> None:
+    """Raise Busy when the claim is about to end, Cancelled when the operation is not wanted any more."""
+    rt.require_claim()
+    if op.id in rt.cancelled:
+        raise not_wanted(op)
 
 
 async def _end(rt: Runtime, end: End, seen: Seen, also: Also | None) -> Step | None:

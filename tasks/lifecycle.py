@@ -60,8 +60,8 @@ async def _all(hosts: Mapping[str, Sequence[str]]) -> None:
     ops = await load(list(of))
     views = await rt.store.read(lambda c: instances.deployables(c, [op.subject_id for op in ops]))
     ended = await asyncio.gather(
-        *(each(host, [op for op in ops if of[op.id] == host], lambda op: carry_on(rt, op, views[op.subject_id]))
-          for host in hosts),
+        *(each(host, [op for op in ops if of[op.id] == host], lambda op: carry_on(rt, op, views[op.subject_id]),
+               rt.lanes(host)) for host in hosts),
         return_exceptions=True,
     )  # fmt: skip
     for error in ended:
@@ -115,7 +115,7 @@ async def _one(
     return await run_step(
         op, begin.sequence, step.name, name, act, compensation=step.compensation, deadline_s=deadline_s,
         also=_well(rt, name) if last and name in rt.troubled else None, during=begin.during, last=last,
-        following=following, begun=begun,
+        following=following, begun=begun, bound=rt.slots(name) if name else None,
     )  # fmt: skip
 
 

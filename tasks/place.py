@@ -63,7 +63,7 @@ def _place(
             operations.fail_step(c, op, SEQUENCE, Invalid("its image could not be imported", op.subject))
     by_id = {op.id: op for op in usable}
     placed: dict[str, str] = {}
-    ends = []
+    ends, states_now = [], []
     for outcome in placing.place(c, usable, features, policy):
         op = by_id[outcome.operation_id]
         if outcome.error is not None:
@@ -72,6 +72,7 @@ def _place(
             assert outcome.host is not None
             placed[op.id] = outcome.host
             ends.append((op, SEQUENCE, True, {"host": outcome.host}))
-            instances.set_state(c, outcome.instance_id, rule(op.verb).during or InstanceState.STAGING, epoch=op.epoch)
+            states_now.append((outcome.instance_id, rule(op.verb).during or InstanceState.STAGING, op.epoch, ""))
+    instances.set_states(c, states_now)
     operations.end_steps(c, ends)
     return placed

@@ -26,6 +26,7 @@ from tasks.gather import Gather
 from tasks.hostlock import HostLocks
 
 T = TypeVar("T")
+LANES = 4  # operations under way on a host, for each that may act there
 CLAIM_MARGIN_S = 3.0  # no step begins when the claim has less left than this
 
 
@@ -52,6 +53,7 @@ class Runtime:
     _actions: defaultdict[str, set[asyncio.Task[Any]]] = field(default_factory=lambda: defaultdict(set))
     _cpu: dict[str, tuple[float, datetime]] = field(default_factory=dict)
     _slots: dict[str, asyncio.Semaphore] = field(default_factory=dict)
+    _lanes: dict[str, asyncio.Semaphore] = field(default_factory=dict)
     _features: dict[str, Any] = field(default_factory=dict)
     _copying: defaultdict[tuple[str, str], asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
@@ -100,8 +102,12 @@ class Runtime:
                 task.cancel()
 
     def slots(self, host: str) -> asyncio.Semaphore:
-        """Return the semaphore that bounds concurrent steps on a host."""
+        """Return the semaphore that bounds what is done on a host at a time."""
         return self._slots.setdefault(host, asyncio.Semaphore(self.settings.worker.instances_per_host))
+
+    def lanes(self, host: str) -> asyncio.Semaphore:
+        """Return the semaphore that bounds operations under way on a host: while some act, others write the record."""
+        return self._lanes.setdefault(host, asyncio.Semaphore(LANES * self.settings.worker.instances_per_host))
 
     def copying(self, place: str, sha256: str) -> asyncio.Lock:
         """Return the lock that lets one copy of an image to a host, or to a datastore, run at a time."""

@@ -104,15 +104,18 @@ async def settle_now(ids: Sequence[str]) -> None:
     await asyncio.gather(*(_guarded(rt, Case(o, steps.get(o.id, []))) for o in mine))
 
 
-async def each(host: str, ops: Sequence[Operation], work: Callable[[Operation], Awaitable[bool]]) -> list[str]:
+async def each(
+    host: str, ops: Sequence[Operation], work: Callable[[Operation], Awaitable[bool]],
+    bound: asyncio.Semaphore | None = None,
+) -> list[str]:  # fmt: skip
     """Run work for every operation, as many at a time as the host may have; return the ids of those that may go on.
 
     One whose work failed is settled at once: it waits for nobody, and nobody for it.
     """
-    slots = runtime().slots(host)
+    bound = bound or runtime().slots(host)
 
     async def one(op: Operation) -> bool:
-        async with slots:
+        async with bound:
             went = await work(op)
             if not went:
                 await settle_now([op.id])
