@@ -23,6 +23,7 @@ WHERE: dict[str, Callable[[Machine, Shape], bool]] = {
     "memory_free_mib / 2 >= instance.memory_mib": lambda m, s: (m.memory_mib - m.memory_used_mib) / 2 >= s.memory_mib,
     'number(label.height) > 3 or arch in ["arm64"]': lambda m, s: m.arch == "arm64",
 }
+CHANGING = ("free", "instances")  # in a requirement: it is looked at again for each, after what stays as it is
 
 
 @dataclass
@@ -98,6 +99,8 @@ class Machine:
         cpu_left_m = self.cpus * self.cpu_overcommit * 1000 - self.cpu_used_m
         stores = [s for s in self.disk if shape.datastore in (None, s)]
         copy = 0 if shape.image in self.images else image_mib
+        satisfied = not shape.where or WHERE[shape.where](self, shape)
+        changing = any(word in shape.where for word in CHANGING)
         checks = (
             ("state", self.state == "ready"),
             ("kind", shape.kind in self.kinds),
@@ -109,10 +112,11 @@ class Machine:
             ("driver", shape.driver in ("", self.driver)),
             ("arch", shape.arch in ("", self.arch)),
             ("capabilities", shape.capabilities <= self.capabilities),
-            ("requires", not shape.where or WHERE[shape.where](self, shape)),
+            ("requires", changing or satisfied),
             ("maintenance", self.window_s > (shape.lifetime_s or 3600)),
             ("datastore", bool(stores)),
             ("network", all(name in self.networks for name, _ in shape.nics)),
+            ("requires", satisfied),
             ("addresses", all(len(pools[name]) >= count for name, count in shape.nics)),
             ("rules", self._welcome(shape)),
             ("devices", all(self.devices.get(name, 0) >= n for name, n in shape.pci)),
