@@ -15,7 +15,9 @@ import pytest
 from bench.cloud import ROOT, Cloud
 from blueprints.blueprint import load
 
-LIBRARY = sorted((ROOT / "blueprints" / "library").glob("*.yaml"))
+ALL = sorted((ROOT / "blueprints" / "library").glob("*.yaml"))
+OWN_HARDWARE = [file for file in ALL if any(s.cpu_pinning or s.pci or s.hugepages for s in load(file).expanded())]
+LIBRARY = [file for file in ALL if file not in OWN_HARDWARE]  # the lab's hosts offer no cores, pages or devices
 BOOT_S = 180  # of an emulated VM on a busy machine
 
 
@@ -50,6 +52,13 @@ def test_it_runs_where_and_as_it_asks(made: dict[str, dict[str, Any]], file: Pat
         assert row["host"] == (spec.requirements.host or row["host"])
         fixed = [nic.address for nic in spec.nics if nic.address]
         assert fixed == row["addresses"][: len(fixed)]
+
+
+@pytest.mark.parametrize("file", OWN_HARDWARE, ids=lambda file: file.stem)
+def test_what_asks_for_hardware_of_its_own_is_told_what_the_hosts_lack(front_end: Cloud, file: Path) -> None:
+    plan = json.loads(front_end.rackflow("plan", "-f", str(file), "-o", "json"))
+    assert [one["host"] for one in plan["placements"]] == [None]
+    assert "pinning" in plan["placements"][0]["error"]["message"]
 
 
 def test_user_data_makes_the_web_server_of_web_vm(front_end: Cloud, made: dict[str, dict[str, Any]]) -> None:
