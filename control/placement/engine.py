@@ -48,6 +48,7 @@ class _Answer:
         self.told.append({})
 
 
+@uncollected()
 def choose(
     view: View, requests: Sequence[Request], features: Mapping[str, Any] | None = None, *, policy: str = DEFAULT,
     tell: bool = True, work: Work | None = None,
@@ -121,8 +122,7 @@ def _choices(view: View, requests: Sequence[Request], answer: _Answer) -> list[C
     stores = [names[store] for store in np.where(answer.hosts < 0, -1, answer.stores).tolist()]
     records = [answer.told[n] for n in answer.records.tolist()]
     fields = zip(requests, hosts, stores, answer.positions.tolist(), records, strict=True)
-    with uncollected():
-        return list(map(tuple.__new__, repeat(Choice), fields))  # as Choice(…), in a third of the time
+    return list(map(tuple.__new__, repeat(Choice), fields))  # as Choice(…), in a third of the time
 
 
 def _rounds(

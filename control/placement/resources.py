@@ -228,7 +228,9 @@ def store_room(view: View, work: Work, shape: Shape, name: str, at: At = ALL) ->
     A missing copy of the image counts once.
     """
     rows = rows_of(view)
-    free = work.left[rows.free[name], at] - shape.image_mib * missing(view, work, shape.image)[at]
+    free = work.left[rows.free[name], at]
+    if shape.image_mib:
+        free = free - shape.image_mib * missing(view, work, shape.image)[at]
     return times(np.minimum(work.left[rows.alloc[name], at], free), shape.disk_mib)
 
 
