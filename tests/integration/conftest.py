@@ -10,6 +10,7 @@ import pytest_asyncio
 from drivers.fake_world import world
 from tasks.runtime import set_runtime
 from tests.integration.line import Line, make_line, without_prefect
+from tests.integration.pump import Pump
 
 
 @pytest_asyncio.fixture
@@ -22,3 +23,10 @@ async def line(tmp_path: Path) -> AsyncIterator[Line]:
         await found.store.close()
     set_runtime(None)
     world.reset()
+
+
+@pytest_asyncio.fixture
+async def pump(line: Line) -> AsyncIterator[Pump]:
+    found = Pump(line)
+    yield found
+    await found.stop()

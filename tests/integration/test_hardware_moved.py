@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 import sqlalchemy as sa
 
 import tasks.evacuate
@@ -22,13 +20,6 @@ from tests.integration.test_hardware_granted import ASKED, DONE, deploy, equip, 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks.evacuate, "LOOK_S", 0.05)
-
-
-@pytest_asyncio.fixture
-async def pump(line: Line) -> AsyncIterator[Pump]:
-    found = Pump(line)
-    yield found
-    await found.stop()
 
 
 def grants(line: Line, name: str) -> list[Any]:

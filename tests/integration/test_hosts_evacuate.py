@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 import tasks.evacuate
 from control import hosts, operations, recovery
@@ -24,13 +22,6 @@ DONE = OperationState.DONE
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks.evacuate, "LOOK_S", 0.05)
-
-
-@pytest_asyncio.fixture
-async def pump(line: Line) -> AsyncIterator[Pump]:
-    found = Pump(line)
-    yield found
-    await found.stop()
 
 
 def evacuate(line: Line, host: str = "f0", **parameters: Any) -> str:

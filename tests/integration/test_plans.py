@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 import tasks.balance
 import tasks.rebalance
@@ -27,13 +26,6 @@ DONE = OperationState.DONE
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks.rebalance, "LOOK_S", 0.05)
-
-
-@pytest_asyncio.fixture
-async def pump(line: Line) -> AsyncIterator[Pump]:
-    found = Pump(line)
-    yield found
-    await found.stop()
 
 
 async def on_f0(line: Line, *names: str, **more: Any) -> None:
