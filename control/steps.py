@@ -16,7 +16,10 @@ from core.ids import new_id
 from core.states import StepState
 
 _STEP, _INSTANCE, _IMAGE, _HOST = tables.step, tables.instance, tables.image, tables.host
-_KEYS = sa.select(_STEP.c.operation_id, _STEP.c.sequence).where(sql.among(_STEP.c.operation_id))
+_BY_ID = sa.select(_STEP).where(sql.among(_STEP.c.id))
+_KEYS = sa.select(_STEP.c.id, _STEP.c.operation_id, _STEP.c.sequence).where(
+    sql.among(_STEP.c.operation_id), _STEP.c.sequence.between(sa.bindparam("first"), sa.bindparam("last"))
+)
 _ENDED = ("id", "state", "changed", "evidence", "error", "finished_at")  # what the end of a step changes
 _OF_OPERATIONS = sa.select(_STEP).where(sql.among(_STEP.c.operation_id))
 _IMAGE_NAMES = sa.select(_INSTANCE.c.id, _IMAGE.c.name).where(
@@ -142,13 +145,16 @@ def _finish(
 
 def _by_key(c: sa.Connection, keys: Collection[Key]) -> dict[Key, Step]:
     """Return those of these steps that there are. Most do not exist yet, which an index tells without their rows."""
-    there: set[Key] = set()
-    for part in sql.chunks({op_id for op_id, _ in keys}):
-        there.update((op_id, sequence) for op_id, sequence in c.execute(_KEYS, {"among": part}))
-    there &= set(keys)
-    found = steps_of(c, {op_id for op_id, _ in there})
-    steps = {(step.operation_id, step.sequence): step for steps in found.values() for step in steps}
-    return {key: steps[key] for key in there}
+    if not keys:
+        return {}
+    places = [sequence for _, sequence in keys]
+    span = {"first": min(places), "last": max(places)}  # an operation on all hosts has thousands
+    there = [
+        row.id for part in sql.chunks({op_id for op_id, _ in keys})
+        for row in c.execute(_KEYS, {"among": part, **span}) if (row.operation_id, row.sequence) in keys
+    ]  # fmt: skip
+    steps = [step_of(row) for row in sql.fetch_among(c, there, _BY_ID)]
+    return {(step.operation_id, step.sequence): step for step in steps}
 
 
 def _row(step: Step) -> dict[str, Any]:
