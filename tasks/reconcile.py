@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +26,7 @@ from drivers.hypervisor.base import Capacity, ObservedInstance
 from drivers.hypervisor.powers import Sweeps
 from tasks.images import sweep_store
 from tasks.ledger import Seen, finish, load, run_step
+from tasks.look_writes import Look
 from tasks.runtime import Runtime, runtime
 from tasks.sweep import sweep_vaults
 from tasks.watch import RECONCILER, watch
@@ -111,20 +112,9 @@ async def _look(rt: Runtime, record: HostRecord, host: Host, before: Before, cle
     stores_seen = await _rooms(host, before)
     facts = await _facts(host, record, before.at)
 
-    def write(c: Any) -> list[rows.Finding]:
-        if facts is not None:
-            host_facts.record(c, record.id, asdict(facts))
-        hosts.mark_seen(c, record.id, datastores=stores_seen, bridges=bridges)
-        if record.error is not None:
-            rows.end_silence(c, record.id, record.name)
-        if not repairs:
-            return []
-        marks = {o.name: o.instance_id for o in seen if o.instance_id}
-        reasons = {o.name: o.reason for o in seen}
-        findings = rows.compare(before.expected, [(o.name, o.power) for o in seen], marks, reasons)
-        return rows.record_findings(c, record.id, record.name, findings, before.at)
-
-    findings = await rt.store.write(write)
+    findings: list[rows.Finding] = await rt.looks.add(
+        Look(record, before.at, stores_seen, bridges, facts, _differs(before, seen) if repairs else None)
+    )
     await _usage(rt, record, _memory_used_mib(record, capacity, seen), stores_seen, seen)
     repaired = sum([await _repair(rt, finding) for finding in findings])
     if any(f.kind == drift.RESIDUE for f in findings):
@@ -134,6 +124,13 @@ async def _look(rt: Runtime, record: HostRecord, host: Host, before: Before, cle
         cleared += await host.hypervisor.sweep()
     told = [f.kind for f in findings if f.policy != drift.IGNORE]
     return Seen(bool(repaired + cleared), {"instances": len(seen), "findings": told, "repaired": repaired + cleared})
+
+
+def _differs(before: Before, seen: Sequence[ObservedInstance]) -> list[rows.Finding]:
+    """Return where what was seen is not what the record has."""
+    marks = {o.name: o.instance_id for o in seen if o.instance_id}
+    reasons = {o.name: o.reason for o in seen}
+    return rows.compare(before.expected, [(o.name, o.power) for o in seen], marks, reasons)
 
 
 async def _facts(host: Host, record: HostRecord, at: datetime) -> HostFacts | None:

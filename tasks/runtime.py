@@ -22,7 +22,7 @@ from core.settings import Settings
 from drivers.hosts import Host
 from drivers.pool import HostPool
 from drivers.transport.base import Endpoint
-from tasks import step_writes
+from tasks import look_writes, step_writes
 from tasks.hostlock import HostLocks
 
 T = TypeVar("T")
@@ -60,6 +60,7 @@ class Runtime:
     def __post_init__(self) -> None:
         self.locks = HostLocks(self.worker_id)
         self.steps = Gather(lambda: self.store, step_writes.write, lambda: len(self._actions))
+        self.looks = Gather(lambda: self.store, look_writes.write, lambda: 0)
 
     def require_claim(self) -> None:
         """Raise Busy when the claim is about to end: somebody else may hold these operations soon."""
