@@ -1,4 +1,7 @@
-"""What the record is told of looks at hosts, many at a time: nearly all of them saw what was there before."""
+"""What the record has before looks at hosts, and what it is told of them, of many at a time.
+
+Nearly all of them see what was there before, so what differs is asked for host by host only where there is something.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,25 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from control import drift, host_facts, hosts
+from control import datastores, drift, host_facts, hosts
 from control import reconcile as rows
+from control.datastores import DatastoreRecord
+from control.drift import Residue
 from control.hosts import HostRecord
+from core.clock import now
 from drivers.hosts import HostFacts
+
+
+@dataclass(frozen=True)
+class Before:
+    """What the record has before a look, read in one go. at: when; known: datastores that were seen there before."""
+
+    at: datetime
+    expected: list[rows.Expected]
+    stores: list[DatastoreRecord]
+    known: set[str]
+    owed: list[Residue]
+    stranded: bool
 
 
 @dataclass(frozen=True)
@@ -26,6 +44,21 @@ class Look:
     bridges: dict[str, str]
     facts: HostFacts | None
     findings: Sequence[rows.Finding] | None
+
+
+def before(c: Any, records: Sequence[HostRecord]) -> list[Before]:
+    """Return what the record has of each host."""
+    at, ids = now(), [record.id for record in records]
+    expected, known = rows.expected_on(c, ids), datastores.seen_on(c, ids)
+    stores = {one: datastores.on_cluster(c, one) for one in {record.cluster for record in records}}
+    differs = drift.hosts_with_open(c, {record.name for record in records})
+
+    def of(record: HostRecord) -> Before:
+        owed = drift.residues(c, record.name) if record.name in differs else []
+        stranded = record.name in differs and bool(drift.open_rows(c, record.name, [drift.STRANDED]))
+        return Before(at, expected[record.id], stores[record.cluster], known[record.id], owed, stranded)
+
+    return [of(record) for record in records]
 
 
 def write(c: Any, looks: Sequence[Look]) -> list[list[rows.Finding]]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from prefect import task
 
-from control import access, datastores, drift, failover, fencing, host_facts, hosts, requests
+from control import access, drift, failover, fencing, host_facts, hosts, requests
 from control import reconcile as rows
 from control.datastores import DatastoreRecord
 from control.drift import Residue
@@ -26,7 +25,7 @@ from drivers.hypervisor.base import Capacity, ObservedInstance
 from drivers.hypervisor.powers import Sweeps
 from tasks.images import sweep_store
 from tasks.ledger import Seen, finish, load, run_step
-from tasks.look_writes import Look
+from tasks.look_writes import Before, Look
 from tasks.runtime import Runtime, runtime
 from tasks.sweep import sweep_vaults
 from tasks.watch import RECONCILER, watch
@@ -61,32 +60,12 @@ async def _sweep(rt: Runtime, op: Operation) -> None:
         await rt.store.write(lambda c: finish(c, op, OperationState.DONE))
 
 
-@dataclass(frozen=True)
-class Before:
-    """What the record has before a look, read in one go. at: when; known: datastores that were seen there before."""
-
-    at: datetime
-    expected: list[rows.Expected]
-    stores: list[DatastoreRecord]
-    known: set[str]
-    owed: list[Residue]
-    stranded: bool
-
-
-def _before(c: Any, record: HostRecord) -> Before:
-    return Before(
-        now(), rows.expected_on(c, record.id), datastores.on_cluster(c, record.cluster),
-        datastores.seen_on(c, record.id), drift.residues(c, record.name),
-        bool(drift.open_rows(c, record.name, [drift.STRANDED])),
-    )  # fmt: skip
-
-
 async def look_at(rt: Runtime, record: HostRecord) -> Seen:
     """Observe one host and write what was seen; one that does not answer is marked, which is a result too.
 
     What is left there of instances that the record has elsewhere goes first: only then may anything be placed there.
     """
-    before = await rt.store.read(lambda c: _before(c, record))
+    before: Before = await rt.befores.add(record)
     try:
         host = await rt.host(record)
         cleared, problem = await _clear(rt, host, before.owed, before.stores)
@@ -105,7 +84,7 @@ async def _look(rt: Runtime, record: HostRecord, host: Host, before: Before, cle
     repairs = record.state is not HostState.MAINTENANCE
     if before.stranded and repairs:
         await rt.store.write(lambda c: fencing.unstrand(c, record))
-        before = await rt.store.read(lambda c: _before(c, record))
+        before = await rt.befores.add(record)
     seen = await host.hypervisor.instances()
     bridges = {b.name: (b.addresses[0] if b.addresses else "") for b in await host.network.bridges()}
     capacity = await host.hypervisor.capacity()

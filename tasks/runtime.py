@@ -59,8 +59,9 @@ class Runtime:
 
     def __post_init__(self) -> None:
         self.locks = HostLocks(self.worker_id)
-        self.steps = Gather(lambda: self.store, step_writes.write, lambda: len(self._actions))
-        self.looks = Gather(lambda: self.store, look_writes.write, lambda: 0)
+        self.steps = Gather(lambda change: self.store.write(change), step_writes.write, lambda: len(self._actions))
+        self.befores = Gather(lambda look: self.store.read(look), look_writes.before)
+        self.looks = Gather(lambda change: self.store.write(change), look_writes.write)
 
     def require_claim(self) -> None:
         """Raise Busy when the claim is about to end: somebody else may hold these operations soon."""
