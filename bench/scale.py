@@ -34,7 +34,7 @@ HOSTS, BURST, CLIENTS = 100, 1000, 8
 LONGEST_S = 1800
 LATENCY_S = 0.005
 BASE = Path("/var/tmp/rackflow-scale")
-FILL, ENROLL = 10_000, 2500  # of one request
+FILL, ENROLL = 2000, 2500  # of one request
 NETWORK = {
     "name": "wide", "bridge": "br0", "subnet": "10.64.0.0/14", "default_for": ["vm", "container"],
     "ranges": [{"first": "10.64.0.10", "last": "10.67.200.250"}],

@@ -215,7 +215,7 @@ def mark_seen_all(
     found = [host for host in by_id(c, looks).values() if host.state is not HostState.RETIRED]
     at = now()
     grown = reach.record(c, [reach.Reach(host.id, host.cluster_id, *looks[host.id]) for host in found], at)
-    sql.update_each(c, _T, [{"id": host.id, "seen_at": at} for host in found])
+    sql.run_in(c, [host.id for host in found], lambda part: sa.update(_T).where(_T.c.id.in_(part)).values(seen_at=at))
     for host in found:
         values = _news(host, looks[host.id][1], at)
         if values:

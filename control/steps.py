@@ -17,9 +17,7 @@ from core.states import StepState
 
 _STEP, _INSTANCE, _IMAGE, _HOST = tables.step, tables.instance, tables.image, tables.host
 _BY_ID = sa.select(_STEP).where(sql.among(_STEP.c.id))
-_KEYS = sa.select(_STEP.c.id, _STEP.c.operation_id, _STEP.c.sequence).where(
-    sql.among(_STEP.c.operation_id), _STEP.c.sequence.between(sa.bindparam("first"), sa.bindparam("last"))
-)
+_KEYS = sa.select(_STEP.c.id, _STEP.c.operation_id, _STEP.c.sequence).where(sql.among(_STEP.c.operation_id))
 _ENDED = ("id", "state", "changed", "evidence", "error", "finished_at")  # what the end of a step changes
 _OF_OPERATIONS = sa.select(_STEP).where(sql.among(_STEP.c.operation_id))
 _IMAGE_NAMES = sa.select(_INSTANCE.c.id, _IMAGE.c.name).where(
@@ -148,11 +146,9 @@ def _by_key(c: sa.Connection, keys: Collection[Key]) -> dict[Key, Step]:
     if not keys:
         return {}
     places = [sequence for _, sequence in keys]
-    span = {"first": min(places), "last": max(places)}  # an operation on all hosts has thousands
-    there = [
-        row.id for part in sql.chunks({op_id for op_id, _ in keys})
-        for row in c.execute(_KEYS, {"among": part, **span}) if (row.operation_id, row.sequence) in keys
-    ]  # fmt: skip
+    span = _KEYS.where(_STEP.c.sequence.between(min(places), max(places)))  # an operation on all hosts has thousands
+    rows = sql.fetch_among(c, {op_id for op_id, _ in keys}, span)
+    there = [row["id"] for row in rows if (row["operation_id"], row["sequence"]) in keys]
     steps = [step_of(row) for row in sql.fetch_among(c, there, _BY_ID)]
     return {(step.operation_id, step.sequence): step for step in steps}
 
