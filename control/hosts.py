@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from control import host_facts, instances_on, outbox, reach, sql, tables
+from control import host_facts, host_size, instances_on, outbox, reach, sql, tables
 from control.access import Principal, require_admin
 from control.ledger import Operation, guard
 from control.placing_hardware import hardware_shown
@@ -197,9 +197,12 @@ def set_failed(c: sa.Connection, host_id: str, error: Mapping[str, Any] | None) 
 
 
 def mark_seen(
-    c: sa.Connection, host_id: str, *, datastores: Sequence[tuple[str, int, int]], bridges: Mapping[str, str]
-) -> None:
+    c: sa.Connection, host_id: str, *, datastores: Sequence[tuple[str, int, int]], bridges: Mapping[str, str],
+    size: Mapping[str, float] | None = None,
+) -> None:  # fmt: skip
     """Write what a look at a host saw: datastores (id, total, free MiB) and bridges (name -> "address/prefix" or "").
+
+    size: its cpus and memory_mib, where they were looked at.
 
     That says which networks and datastores reach the host, and gives its bridges' addresses to networks whose
     addressing is by host. A host that had not answered is ready again.
@@ -210,6 +213,11 @@ def mark_seen(
     at = now()
     grown = reach.record(c, host_id, host.cluster_id, datastores, bridges, at)
     values: dict[str, Any] = {"seen_at": at}
+    if size is not None and host.cpus > 0:
+        was = {"cpus": host.cpus, "memory_mib": host.memory_mib}
+        resized, more = host_size.change(c, host_id, host.name, host.spec, was, size)
+        values.update(resized)
+        grown = grown or more
     if host.facts.get("bridges") != dict(bridges):
         values["facts"] = {**host.facts, "bridges": dict(bridges)}
     if host.state in (HostState.UNREACHABLE, HostState.FAULTY) and host.cpus > 0:

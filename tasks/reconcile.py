@@ -114,7 +114,8 @@ async def _look(rt: Runtime, record: HostRecord, host: Host, before: Before, cle
     def write(c: Any) -> list[rows.Finding]:
         if facts is not None:
             host_facts.record(c, record.id, asdict(facts))
-        hosts.mark_seen(c, record.id, datastores=stores_seen, bridges=bridges)
+        size = {"cpus": float(capacity.cpus), "memory_mib": capacity.memory_mib}
+        hosts.mark_seen(c, record.id, datastores=stores_seen, bridges=bridges, size=size)
         if record.error is not None:
             rows.end_silence(c, record.id, record.name)
         if not repairs:

@@ -1,0 +1,40 @@
+"""What a host offers in cpus and memory, as it was last seen: a machine comes back from a reboot with less, or more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from control import drift
+
+SHRUNK = "shrunk"  # a host offers less than when it was last well
+
+
+def change(
+    c: sa.Connection, host_id: str, name: str, spec: Mapping[str, Any], was: Mapping[str, float],
+    seen: Mapping[str, float],
+) -> tuple[dict[str, Any], bool]:  # fmt: skip
+    """Return the columns of host to write, and whether it offers more than before; what was declared stays.
+
+    was, seen: cpus and memory_mib. A loss is told as drift, which is gone when the host offers as much again.
+    """
+    found = {what: was[what] if spec.get(what) else seen[what] for what in ("cpus", "memory_mib")}
+    if found == {what: was[what] for what in found}:
+        return {}, False
+    less = [what for what in found if found[what] < was[what]]
+    if less:
+        drift.open_(
+            c, subject=f"host/{host_id}", host=name, kind=SHRUNK, policy=drift.ALERT,
+            recorded={what: was[what] for what in less}, seen={what: found[what] for what in less},
+        )  # fmt: skip
+    else:
+        _end(c, name, found)
+    return found, any(found[what] > was[what] for what in found)
+
+
+def _end(c: sa.Connection, name: str, found: Mapping[str, float]) -> None:
+    for row in drift.open_rows(c, name, [SHRUNK]).values():
+        if all(found[what] >= value for what, value in row.recorded.items()):
+            drift.close(c, row.id, drift.GONE)
