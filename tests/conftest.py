@@ -26,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also what takes minutes and shows little that others do not")
-    parser.addoption("--part", choices=stages.PARTS, help="only tests that need no more than this machine, or only others")
+    parser.addoption("--part", choices=stages.PARTS, help="only what needs no services, or only the others")
 
 
 @pytest.hookimpl(trylast=True)
