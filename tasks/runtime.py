@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from analytics.client import AnalyticsClient
 from control import operations
+from control.gather import Gather
 from control.hosts import HostRecord
 from control.store import Store
 from core.errors import Busy, RackflowError
@@ -22,7 +23,6 @@ from drivers.hosts import Host
 from drivers.pool import HostPool
 from drivers.transport.base import Endpoint
 from tasks import step_writes
-from tasks.gather import Gather
 from tasks.hostlock import HostLocks
 
 T = TypeVar("T")
