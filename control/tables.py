@@ -7,6 +7,7 @@ so that a unique index keeps one live row per name and at most one unfinished op
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,6 +24,11 @@ metadata = sa.MetaData(
 )
 
 
+@lru_cache(maxsize=4096)
+def _utc(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """Aware UTC in Python, naive UTC with microseconds in the database."""
 
@@ -35,6 +41,10 @@ class UtcDateTime(TypeDecorator[datetime]):
 
             return dialect.type_descriptor(DATETIME(fsp=6))
         return dialect.type_descriptor(sa.DateTime())
+
+    def result_processor(self, dialect: sa.Dialect, coltype: Any) -> Any:
+        """Return what converts a value; SQLite's is text, and many rows have the same one."""
+        return _utc if dialect.name == "sqlite" else super().result_processor(dialect, coltype)
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
