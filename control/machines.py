@@ -14,8 +14,9 @@ from control import machine_rules, outbox, sql, tables
 from control.access import Principal, require_admin
 from control.inventories import changes, losses
 from control.ledger import Operation, guard
+from control.machine_stages import stages_of
 from core.clock import now, rfc3339
-from core.errors import Conflict, NotFound
+from core.errors import Cancelled, Conflict, NotFound
 from core.ids import new_id
 from core.states import UNFINISHED, MachineState
 
@@ -130,17 +131,49 @@ def record_classified(c: sa.Connection, op: Operation, machine_id: str, classifi
     _change(c, machine_id, classified=dict(classified))
 
 
-def record_checks(c: sa.Connection, op: Operation, machine_id: str, checks: list[dict[str, Any]]) -> None:
-    """Write the outcome of its checks; it is ready when all of them passed. Raise Stale."""
+def record_checks(c: sa.Connection, op: Operation, machine_id: str, kind: str, checks: list[dict[str, Any]]) -> None:
+    """Write the outcome of its checks of one kind (rule, hardware) in place of the last ones of that. Raise Stale."""
     guard(c, [op])
-    _change(c, machine_id, checks=checks)
-    if all(one["passed"] for one in checks):
+    machine = get(c, machine_id)
+    found = [{"kind": kind, **one, "at": rfc3339(now())} for one in checks]
+    kept = [one for one in machine.checks if one.get("kind", "rule") != kind]
+    _change(c, machine_id, checks=[*kept, *found] if kind != "rule" else [*found, *kept])
+    outbox.emit(c, "machine-check", f"machine/{machine_id}", {"machine": machine.name, "checks": found})
+
+
+def pin_ssh_key(c: sa.Connection, op: Operation, machine_id: str, key: str) -> None:
+    """Write the host key that a machine must show from now on. Raise Stale."""
+    guard(c, [op])
+    spec = get(c, machine_id).spec
+    _change(c, machine_id, spec={**spec, "ssh": {**spec["ssh"], "host_key": key}})
+
+
+def set_ready(c: sa.Connection, op: Operation, machine_id: str) -> None:
+    """Mark a machine that went through its stages; a fault that they do not touch stays. Raise Stale."""
+    guard(c, [op])
+    machine = get(c, machine_id)
+    if "check" in stages_of(op.parameters) or _mended(op, machine):
         _change(c, machine_id, state=MachineState.READY, error=None)
+    else:
+        _change(c, machine_id, state=MachineState(op.parameters["was"]))
 
 
-def set_failed(c: sa.Connection, machine_id: str, error: Mapping[str, Any] | None) -> None:
-    """Mark a machine whose enrollment did not come to its end as faulty, with the reason."""
-    if get(c, machine_id).state is MachineState.ENROLLING:
+def _mended(op: Operation, machine: MachineRecord) -> bool:
+    """Say whether nothing but its hardware was wrong with a machine whose hardware alone was tried."""
+    failed = (machine.error or {}).get("evidence", {}).get("failed") or []
+    only = bool(failed) and all(one.get("kind") == "hardware" for one in failed)
+    return only or op.parameters.get("was") == MachineState.READY
+
+
+def set_failed(
+    c: sa.Connection, machine_id: str, error: Mapping[str, Any] | None, was: MachineState | None = None
+) -> None:
+    """Mark a machine whose stages did not come to their end as faulty, with the reason; an abort changes nothing."""
+    if get(c, machine_id).state is not MachineState.ENROLLING:
+        return
+    if was is MachineState.READY and error is not None and error.get("code") == Cancelled.code:
+        _change(c, machine_id, state=was)
+    else:
         _change(c, machine_id, state=MachineState.FAULTY, error=dict(error) if error else None)
 
 
