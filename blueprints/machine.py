@@ -23,6 +23,7 @@ class SshSpec(Spec):
     )
 
 
+MachineAction = Literal["power-on", "power-off", "power-cut", "reset", "led-on", "led-off", "erase"]
 HardwareCheck = Literal["memory", "disk", "network", "burn-in"]
 
 

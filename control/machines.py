@@ -52,6 +52,12 @@ def by_id(c: sa.Connection, ids: Collection[str]) -> dict[str, MachineRecord]:
     return {row["id"]: _record(row) for row in rows}
 
 
+def watched(c: sa.Connection) -> list[MachineRecord]:
+    """Return the machines whose BMCs are looked at now and then: those that are known, and not being enrolled."""
+    rows = c.execute(sa.select(_T).where(_T.c.state.in_((MachineState.READY, MachineState.FAULTY))))
+    return [_record(row) for row in rows.mappings()]
+
+
 def get(c: sa.Connection, name: str) -> MachineRecord:
     """Return one live machine by name, or any by id. Raise NotFound."""
     row = c.execute(sa.select(_T).where(sa.or_(_T.c.live_name == name, _T.c.id == name))).mappings().first()
@@ -217,6 +223,34 @@ def rules(c: sa.Connection) -> MachineRulesSpec:
     for row in c.execute(sa.select(_RULE).order_by(_RULE.c.position)):
         found[row.kind].append(row.spec)
     return MachineRulesSpec.model_validate(found)
+
+
+def try_rules(
+    c: sa.Connection, principal: Principal, given: MachineRulesSpec | None, names: Collection[str]
+) -> list[dict[str, Any]]:
+    """Return what rules, by default those in force, would make of machines, by default of all; nothing is written.
+
+    Raise Denied, Invalid, NotFound.
+    """
+    require_admin(principal, "try rules for machines")
+    tried = rules(c) if given is None else given
+    machine_rules.understand(tried)
+    found = []
+    for machine in [get(c, name) for name in names] or [_record(row) for row in _live(c)]:
+        if last_inventory(c, machine.id) is None:
+            found.append({"machine": machine.name, "classified": None, "checks": [], "passed": None})
+            continue
+        seen, _lost = subject(c, machine.id)
+        checks = machine_rules.check(tried.checks, seen)
+        found.append({
+            "machine": machine.name, "classified": machine_rules.classify(tried.classify, seen), "checks": checks,
+            "passed": all(one["passed"] for one in checks),
+        })  # fmt: skip
+    return found
+
+
+def _live(c: sa.Connection) -> list[Mapping[Any, Any]]:
+    return list(c.execute(sa.select(_T).where(_T.c.live_name.is_not(None)).order_by(_T.c.id)).mappings())
 
 
 def list_(c: sa.Connection, principal: Principal, *, state: str | None = None) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from blueprints.common import read_spec
 from blueprints.machine import HardwareSpec, MachineSpec
-from control import machines, sql, tables
+from control import machine_hosts, machines, sql, tables
 from control.accept.draft import Draft, busy, check_keys, check_unique, names, specs, unfinished
 from control.access import Principal, require
 from control.machine_stages import LOOKS, stages_for
@@ -49,6 +49,7 @@ def enroll(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> l
         before = known.get(spec.name)
         if before is not None and f"machine/{before['id']}" in running:
             raise busy(running[f"machine/{before['id']}"][0])
+        machine_hosts.require_may_inspect(c, spec.name, spec.model_dump(include={"bmc"}))
         row_id = _write(c, spec, before, body.get("sealed") or {}, next(ids))
         drafts.append(_draft(row_id, spec.name, stages_for(spec.model_dump(mode="json")), before))
     return drafts
@@ -71,6 +72,8 @@ def _look_again(c: sa.Connection, principal: Principal, body: Mapping[str, Any])
             raise Conflict(f"machine {one.name} is retired", f"machine/{one.name}", fix="enroll it again by its BMC")
         if f"machine/{one.id}" in running:
             raise busy(running[f"machine/{one.id}"][0])
+        if not hardware:
+            machine_hosts.require_may_inspect(c, one.name, one.spec)
         looks = sa.update(_T).where(_T.c.id == one.id).values(state=MachineState.ENROLLING, updated_at=now())
         c.execute(looks)
         stages = ["hardware"] if hardware else list(LOOKS)
