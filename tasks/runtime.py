@@ -49,6 +49,8 @@ class Runtime:
     cancelled: set[str] = field(default_factory=set)  # of active: those that somebody does not want any more
     troubled: set[str] = field(default_factory=set)  # hosts of which the record knows failures
     balanced: dict[str, float] = field(default_factory=dict)  # cluster -> when it was last looked at, monotonic
+    watched: dict[str, float] = field(default_factory=dict)  # machine -> when its BMC was last looked at, monotonic
+    logged: dict[str, set[tuple[str, str]]] = field(default_factory=dict)  # machine -> newest entries of its event log
     copied: set[tuple[str, str]] = field(default_factory=set)  # (host, sha256): copies that the record knows of
     _actions: defaultdict[str, set[asyncio.Task[Any]]] = field(default_factory=lambda: defaultdict(set))
     _cpu: dict[str, tuple[float, datetime]] = field(default_factory=dict)

@@ -22,6 +22,7 @@ ORDERS = {
     PowerChange.RESET: "rebooting",
 }  # fmt: skip
 DEVICES = {BootDevice.DISK: "disk", BootDevice.NETWORK: "pxe", BootDevice.CDROM: "cdrom"}
+ERASE = [{"interface": "deploy", "step": "erase_devices"}]
 _LOOK_EVERY_S = 0.5
 _WITHDRAW_S = 30.0
 
@@ -106,6 +107,21 @@ class IronicNode(BareMetal):
                         f"aborting the inspection of {self._name}",
                         lambda client: client.set_node_provision_state(self._name, "abort"),
                     )
+
+    async def erase(self, *, timeout_s: float = 86400.0) -> bool:
+        """Let Ironic clean it: by the disks' own erasure where they have one, else by overwriting."""
+        before = await self.node()
+        if before.provision not in ("manageable", "clean failed"):
+            raise Conflict(
+                f"{self._name} is {before.provision}: it can be erased when it is manageable", f"host/{self._name}",
+                {"state": before.provision}, "take it out of use in Ironic first",
+            )  # fmt: skip
+        await self._ironic.call(
+            f"erasing {self._name}",
+            lambda client: client.set_node_provision_state(self._name, "clean", clean_steps=ERASE),
+        )
+        await self._ironic.reached(self._name, "manageable", timeout_s=timeout_s)
+        return True
 
     async def node(self) -> Node:
         """Return what Ironic says of it."""
