@@ -14,6 +14,8 @@ import pytest
 from core.errors import Invalid, NotFound, Unsupported
 from core.ids import mac_address, new_id, on_host
 from core.states import InstanceKind
+from drivers.conformance.rigs import HypervisorRig, NetworkRig, StorageRig
+from drivers.conformance.storage import Copies
 from drivers.hypervisor.base import DiskAttachment, Hypervisor, InstanceSpec
 from drivers.hypervisor.esxi import EsxiHypervisor, hypervisor_of
 from drivers.hypervisor.powers import Move
@@ -25,10 +27,7 @@ from drivers.storage.vmfs import VmfsStorage
 from drivers.transport.base import Endpoint
 from drivers.transport.vsphere import VsphereTransport, connect
 from drivers.transport.vsphere_files import Files
-from tests.contract.hypervisor import HypervisorContract, HypervisorRig
-from tests.contract.hypervisor_powers import PowersContract
-from tests.contract.network import NetworkContract, NetworkRig
-from tests.contract.storage import Copies, StorageContract, StorageRig
+from tests.contract.suites import HypervisorContract, NetworkContract, PowersContract, StorageContract
 from tests.vcsim import CLUSTER, HOSTS, SETTINGS, Vcsim, vcsim
 
 MODES = {"esxi": (("-esx",), ""), "vcenter": ((), CLUSTER)}

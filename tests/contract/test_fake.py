@@ -17,6 +17,11 @@ from core.states import InstanceKind, MachinePower, PowerState
 from drivers import bmcs
 from drivers.baremetal.base import BmcEndpoint, PowerChange
 from drivers.baremetal.facets import Inspects
+from drivers.conformance.baremetal import BareMetalRig
+from drivers.conformance.carrier import CarrierRig
+from drivers.conformance.flags import DEGREES, PROTOCOLS
+from drivers.conformance.rigs import HypervisorRig, NetworkRig, StorageRig
+from drivers.conformance.transport import TransportRig
 from drivers.facts import gather_facts
 from drivers.fake_files import pack_memory, pack_volume
 from drivers.fake_world import ANY, POWERS, FakeHost, FakeVolume, world
@@ -25,13 +30,15 @@ from drivers.hypervisor.base import DiskAttachment, Hypervisor, InstanceSpec, Ni
 from drivers.hypervisor.powers import KeepsImages, MigratesLive, Move
 from drivers.storage.base import ImageFile, SeedSpec, VolumeSpec
 from drivers.transport.base import Endpoint
-from tests.contract.baremetal import BareMetalContract, BareMetalRig
-from tests.contract.carrier import CarrierContract, CarrierRig
-from tests.contract.hypervisor import HypervisorContract, HypervisorRig
-from tests.contract.hypervisor_powers import DEGREES, PROTOCOLS, PowersContract
-from tests.contract.network import NetworkContract, NetworkRig
-from tests.contract.storage import StorageContract, StorageRig
-from tests.contract.transport import TransportContract, TransportRig
+from tests.contract.suites import (
+    BareMetalContract,
+    CarrierContract,
+    HypervisorContract,
+    NetworkContract,
+    PowersContract,
+    StorageContract,
+    TransportContract,
+)
 
 ENDPOINT, OTHER = Endpoint("fake-1", "192.0.2.1"), Endpoint("fake-2", "192.0.2.2")
 STORE = "/store"

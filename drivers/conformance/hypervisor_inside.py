@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from core.states import PowerState
+from drivers.conformance.rigs import HypervisorRig
 from drivers.hypervisor.base import InstanceSpec
 from drivers.hypervisor.powers import Executes
-from tests.contract.hypervisor import HypervisorRig
 
 DISK = "/kept"
 MEMORY = "/dev/kept"  # a file system in memory, in VMs and in containers
