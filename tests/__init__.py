@@ -1,4 +1,4 @@
-"""Tests, by what they need: see tests/stages.py. The shipped cases of drivers show what their asserts saw, as these do."""
+"""Tests, by what they need: see tests/stages.py. Failed asserts of the shipped cases say what they saw, as here."""
 
 import pytest
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import fields, replace
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from core.errors import Conflict, NotFound, RackflowError, Unsupported
 from core.ids import new_id, on_host
@@ -23,6 +23,7 @@ from drivers.hypervisor.powers import (
     Consoles,
     Displays,
     MigratesLive,
+    Move,
     Reboots,
     Reconfigures,
     SavesState,
@@ -239,6 +240,8 @@ async def a_live_migration(rig: HypervisorRig) -> None:
     for delay_s in (None, rig.delays_s[-1]):
         spec = await running(rig)
         await write(rig, spec, MEMORY, "kept")
+        if spec.kind not in rig.moves:
+            await refused(rig, driver, spec)
         assert await driver.preflight(spec.name) == []
         move, target = await needs(rig.move, "move")(spec)
         if delay_s is not None:
@@ -248,6 +251,16 @@ async def a_live_migration(rig: HypervisorRig) -> None:
         assert await power(rig, spec.name) is PowerState.ABSENT
         assert (await target.observe(spec.name)).power is PowerState.RUNNING
         assert await read(replace(rig, hypervisor=target), spec, MEMORY) == "kept"
+
+
+async def refused(rig: HypervisorRig, driver: MigratesLive, spec: InstanceSpec) -> NoReturn:
+    """Check that what does not move while it runs is said beforehand, and changes nothing; end the case."""
+    reasons = await driver.preflight(spec.name)
+    assert reasons
+    with raises(Unsupported):
+        await driver.migrate(Move(spec, "192.0.2.2"), needs(rig.other, "other"), timeout_s=5)
+    assert await power(rig, spec.name) is PowerState.RUNNING
+    unsupported("; ".join(reasons))
 
 
 # Consoles, Displays

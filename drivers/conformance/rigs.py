@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from core.states import InstanceKind
 from drivers.hypervisor.base import DiskAttachment, Hypervisor, InstanceSpec
 from drivers.hypervisor.powers import Move
 from drivers.network.base import Network
@@ -22,6 +23,19 @@ class Tools(Protocol):
     async def copies(self, *texts: str) -> list[bytes]:
         """Return qcow2 copies of a disk to which text after text was written: a whole one, then what changed each."""
         ...
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much the state machine tries, and how long it waits before it tries a call again that did not come through.
+
+    inside: guests answer within no time, so that they are asked, too.
+    """
+
+    examples: int = 15
+    steps: int = 15
+    inside: bool = False
+    pause_s: float = 0.25
 
 
 DELAYS_S = (0.0, 0.005, 0.02, 0.1, 0.3)  # after which a call is killed
@@ -43,6 +57,9 @@ class HypervisorRig:
     larger: the spec with more cpu and memory. move: a live migration, and its target. other: another host's
     hypervisor, where the same specs can be defined. console_talk: what is typed, and what is to come back.
     guests: False where a simulator boots none, so that only what the hypervisor itself says can be checked.
+    hotplug: False where no guest runs that lets go of a device. moves: what can migrate while it runs.
+    tools: what writes to and reads from disks of instances that are off. left_of: names of what the host still has of
+    an instance that was deleted. disturb: lets the next call fail in a way that another try is to overcome.
     """
 
     hypervisor: Hypervisor
@@ -62,6 +79,12 @@ class HypervisorRig:
     console_talk: tuple[bytes, bytes] = (b"\necho a$((1+1))b\n", b"a2b")
     reboot_grace_s: float = 20.0
     guests: bool = True
+    hotplug: bool = True
+    moves: tuple[InstanceKind, ...] = tuple(InstanceKind)
+    tools: Tools | None = None
+    left_of: Callable[[InstanceSpec], Awaitable[list[str]]] | None = None
+    disturb: Callable[[], Awaitable[None]] | None = None
+    effort: Effort = Effort()
 
 
 @dataclass
@@ -76,6 +99,8 @@ class StorageRig:
     tools: Tools
     format: str = "qcow2"
     overlays: bool = True
+    disturb: Callable[[], Awaitable[None]] | None = None
+    effort: Effort = Effort()
 
 
 @dataclass
@@ -90,6 +115,8 @@ class NetworkRig:
     free: str
     management: str
     cidr: str = "10.99.0.1/24"
+    disturb: Callable[[], Awaitable[None]] | None = None
+    effort: Effort = Effort()
 
     @property
     def addresses(self) -> tuple[str, ...]:

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from core.errors import Conflict, Invalid, NotFound
+from core.errors import Conflict, Invalid, NotFound, Unsupported
 from core.ids import new_id
-from drivers.carrier import Parcel
-from drivers.conformance.cases import Suite, raises, verbs_of
+from drivers.conformance.cases import Suite, raises, unsupported, verbs_of
 from drivers.conformance.rigs import StorageRig
 from drivers.conformance.tools import cancelled_after, settle
 from drivers.hypervisor.base import DiskAttachment
 from drivers.storage.base import SeedSpec, Storage, VolumeSpec
 
 CASES: Suite[StorageRig] = Suite("storage", verbs_of(Storage))
-
-
-def parcels_of(copies: list[bytes]) -> list[Parcel]:
-    return [Parcel(f"{n}.qcow2", len(data), hashlib.sha256(data).hexdigest()) for n, data in enumerate(copies)]
 
 
 async def staged(rig: StorageRig) -> VolumeSpec:
@@ -173,6 +167,20 @@ async def one_disk_is_deleted(rig: StorageRig) -> None:
     assert await rig.storage.delete_image(rig.image.sha256) is True
 
 
+@CASES.case("carrier")
+async def what_is_on_its_way_is_not_carried(rig: StorageRig) -> None:
+    await rig.storage.prepare()
+    try:
+        carrier = rig.storage.carrier()
+    except Unsupported as error:
+        unsupported(str(error))
+    instance_id = new_id()
+    await rig.tools.put(f"{await rig.storage.ensure_scratch(instance_id)}/root.disk", b"backup")
+    assert await carrier.parcels(instance_id) == []
+    await rig.storage.ensure_volume(VolumeSpec(instance_id, "data1", 16))
+    assert len(await carrier.parcels(instance_id)) == 1
+
+
 @CASES.case("snapshot_volume", "revert_volume", "drop_volume_snapshot")
 async def snapshots_of_a_disk(rig: StorageRig) -> None:
     store, spec = rig.storage, await staged(rig)
@@ -200,91 +208,15 @@ async def files_on_their_way(rig: StorageRig) -> None:
     instance_id, data = new_id(), b"backup" * 2**18
     folder = await rig.storage.ensure_scratch(instance_id)
     assert await rig.storage.ensure_scratch(instance_id) == folder
-    await rig.tools.put(f"{folder}/root.qcow2", data)
-    found = await rig.storage.scratch_file(f"{folder}/root.qcow2")
+    await rig.tools.put(f"{folder}/root.disk", data)
+    found = await rig.storage.scratch_file(f"{folder}/root.disk")
     assert (found.size_bytes, found.sha256) == (len(data), hashlib.sha256(data).hexdigest())
     assert b"".join([chunk async for chunk in rig.storage.read_scratch(found.name)]) == data
     with raises(NotFound):
         await rig.storage.scratch_file(f"{folder}/none")
-    assert await rig.storage.carrier().parcels(instance_id) == []
     assert await rig.storage.delete_scratch(instance_id) is True
     assert await rig.storage.delete_scratch(instance_id) is False
     with raises(NotFound):
         await rig.storage.scratch_file(found.name)
     assert instance_id in rig.storage.state_path(instance_id)
     assert await rig.storage.volumes() == []
-
-
-@CASES.case("restore_volume", "undo_restore", "drop_before")
-async def a_disk_is_restored(rig: StorageRig) -> None:
-    store, spec = rig.storage, await staged(rig)
-    disk, of = await store.ensure_volume(spec), (spec.instance_id, "root")
-    await rig.tools.write(disk, "before")
-    copies = await rig.tools.copies("one", "two", "three")
-    parcels = parcels_of(copies)
-    for n, text in ((1, "one"), (3, "three"), (2, "two")):
-        assert await store.restore_volume(*of, parcels[:n], Copies(copies)) is True
-        assert await store.restore_volume(*of, parcels[:n], Copies([])) is False
-        assert await rig.tools.read(disk) == text
-        assert await store.undo_restore(*of) is True
-        assert await store.undo_restore(*of) is False
-        assert await rig.tools.read(disk) == "before"
-    await store.restore_volume(*of, parcels, Copies(copies))
-    assert await store.drop_before(*of) is True
-    assert await store.drop_before(*of) is False
-    assert await store.undo_restore(*of) is False
-    assert await rig.tools.read(disk) == "three"
-    assert await store.ensure_volume(spec) is not None
-    assert await store.delete_volumes(spec.instance_id) is True
-
-
-@CASES.case("restore_volume")
-async def a_disk_that_was_lost_is_restored(rig: StorageRig) -> None:
-    await rig.storage.prepare()
-    copies, of = await rig.tools.copies("one", "two"), (new_id(), "root")
-    assert await rig.storage.restore_volume(*of, parcels_of(copies), Copies(copies)) is True
-    assert await rig.storage.drop_before(*of) is False
-    assert await rig.storage.volumes() == [of[0]]
-
-
-@CASES.case("restore_volume")
-async def copies_that_are_not_right_change_nothing(rig: StorageRig) -> None:
-    store, spec = rig.storage, await staged(rig)
-    disk, of = await store.ensure_volume(spec), (spec.instance_id, "root")
-    await rig.tools.write(disk, "before")
-    copies = await rig.tools.copies("one", "two")
-    parcels = parcels_of(copies)
-    with raises(Invalid):
-        await store.restore_volume(*of, [parcels[0], replace(parcels[1], sha256="0" * 64)], Copies(copies))
-    with raises(Invalid):
-        await store.restore_volume(*of, [], Copies(copies))
-    assert await store.undo_restore(*of) is False
-    assert await rig.tools.read(disk) == "before"
-
-
-@CASES.case("restore_volume", "undo_restore")
-async def a_killed_restore_is_finished_by_the_next(rig: StorageRig) -> None:
-    store, spec = rig.storage, await staged(rig)
-    disk, of = await store.ensure_volume(spec), (spec.instance_id, "root")
-    await rig.tools.write(disk, "before")
-    copies = await rig.tools.copies("one", "two")
-    parcels = parcels_of(copies)
-    for delay_s in (0.0, 0.05, 0.1, 0.2, 0.3):
-        await cancelled_after(store.restore_volume(*of, parcels, Copies(copies)), delay_s)
-        assert await rig.tools.read(disk) in ("before", "two")
-        await settle(lambda: store.restore_volume(*of, parcels, Copies(copies)))
-        assert await rig.tools.read(disk) == "two"
-        assert await settle(lambda: store.undo_restore(*of)) is True
-        assert await rig.tools.read(disk) == "before"
-
-
-class Copies:
-    """Gives the content of copies, by their numbers."""
-
-    def __init__(self, copies: list[bytes]) -> None:
-        self._copies = copies
-
-    async def __call__(self, parcel: Parcel) -> AsyncIterator[bytes]:
-        data = self._copies[int(parcel.name.partition(".")[0])]
-        for start in range(0, len(data), 2**16):
-            yield data[start : start + 2**16]

@@ -11,18 +11,23 @@ from typing import Any
 import pytest
 
 from drivers.conformance import (
+    any_order,
     baremetal,
     carrier,
     hypervisor,
     hypervisor_disks,
+    hypervisor_keeps,
     hypervisor_powers,
     network,
     storage,
+    storage_restore,
     transport,
 )
 from drivers.conformance.cases import Case, NotReached, Suite, UnsupportedHere
 
-assert hypervisor_disks.POWERS is hypervisor_powers.POWERS  # importing them fills the suite
+assert hypervisor_disks.POWERS is hypervisor_powers.POWERS is hypervisor_keeps.POWERS  # importing them fills the suites
+assert storage_restore.CASES is storage.CASES
+assert any_order.explored
 
 
 class Contract:

@@ -15,7 +15,7 @@ from core.ids import new_id
 from core.settings import DriverSettings
 from drivers.carrier import Carrier, Parcel, carry
 from drivers.conformance.carrier import CarrierRig, unread
-from drivers.conformance.storage import Copies, parcels_of
+from drivers.conformance.storage_restore import Copies, parcels_of
 from drivers.conformance.tools import cancelled_after, settle
 from drivers.hypervisor.base import DiskAttachment
 from drivers.storage.base import ImageFile, SeedSpec, VolumeSpec
