@@ -24,7 +24,7 @@ async def settle(call: Callable[[], Awaitable[T]], attempts: int = 40, pause_s: 
 async def cancelled_after(call: Awaitable[Any], delay_s: float) -> bool:
     """Cancel a call after a delay, as a killed worker does; say whether it was still under way."""
     task = asyncio.ensure_future(call)
-    await asyncio.sleep(delay_s)
+    await asyncio.wait({task}, timeout=delay_s)
     task.cancel()
     outcome = (await asyncio.gather(task, return_exceptions=True))[0]
     if isinstance(outcome, asyncio.CancelledError):

@@ -1,0 +1,44 @@
+"""The case of each family that tries all verbs in any order with faults between; it needs Hypothesis."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from drivers.conformance import hypervisor, network, storage
+from drivers.conformance.cases import not_reached
+from drivers.conformance.rigs import HypervisorRig, NetworkRig, StorageRig
+
+MISSING = "Hypothesis is not installed: pip install 'rackflow[conformance]'"
+
+
+async def explored(family: str, machine: str, rig: Any) -> None:
+    """Explore with a family's machine; end the case where Hypothesis is missing."""
+    try:
+        explore: Any = import_module("drivers.conformance.explore")
+    except ModuleNotFoundError as error:
+        if error.name != "hypothesis":
+            raise
+        not_reached(MISSING)
+    made = getattr(import_module(f"drivers.conformance.machine_{family}"), machine)
+    await explore.explore(lambda do: made(do, rig), rig.effort)
+
+
+@hypervisor.CASES.case(
+    "define", "start", "stop", "undefine", "observe", "instances", "suspend", "reboot", "snapshot", "reconfigure"
+)
+async def all_verbs_in_any_order_with_faults(rig: HypervisorRig) -> None:
+    await explored("hypervisor", "HypervisorMachine", rig)
+
+
+@storage.CASES.case(
+    "ensure_image", "delete_image", "images", "ensure_volume", "delete_volume", "delete_volumes", "volumes",
+    "snapshot_volume", "revert_volume", "drop_volume_snapshot",
+)  # fmt: skip
+async def all_disks_in_any_order_with_faults(rig: StorageRig) -> None:
+    await explored("storage", "StorageMachine", rig)
+
+
+@network.CASES.case("ensure", "ensure_nic", "bridges")
+async def all_networks_in_any_order_with_faults(rig: NetworkRig) -> None:
+    await explored("network", "NetworkMachine", rig)
