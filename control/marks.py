@@ -1,4 +1,4 @@
-"""Marks on hosts: another number each time that something of a host changes which placement reads (see placing_book.py).
+"""Marks on hosts: another number each time that something of a host changes which placement reads (placing_book.py).
 
 Every update of a row of `host` sets a new mark by itself (tables.py). What stands elsewhere and counts on a host (what
 instances hold there, its datastores, its networks) is changed in a transaction that touches the host as well. Marks are

@@ -16,8 +16,8 @@ from control.tables import UtcDateTime
 from core.clock import now
 
 __all__ = [
-    "CHUNK", "PARAMETER", "LostRace", "among", "chunks", "db_now", "fetch_among", "fetch_in", "insert", "insert_columns",
-    "parts", "run_among", "run_in", "tuples_among", "update_columns", "update_each", "upsert",
+    "CHUNK", "PARAMETER", "LostRace", "among", "chunks", "db_now", "fetch_among", "fetch_in", "insert",
+    "insert_columns", "parts", "run_among", "run_in", "tuples_among", "update_columns", "update_each", "upsert",
 ]  # fmt: skip
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""Marks of hosts (control/marks.py), and indexes that placing need not write to: of nothing, and those that others hold."""
+"""Marks of hosts (control/marks.py); no index of nothing, and none that is the beginning of another one."""
 
 from __future__ import annotations
 
