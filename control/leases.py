@@ -69,7 +69,7 @@ class _Pool:
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
         self.taken = {
-            net.id: set(cloud.leased[net.id]) | addresses.reserved(net.subnet, net.gateway)
+            net.id: cloud.leased[net.id] | addresses.reserved(net.subnet, net.gateway)
             for net in cloud.networks.values()
         }
         self.free: dict[tuple[str, tuple[Range, ...]], Iterator[tuple[Range, int]]] = {}

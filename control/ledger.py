@@ -11,11 +11,12 @@ import sqlalchemy as sa
 
 from control import sql, tables
 from core.errors import Conflict, NotFound
+from core.garbage import uncollected
 from core.states import OperationState, StepState, Verb
 
 _OP = tables.operation
 _EPOCHS = (
-    sa.select(_OP.c.id, _OP.c.epoch, _OP.c.finished_at, _OP.c.cancel_requested)
+    sa.select(_OP.c.id, _OP.c.epoch, _OP.c.finished_at.is_not(None), _OP.c.cancel_requested)
     .where(sql.among(_OP.c.id)).order_by(_OP.c.id).with_for_update()
 )  # fmt: skip
 
@@ -114,6 +115,7 @@ def _operation(row: Sequence[Any]) -> Operation:
     return made
 
 
+@uncollected()
 def get(c: sa.Connection, ids: Sequence[str]) -> list[Operation]:
     """Return operations in the order asked for. Raise NotFound."""
     found = {row[0]: _operation(row) for row in sql.tuples_among(c, set(ids), _BY_ID)}
@@ -128,7 +130,7 @@ def look(c: sa.Connection, ops: Sequence[Operation]) -> tuple[set[str], set[str]
     somebody wants to be undone.
     """
     rows = sql.tuples_among(c, {op.id for op in ops}, _EPOCHS)
-    live = {row_id: epoch for row_id, epoch, finished_at, _ in rows if finished_at is None}
+    live = {row_id: epoch for row_id, epoch, ended, _ in rows if not ended}
     return {op.id for op in ops if live.get(op.id) != op.epoch}, {row_id for row_id, _, _, cancel in rows if cancel}
 
 

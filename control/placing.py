@@ -130,22 +130,23 @@ def _wanted(
 ) -> tuple[dict[str, Outcome], list[_Wanted], dict[str, dict[int, Held]]]:
     """Return the outcomes that are clear already, what there is to place, and the leases that it has."""
     lost = stale_among(c, ops)
-    rows = {row.id: row for row in map(_Row._make, sql.tuples_among(c, {op.subject_id for op in ops}, _ROWS))}
+    ids = [op.subject_id for op in ops]
+    rows = {row.id: row for row in map(_Row._make, sql.tuples_among(c, set(ids), _ROWS))}
     contents = images.records(c, {row.image_id for row in rows.values()})
     held = leases.held(c, list(rows))
     owing = drift.owing(c, {op.subject for op in ops})
     clear: dict[str, Outcome] = {}
     wanted: list[_Wanted] = []
     known: dict[Hashable, _Alike] = {}
-    for op in ops:
-        row = rows.get(op.subject_id)
+    for op, subject_id in zip(ops, ids, strict=True):
+        row = rows.get(subject_id)
         found: _Wanted | Outcome
         if op.id in lost:
             error = Stale("it was taken over or is finished", f"operation/{op.id}", {"operations": [op.id]})
-            found = Outcome(op.id, op.subject_id, None, error)
+            found = Outcome(op.id, subject_id, None, error)
         elif row is None:
             gone = Conflict(f"instance {op.subject_name} is deleted", op.subject)
-            found = Outcome(op.id, op.subject_id, None, gone)
+            found = Outcome(op.id, subject_id, None, gone)
         elif row.host is not None:
             found = Outcome(op.id, row.id, row.host, None)
         else:

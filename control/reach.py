@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from control import addresses, sql, tables
+from control import addresses, marks, sql, tables
 from core.clock import rfc3339
 from core.ids import new_id
 
@@ -25,7 +25,10 @@ def record(
     c: sa.Connection, host_id: str, cluster_id: str, datastores: Sequence[tuple[str, int, int]],
     bridges: Mapping[str, str], at: datetime,
 ) -> bool:  # fmt: skip
-    """Write what was seen on a host; return whether something reaches it that did not before."""
+    """Write what was seen on a host; return whether something reaches it that did not before.
+
+    The caller updates the host's own row, which gives it a new mark (marks.py).
+    """
     grown = _datastores(c, host_id, datastores, at)
     nets = c.execute(_NETWORKS, {"cluster": cluster_id}).all()
     there = {net.id: bridges[net.bridge] for net in nets if net.bridge in bridges}
@@ -86,6 +89,7 @@ def spread_network(c: sa.Connection, network_id: str, at: datetime) -> None:
         statement = statement.where(host.c.cluster_id == net.cluster_id)
     seen = {row.id: (row.facts.get("bridges") or {}).get(net.bridge) for row in c.execute(statement)}
     there = {host_id: cidr for host_id, cidr in seen.items() if cidr is not None}
+    marks.touch_all(c)
     c.execute(sa.delete(_NET_HOST).where(_NET_HOST.c.network_id == network_id))
     sql.insert(
         c, _NET_HOST,
@@ -97,6 +101,7 @@ def spread_network(c: sa.Connection, network_id: str, at: datetime) -> None:
 
 def forget(c: sa.Connection, host_id: str) -> None:
     """Take away all that was seen on a host that is retired."""
+    marks.touch(c, [host_id])
     for table in (_DS_HOST, _NET_HOST, _RANGE, tables.image_copy):
         c.execute(sa.delete(table).where(table.c.host_id == host_id))
 

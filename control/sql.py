@@ -16,8 +16,8 @@ from control.tables import UtcDateTime
 from core.clock import now
 
 __all__ = [
-    "CHUNK", "LostRace", "among", "chunks", "db_now", "fetch_among", "fetch_in", "insert", "insert_columns",
-    "run_among", "run_in", "tuples_among", "update_columns", "update_each", "upsert",
+    "CHUNK", "PARAMETER", "LostRace", "among", "chunks", "db_now", "fetch_among", "fetch_in", "insert",
+    "insert_columns", "parts", "run_among", "run_in", "tuples_among", "update_columns", "update_each", "upsert",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -63,9 +63,12 @@ def fetch_among(c: sa.Connection, values: Collection[Any], statement: sa.Select[
 def tuples_among(
     c: sa.Connection, values: Collection[Any], statement: sa.Select[Any]
 ) -> list[Sequence[Any]]:
-    """Do as `fetch_among`, but return tuples: for many rows, whose values are taken by their places."""
+    """Do as `fetch_among`, but return tuples: for many rows, whose values are taken by their places.
+
+    Values that follow each other are asked for together: what stands side by side is found sooner.
+    """
     rows: list[Sequence[Any]] = []
-    for part in parts(c.dialect.name, values):
+    for part in parts(c.dialect.name, sorted(values)):
         rows.extend(c.execute(statement, {PARAMETER: part}).all())
     return rows
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.cloud import Cloud, cloud
-from tests import stages
+from tests import books, stages
 from tests.labs import Lab
 
 _SUITES = pytest.StashKey[dict[str, set[str]]]()
@@ -52,6 +52,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("live suites, and those with databases or Prefect")
         for line in stages.suite_lines(suites, terminalreporter.stats):
             terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _books_are_true() -> Iterator[None]:
+    with books.checked():
+        yield
 
 
 @pytest.fixture(scope="session")
