@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def _bridge(asked: Mapping[str, Any]) -> str:
 async def _endpoint(asked: Mapping[str, Any], name: str, settings: Settings) -> Endpoint:
     """Return how to reach a host, by its name in the record or, with a key file, by its address."""
     if asked["key"]:
-        return await _stranger(name, asked["name"], Path(asked["key"]), asked["fingerprint"])
+        return await _stranger(name, asked["name"], Path(asked["key"]), asked["fingerprints"])
     record, held = await _look(settings, lambda c: _found(c, name))
     if record.driver != asked["name"]:
         message = f"{name} is a host of driver {record.driver or 'none yet'}, not {asked['name']}"
@@ -68,16 +68,16 @@ def _found(c: Any, name: str) -> tuple[HostRecord, list[str]]:
     return record, list(instances_on.names_on(c, record.id))
 
 
-async def _stranger(name: str, kind: str, key: Path, fingerprint: str) -> Endpoint:
-    """Return [USER@]ADDRESS[:PORT] as an endpoint, its key pinned if it is the one that was said."""
+async def _stranger(name: str, kind: str, key: Path, known: Sequence[str]) -> Endpoint:
+    """Return [USER@]ADDRESS[:PORT] as an endpoint, its key pinned if it is one of those that were said."""
     user, _, place = name.rpartition("@")
     address, _, port = place.partition(":")
     if port and not port.isdigit():
         raise Invalid(f"{name} is no [USER@]ADDRESS[:PORT]", fix="name a host so, or one of the record without --key")
     seen = await show(kind, address, int(port or 22))
-    if seen.fingerprint != fingerprint:
+    if seen.fingerprint not in known:
         raise CredentialRejected(
-            f"the host key of {address} is {seen.fingerprint}, not {fingerprint or 'known'}", f"host/{address}",
+            f"the host key of {address} is {seen.fingerprint}, which is not known", f"host/{address}",
             fix=f"if that is the machine meant: --fingerprint {seen.fingerprint}",
         )  # fmt: skip
     return Endpoint(address, address, int(port or 22), user or "root", key, seen.public)

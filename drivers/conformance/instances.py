@@ -48,6 +48,7 @@ class Instances:
         if self._kind is InstanceKind.CONTAINER and self._image is None:
             not_reached("containers start from an image: name one with --image")
         for host in self._hosts:
+            await host.hypervisor.prepare()
             await host.storage(self._store).prepare()
             if self._image is not None:
                 await self._stage(host, self._image)

@@ -26,9 +26,10 @@ from drivers.conformance.report import Outcome, Verdict
 from drivers.conformance.rigs import HypervisorRig, NetworkRig, StorageRig
 from drivers.conformance.transport import TransportRig
 
-PARTS = (any_order, hypervisor_disks, hypervisor_keeps, hypervisor_powers, storage_restore)  # they fill the suites
+PARTS = (hypervisor_disks, hypervisor_keeps, hypervisor_powers, storage_restore)  # they fill the suites
 SUITES: tuple[Suite[Any], ...] = (
-    hypervisor.CASES, hypervisor.POWERS, storage.CASES, network.CASES, transport.CASES
+    hypervisor.CASES, hypervisor.POWERS, any_order.LIVES, storage.CASES, any_order.DISKS, network.CASES,
+    any_order.BRIDGES, transport.CASES,
 )  # fmt: skip
 FAMILIES = tuple(dict.fromkeys(suite.family for suite in SUITES))
 CASE_LIMIT_S = 300.0

@@ -76,7 +76,9 @@ def try_(
     ] = None,
     first_failure: Annotated[bool, typer.Option("--first-failure", help="End with the first that fails.")] = False,
     key: Annotated[str, typer.Option(metavar="FILE", help="Private key, for hosts that are not enrolled.")] = "",
-    fingerprint: Annotated[str, typer.Option(metavar="SHA256:…", help="Of the host key of such a host.")] = "",
+    fingerprint: Annotated[
+        list[str] | None, typer.Option(metavar="SHA256:…", help="Of the host key of such a host; repeatable.")
+    ] = None,
     in_use: Annotated[bool, typer.Option("--in-use", help="Also on a host that holds instances.")] = False,
     on: Annotated[str, typer.Option(metavar="TEXT", help="What it is tried on, as the result is to say it.")] = "",
     output: Output = Format.TABLE,
@@ -91,7 +93,7 @@ def try_(
     told = ask("daemon.drivers", {
         "verb": "test", "name": name, "host": host, "other": other, "image": image, "datastore": datastore,
         "bridge": bridge, "families": family or [], "cases": case or [], "first_failure": first_failure, "key": key,
-        "fingerprint": fingerprint, "in_use": in_use, "on": on, "quiet": session.quiet,
+        "fingerprints": fingerprint or [], "in_use": in_use, "on": on, "quiet": session.quiet,
     })  # fmt: skip
     report = told["report"]
     if output in (Format.JSON, Format.YAML):
