@@ -117,8 +117,7 @@ class Runtime:
 
     def endpoint(self, host: HostRecord) -> Endpoint:
         """Return how to reach a host of the record."""
-        key = Path(host.key_file) if host.key_file else self.settings.paths.ssh_key
-        return Endpoint(host.name, host.address, host.port, host.user, key, host.host_key, host.place)
+        return endpoint_of(host, self.settings)
 
     async def host(self, record: HostRecord) -> Host:
         """Return a host's drivers, connected, with this worker's lock held on the host. Raise Unreachable, Busy."""
@@ -146,6 +145,12 @@ class Runtime:
             with suppress(RackflowError, TimeoutError):  # placement goes on with what it had
                 self._features = await asyncio.wait_for(asyncio.to_thread(self.analytics.features), 0.5)
         return self._features
+
+
+def endpoint_of(host: HostRecord, settings: Settings) -> Endpoint:
+    """Return how to reach a host of the record; without a key of its own by rackflow's."""
+    key = Path(host.key_file) if host.key_file else settings.paths.ssh_key
+    return Endpoint(host.name, host.address, host.port, host.user, key, host.host_key, host.place)
 
 
 _current: Runtime | None = None

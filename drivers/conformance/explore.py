@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from drivers.conformance.rigs import Effort
-from drivers.conformance.tools import cancelled_after, settle
+from drivers.conformance.tools import Moment, cancelled_after, settle
 
 T = TypeVar("T")
 Do = Callable[[Awaitable[Any]], Any]
 Disturb = Callable[[], Awaitable[None]] | None
-KILLED_AFTER_S = (0.0, 0.002, 0.01, 0.05, 0.2)
+KILLED_AFTER: tuple[Moment, ...] = (1, 2, 3, 4, 6, 9, 0.002, 0.01, 0.05, 0.2)
 
 
 class Fault(StrEnum):
@@ -34,9 +34,9 @@ class Fault(StrEnum):
 
 FAULTS = st.tuples(
     st.sampled_from([Fault.NONE, Fault.NONE, Fault.NONE, Fault.KILLED, Fault.TWICE, Fault.DISTURBED]),
-    st.sampled_from(KILLED_AFTER_S),
+    st.sampled_from(KILLED_AFTER),
 )
-How = tuple[Fault, float]
+How = tuple[Fault, Moment]
 
 
 class Machine(RuleBasedStateMachine):
@@ -61,11 +61,11 @@ class Machine(RuleBasedStateMachine):
 
     async def _faulty(self, call: Callable[[], Awaitable[bool]], how: How) -> bool | None:
         """Return what it said; None after a fault that hides it."""
-        fault, delay_s = how
+        fault, moment = how
         if fault is Fault.TWICE:
             return any(await asyncio.gather(*(settle(call, pause_s=self._pause_s) for _ in range(2))))
         if fault is Fault.KILLED:
-            await cancelled_after(call(), delay_s)
+            await cancelled_after(call(), moment)
         elif fault is Fault.DISTURBED and self._disturb is not None:
             await self._disturb()
         said = await settle(call, pause_s=self._pause_s)

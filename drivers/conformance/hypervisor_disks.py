@@ -9,7 +9,7 @@ from core.errors import Conflict, Invalid, NotFound, RackflowError, Unsupported
 from core.ids import new_id, on_host
 from core.states import PowerState
 from drivers.carrier import Carrier, Parcel
-from drivers.conformance.cases import raises, unsupported
+from drivers.conformance.cases import not_reached, raises, unsupported
 from drivers.conformance.hypervisor import POWERS
 from drivers.conformance.hypervisor_inside import DISK, MEMORY, define, from_disk, on_disk, power, read, running, write
 from drivers.conformance.rigs import HypervisorRig
@@ -19,7 +19,8 @@ from drivers.hypervisor.powers import BacksUp, BackupFile, Carries, SavesImages,
 
 
 async def file_bytes(rig: HypervisorRig, path: str) -> int:
-    assert rig.file_bytes is not None, "the driver writes files, and its rig has no file_bytes"
+    if rig.file_bytes is None:
+        not_reached("the driver writes files, and nobody here can look at them")
     return await rig.file_bytes(path)
 
 
@@ -172,7 +173,8 @@ def carriers(rig: HypervisorRig) -> tuple[Carrier, Carrier, Hypervisor]:
     driver = rig.hypervisor
     if not isinstance(driver, Carries):
         unsupported("the driver has no Carries")
-    assert isinstance(rig.other, Carries), "the driver carries, and its rig has no other host"
+    if not isinstance(rig.other, Carries):
+        not_reached("the driver can carry, and there is no other host here: name one with --other")
     return driver.carrier(), rig.other.carrier(), rig.other
 
 

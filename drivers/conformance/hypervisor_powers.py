@@ -194,6 +194,8 @@ async def disks_and_nics_come_and_go(rig: HypervisorRig) -> None:
     driver = rig.hypervisor
     if not isinstance(driver, Reconfigures):
         unsupported("the driver has no Reconfigures")
+    if not rig.hotplug:
+        not_reached("no guest answers here that would let go of a device: name an image that has an agent")
     plain = await running(rig)
     with_disk = await needs(rig.with_disk, "with_disk")(plain)
     *others, last = with_disk.disks
@@ -219,6 +221,8 @@ async def cpu_and_memory_of_what_runs(rig: HypervisorRig) -> None:
         unsupported("the driver has no Reconfigures")
     spec = await running(rig)
     larger = rig.larger(spec)
+    if not rig.hotplug:
+        not_reached("no guest answers here that would take more: name an image that has an agent")
     if not (await driver.capabilities()).resize_live:
         with raises(Unsupported):
             await driver.reconfigure(larger)
@@ -271,6 +275,8 @@ async def console(rig: HypervisorRig) -> None:
     driver = rig.hypervisor
     if not isinstance(driver, Consoles):
         unsupported("the driver has no Consoles")
+    if not rig.guests:
+        not_reached("no guest answers here at its console: name an image that has an agent")
     typed, answer = rig.console_talk
     spec = await running(rig)
     for _ in range(2):  # one that was closed can be opened again

@@ -69,9 +69,11 @@ async def the_same_image_by_several_at_once(rig: StorageRig) -> None:
 @CASES.case("ensure_image", "delete_image")
 async def a_killed_copy_is_finished_by_the_next(rig: StorageRig) -> None:
     await rig.storage.prepare()
-    for delay_s in (0.0, 0.005, 0.02, 0.1):
-        await cancelled_after(rig.storage.ensure_image(rig.image), delay_s)
-        await settle(lambda: rig.storage.ensure_image(rig.image))
+    for moment in (2, 3, 4, 6, 0.005, 0.02, 0.1):
+        await cancelled_after(rig.storage.ensure_image(rig.image), moment)
+        listed = await rig.storage.images()
+        changed = await settle(lambda: rig.storage.ensure_image(rig.image))
+        assert not (listed and changed), f"killed after {moment}: it was listed before it was whole"
         assert await rig.storage.images() == [rig.image.sha256]
         assert await rig.storage.delete_image(rig.image.sha256) is True
         assert await rig.storage.delete_image(rig.image.sha256) is False

@@ -14,8 +14,9 @@ import pytest
 from core.errors import Invalid
 from core.ids import mac_address, new_id, on_host
 from core.states import InstanceKind
+from drivers.conformance.on_esxi import VmfsTools
 from drivers.conformance.rigs import Effort, HypervisorRig, NetworkRig, StorageRig
-from drivers.hypervisor.base import DiskAttachment, Hypervisor, InstanceSpec
+from drivers.hypervisor.base import Hypervisor, InstanceSpec
 from drivers.hypervisor.esxi import EsxiHypervisor, hypervisor_of
 from drivers.hypervisor.powers import Move
 from drivers.network.base import NetworkSpec, NicSpec
@@ -25,7 +26,6 @@ from drivers.storage.seed import seed_texts
 from drivers.storage.vmfs import VmfsStorage
 from drivers.transport.base import Endpoint
 from drivers.transport.vsphere import VsphereTransport, connect
-from drivers.transport.vsphere_files import Files
 from tests.contract.suites import HypervisorContract, NetworkContract, PowersContract, StorageContract
 from tests.vcsim import CLUSTER, HOSTS, SETTINGS, Vcsim, vcsim
 
@@ -98,25 +98,6 @@ class TestEsxi(HypervisorContract):
         await hypervisor.close()
 
 
-class DiskTools:
-    """Writes to what the simulator keeps of a disk beside its descriptor."""
-
-    def __init__(self, transport: VsphereTransport) -> None:
-        self.files = Files(transport)
-
-    async def write(self, disk: DiskAttachment, text: str) -> None:
-        await self.files.put(disk.source.replace(".vmdk", "-flat.vmdk"), text.encode())
-
-    async def read(self, disk: DiskAttachment) -> str:
-        return (await self.files.get(disk.source.replace(".vmdk", "-flat.vmdk"))).decode()
-
-    async def put(self, path: str, data: bytes) -> None:
-        await self.files.put(path, data)
-
-    async def copies(self, *texts: str) -> list[bytes]:
-        return [text.encode() for text in texts]
-
-
 def tiny_image(folder: Path) -> ImageFile:
     """Make a small qcow2 image with something in it."""
     raw, path = folder / "raw", folder / "tiny.qcow2"
@@ -130,7 +111,7 @@ class TestVmfs(StorageContract):
     @pytest.fixture
     def rig(self, transport: VsphereTransport, tmp_path: Path) -> StorageRig:
         storage = VmfsStorage(transport, f"[LocalDS_0] store-{new_id()[-8:]}")
-        image, tools = tiny_image(tmp_path), DiskTools(transport)
+        image, tools = tiny_image(tmp_path), VmfsTools(transport)
         return StorageRig(storage, image, tools, format="vmdk", overlays=False, effort=EFFORT)
 
     async def test_a_path_elsewhere_is_refused(self, rig: StorageRig) -> None:

@@ -20,11 +20,12 @@ from drivers.baremetal.facets import Inspects
 from drivers.conformance.baremetal import BareMetalRig
 from drivers.conformance.carrier import CarrierRig
 from drivers.conformance.flags import DEGREES, PROTOCOLS
+from drivers.conformance.on_fake import FakeTools
 from drivers.conformance.rigs import Effort, HypervisorRig, NetworkRig, StorageRig
 from drivers.conformance.transport import TransportRig
 from drivers.facts import gather_facts
-from drivers.fake_files import pack_memory, pack_volume
-from drivers.fake_world import ANY, POWERS, FakeHost, FakeVolume, world
+from drivers.fake_files import pack_memory
+from drivers.fake_world import ANY, POWERS, FakeHost, world
 from drivers.hosts import Host, connect
 from drivers.hypervisor.base import DiskAttachment, Hypervisor, InstanceSpec, NicAttachment
 from drivers.hypervisor.powers import KeepsImages, Move
@@ -103,7 +104,8 @@ def a_rig(host: Host, new: Callable[[], Awaitable[InstanceSpec]], broken: dict[s
 
     return HypervisorRig(
         host.hypervisor, new, lambda spec: replace(spec, disks=(replace(spec.disks[0], **broken),)), take_name,
-        tools=FakeTools(), left_of=left_of, disturb=lose_the_next_answer, effort=EFFORT, folder=f"{STORE}/scratch/x",
+        tools=FakeTools("fake-1"), left_of=left_of, disturb=lose_the_next_answer, effort=EFFORT,
+        folder=f"{STORE}/scratch/x",
         file_bytes=file_bytes, with_nic=one_nic_more, console_talk=(b"a2b", b"a2b"),
         reboot_grace_s=0.1,
     )  # fmt: skip
@@ -171,30 +173,6 @@ class TestFakeVmPowers(FakeVms, PowersContract):
     pass
 
 
-class FakeTools:
-    """What guests and backups do with disks and files."""
-
-    def _volume(self, disk: DiskAttachment) -> FakeVolume:
-        volume = world.host("fake-1").volume_at(disk.source)
-        assert volume is not None
-        return volume
-
-    async def write(self, disk: DiskAttachment, text: str) -> None:
-        self._volume(disk).content = text
-
-    async def read(self, disk: DiskAttachment) -> str:
-        return self._volume(disk).content
-
-    async def put(self, path: str, data: bytes) -> None:
-        world.host("fake-1").files_at(path)[path] = data
-
-    async def copies(self, *texts: str) -> list[bytes]:
-        return [
-            pack_volume(FakeVolume("root", 16, content=text), whole=True, since=f"c{n}" if n else "")
-            for n, text in enumerate(texts)
-        ]
-
-
 class TestFakeCarrier(CarrierContract):
     @pytest.fixture
     async def rig(self, host: Host, other: Host) -> CarrierRig:
@@ -211,7 +189,7 @@ class TestFakeStorage(StorageContract):
         path, content = tmp_path / "image.qcow2", b"not really an image" * 1000
         path.write_bytes(content)
         image = ImageFile(hashlib.sha256(content).hexdigest(), "qcow2", len(content), path, 16)
-        return StorageRig(host.storage(STORE), image, FakeTools(), disturb=lose_the_next_answer, effort=EFFORT)
+        return StorageRig(host.storage(STORE), image, FakeTools("fake-1"), disturb=lose_the_next_answer, effort=EFFORT)
 
 
 class TestFakeNetwork(NetworkContract):

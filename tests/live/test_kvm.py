@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from core.settings import DriverSettings
+from drivers.conformance.disks import DiskTools
 from drivers.conformance.rigs import HypervisorRig, NetworkRig, StorageRig
 from drivers.conformance.transport import TransportRig
 from drivers.network.bridge import INTERFACES_DIR, BridgeNetwork
@@ -16,7 +17,6 @@ from drivers.transport.base import Transport
 from drivers.transport.ssh import connect
 from tests.contract.suites import HypervisorContract, NetworkContract, StorageContract, TransportContract
 from tests.labs import Lab
-from tests.live.disks import DiskTools
 from tests.live.kvm import KvmHost, kvm_host, tiny
 
 
