@@ -235,7 +235,7 @@ def try_rules(
     require_admin(principal, "try rules for machines")
     tried = rules(c) if given is None else given
     machine_rules.understand(tried)
-    found = []
+    found: list[dict[str, Any]] = []
     for machine in [get(c, name) for name in names] or [_record(row) for row in _live(c)]:
         if last_inventory(c, machine.id) is None:
             found.append({"machine": machine.name, "classified": None, "checks": [], "passed": None})
