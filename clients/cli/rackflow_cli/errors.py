@@ -92,7 +92,8 @@ def from_operation(operation: Mapping[str, Any]) -> CliError:
 def evidence_lines(evidence: Mapping[str, Any]) -> list[str]:
     """Return what was seen, in a few short lines."""
     lines = [line for key, value in evidence.items() for line in _lines(key, value)]
-    most = _MOST_ERRORS if "errors" in evidence else _MOST_LINES
+    of_file = any(isinstance(one, Mapping) and one.get("line") for one in evidence.get("errors") or ())
+    most = _MOST_ERRORS if of_file else _MOST_LINES
     left = len(lines) - most
     return lines if left <= 1 else [*lines[:most], f"… and {left} lines more (-o json shows all)"]
 

@@ -23,6 +23,28 @@ from rackflow_cli.words import counted
 
 app = group("Take machines in by their BMCs.")
 
+System = Annotated[
+    str | None, typer.Option(metavar="ID", help="Which of those that the BMC manages; by default its one.")
+]
+NoVerify = Annotated[
+    bool, typer.Option("--no-verify-tls", help="Take any certificate of the BMC: most have one of their own.")
+]
+Ssh = Annotated[
+    str | None, typer.Option(metavar="[USER@]ADDRESS[:PORT]", help="Of the operating system that runs on it.")
+]
+SshKey = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Private key on the front-end; by default rackflow's own.")
+]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, metavar="N", help="Of the BMCs to discover.")]
+Range = Annotated[
+    str | None, typer.Option(metavar="RANGE", help="All BMCs that speak Redfish in 10.0.0.0/24, or FIRST-LAST.")
+]
+Bmc = Annotated[
+    str | None, typer.Option(metavar="URL", help="One machine: https://… (Redfish), ipmi://…, ironic+http://….")
+]
+PasswordFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Its password is read here and kept encrypted; - asks for it.")
+]
 _MOST = 10_000  # that the front-end takes in one request
 
 
@@ -32,33 +54,19 @@ def enroll(
         str | None,
         typer.Argument(metavar="FILE", help="YAML or CSV, a machine a row; - is standard input.", show_default=False),
     ] = None,
-    bmc: Annotated[
-        str | None, typer.Option(metavar="URL", help="One machine: https://… (Redfish), ipmi://…, ironic+http://….")
-    ] = None,
-    discover: Annotated[
-        str | None, typer.Option(metavar="RANGE", help="All BMCs that speak Redfish in 10.0.0.0/24, or FIRST-LAST.")
-    ] = None,
+    bmc: Bmc = None,
+    discover: Range = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="By default made from the BMC's address.")] = None,
     user: Annotated[str | None, typer.Option(metavar="USER", help="Of the BMC; of rows that name none.")] = None,
-    password_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Its password is read here and kept encrypted; - asks for it.")
-    ] = None,
-    system: Annotated[
-        str | None, typer.Option(metavar="ID", help="Which of those that the BMC manages; by default its one.")
-    ] = None,
-    no_verify_tls: Annotated[
-        bool, typer.Option("--no-verify-tls", help="Take any certificate of the BMC: most have one of their own.")
-    ] = False,
-    ssh: Annotated[
-        str | None, typer.Option(metavar="[USER@]ADDRESS[:PORT]", help="Of the operating system that runs on it.")
-    ] = None,
-    ssh_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Private key on the front-end; by default rackflow's own.")
-    ] = None,
+    password_file: PasswordFile = None,
+    system: System = None,
+    no_verify_tls: NoVerify = False,
+    ssh: Ssh = None,
+    ssh_key: SshKey = None,
     check: Checks = None,
     burn_in: BurnIn = None,
     label: LabelsOption = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, metavar="N", help="Of the BMCs to discover.")] = None,
+    port: Port = None,
     http: Annotated[bool, typer.Option("--http", help="Discover by HTTP instead of HTTPS.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be enrolled, and stop.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Enroll what was discovered without asking.")] = False,
@@ -69,6 +77,8 @@ def enroll(
     """Enroll machines by their BMCs: power, inspection, rules, checks. Each one that fails says why; others go on."""
     if sum(one is not None for one in (file, bmc, discover)) != 1:
         raise CliError("say which machines: FILE, --bmc or --discover, one of them", ExitCode.USAGE)
+    if bmc is None and (name or ssh or system):
+        raise CliError("--name, --ssh and --system are one machine's", ExitCode.USAGE, fix="write them into the file")
     common = given(user=user, password=_password(password_file), verify_tls=False if no_verify_tls else None)
     if file is not None:
         rows = [{**_common_of(row, common), **row} for row in files.machines([file])]
@@ -77,18 +87,18 @@ def enroll(
     else:
         assert discover is not None
         rows = [{**row, **common} for row in _discovered(discover, port, "http" if http else "https", output)]
-    tried = hardware(check, burn_in)
-    for row in rows:
-        row.update(given(labels={**pairs(label, "--label"), **row.get("labels", {})}))
-        if ssh is not None:
-            row["ssh"] = {**target(ssh), **given(key_file=str(ssh_key.expanduser().absolute()) if ssh_key else None)}
-        if tried is not None:
-            row["hardware"] = tried
+    own = given(key_file=str(ssh_key.expanduser().absolute()) if ssh_key else None)
+    within = given(ssh={**target(ssh), **own} if ssh else None, hardware=hardware(check, burn_in))
+    rows = [{**row, **within, **_labels(row, pairs(label, "--label"))} for row in rows]
     if not rows or not _go_on(rows, discover is not None, dry_run, yes, output):
         return
     found = [session.api().post("machines", rows[at : at + _MOST]) for at in range(0, len(rows), _MOST)]
     operations = [op for answer in found for op in answer["operations"]]
     see_through(operations, [row["name"] for row in rows], output, wait=wait, timeout_s=timeout)
+
+
+def _labels(row: dict[str, Any], common: dict[str, str]) -> dict[str, Any]:
+    return given(labels={**common, **row.get("labels", {})})
 
 
 def _common_of(row: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
