@@ -51,8 +51,19 @@ class TestIronicNode(BareMetalContract):
 async def test_what_it_can_do(ironic: Ironic) -> None:
     name, _ = await fake_node(ironic)
     node = IronicNode(ironic, name)
-    assert facets(node) == {"boot-once", "inspect"}
+    assert facets(node) == {"boot-once", "inspect", "erase"}
     assert await node.boot_once(BootDevice.NETWORK)
+
+
+async def test_disks_are_wiped_by_its_cleaning(ironic: Ironic) -> None:
+    name, _ = await fake_node(ironic)
+    node = IronicNode(ironic, name)
+    assert await node.erase(timeout_s=60)
+    assert (await ironic.node(name)).provision == "manageable"
+    await ironic.provision(name, "provide", "available", timeout_s=60)
+    with pytest.raises(Conflict, match="is available") as caught:
+        await node.erase()
+    assert "take it out of use" in caught.value.fix
 
 
 async def test_enrollment_is_made_once(ironic: Ironic) -> None:

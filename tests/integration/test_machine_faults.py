@@ -57,6 +57,11 @@ FAULTS = {
 }  # fmt: skip
 
 
+def runs(pid: Path) -> bool:
+    """Say whether the process whose number stands in a file runs."""
+    return Path("/proc", pid.read_text().strip()).exists()
+
+
 def show(line: Line) -> dict[str, Any]:
     return line.store.read_now(lambda c: machines.show(c, line.admin, "f0"))
 
@@ -137,7 +142,7 @@ async def test_an_abort_while_hardware_is_tried_ends_the_tool(
         line.store.write_now(lambda c: operations.cancel(c, line.admin, op_id))
         await line.runtime.look_for_cancels()
         await work
-        assert not Path("/proc", pid.read_text().strip()).exists()
+        assert not runs(pid)
         await line.runtime.pool.close()
     (op,) = line.operations([op_id])
     assert op.state is OperationState.CANCELLED, (op.state, op.error)
