@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.errors import Conflict, CredentialRejected, HostFault, NotFound, Unreachable
+from core.errors import Conflict, CredentialRejected, HostFault, NotFound, Unreachable, Unsupported
 from core.states import MachinePower
 from drivers.baremetal.base import PowerChange
 from drivers.baremetal.facets import BootDevice, facets
@@ -55,11 +55,14 @@ async def test_what_it_can_do(ironic: Ironic) -> None:
     assert await node.boot_once(BootDevice.NETWORK)
 
 
-async def test_disks_are_wiped_by_its_cleaning(ironic: Ironic) -> None:
+async def test_a_node_that_cannot_be_erased_stays_usable(ironic: Ironic) -> None:
+    """Fake hardware has no step that erases; the agent has."""
     name, _ = await fake_node(ironic)
     node = IronicNode(ironic, name)
-    assert await node.erase(timeout_s=60)
-    assert (await ironic.node(name)).provision == "manageable"
+    with pytest.raises(Unsupported, match="no way to erase"):
+        await node.erase(timeout_s=60)
+    await ironic.reached(name, "manageable", timeout_s=30)
+    assert not (await ironic.node(name)).maintenance
     await ironic.provision(name, "provide", "available", timeout_s=60)
     with pytest.raises(Conflict, match="is available") as caught:
         await node.erase()
