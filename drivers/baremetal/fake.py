@@ -12,7 +12,7 @@ from drivers.baremetal.base import GOALS, BareMetal, BmcEndpoint, PowerChange
 from drivers.baremetal.facets import BmcEvent, Sensor
 from drivers.baremetal.inventory import Cpu, Disk, Inventory, Nic
 from drivers.fake_things import FakeHost
-from drivers.fake_world import world
+from drivers.fake_world import ANY, world
 
 HOT_CELSIUS = 45.0
 
@@ -89,4 +89,6 @@ def _power(host: FakeHost) -> MachinePower:
 
 async def connect(endpoint: BmcEndpoint, settings: DriverSettings) -> FakeBmc:
     """Return the BMC's driver."""
+    if settings.simulated_latency_s:
+        world.slow(endpoint.name, ANY, settings.simulated_latency_s)
     return FakeBmc(endpoint)
