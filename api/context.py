@@ -43,7 +43,7 @@ class Context:
     _features: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.requests = Gather(lambda: self.store, submit_all, lambda: 0)
+        self.requests = Gather(self.store.write, submit_all)
 
     @property
     def pool(self) -> HostPool:

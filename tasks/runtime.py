@@ -22,7 +22,7 @@ from core.settings import Settings
 from drivers.hosts import Host
 from drivers.pool import HostPool
 from drivers.transport.base import Endpoint
-from tasks import step_writes
+from tasks import look_writes, step_writes
 from tasks.bmc_slots import BmcSlots, service_of
 from tasks.hostlock import HostLocks
 
@@ -63,7 +63,9 @@ class Runtime:
 
     def __post_init__(self) -> None:
         self.locks = HostLocks(self.worker_id)
-        self.steps = Gather(lambda: self.store, step_writes.write, lambda: len(self._actions))
+        self.steps = Gather(lambda change: self.store.write(change), step_writes.write, lambda: len(self._actions))
+        self.befores = Gather(lambda look: self.store.read(look), look_writes.before)
+        self.looks = Gather(lambda change: self.store.write(change), look_writes.write)
 
     def require_claim(self) -> None:
         """Raise Busy when the claim is about to end: somebody else may hold these operations soon."""
