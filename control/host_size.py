@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 
 from control import drift
-
-if TYPE_CHECKING:
-    from control.hosts import HostRecord
+from control.hosts import HostRecord
 
 SHRUNK = "shrunk"  # a host offers less than when it was last well
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from control import datastores, drift, host_facts, hosts
+from control import datastores, drift, host_facts, host_looks
 from control import reconcile as rows
 from control.datastores import DatastoreRecord
 from control.drift import Residue
@@ -67,7 +67,7 @@ def write(c: Any, looks: Sequence[Look]) -> list[list[rows.Finding]]:
     for look in looks:
         if look.facts is not None:
             host_facts.record(c, look.host.id, asdict(look.facts))
-    hosts.mark_seen_all(c, {look.host.id: (look.datastores, look.bridges, look.size) for look in looks})
+    host_looks.write_all(c, {look.host.id: (look.datastores, look.bridges, look.size) for look in looks})
     for look in looks:
         if look.host.error is not None:
             rows.end_silence(c, look.host.id, look.host.name)
