@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from blueprints.datastore import DatastoreSpec
-from control import clusters, sql, tables
+from control import clusters, marks, sql, tables
 from control.access import Principal, require_admin
 from core.clock import now, rfc3339
 from core.errors import Conflict, NotFound
@@ -97,6 +97,7 @@ def ensure(c: sa.Connection, principal: Principal, spec: DatastoreSpec) -> tuple
     if changed:
         c.execute(sa.update(_T).where(_T.c.id == row_id).values(values))
     if "path" in changed:  # what was seen at the old path says nothing of the new one
+        marks.touch_all(c)
         c.execute(sa.delete(_HOST).where(_HOST.c.datastore_id == row_id))
         c.execute(sa.delete(tables.image_copy).where(tables.image_copy.c.datastore_id == row_id))
     return row_id, bool(changed)
@@ -118,6 +119,7 @@ def delete(c: sa.Connection, principal: Principal, name: str) -> None:
             f"datastore {name} holds volumes of {', '.join(users[:5])}", f"datastore/{name}", {"instances": users},
             "delete those instances first",
         )  # fmt: skip
+    marks.touch_all(c)
     c.execute(sa.update(tables.instance).where(tables.instance.c.datastore_id == found.id).values(datastore_id=None))
     for table in (_HOST, tables.image_copy):
         c.execute(sa.delete(table).where(table.c.datastore_id == found.id))

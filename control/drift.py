@@ -151,15 +151,16 @@ def residues(c: sa.Connection, host: str) -> list[Residue]:
     ]  # fmt: skip
 
 
+_OWING = sa.select(_T.c.subject, _T.c.host).where(
+    sql.among(_T.c.subject), _T.c.kind == RESIDUE, _T.c.state == OPEN
+)
+
+
 def owing(c: sa.Connection, subjects: Collection[str]) -> dict[str, set[str]]:
     """Return subject -> hosts where something of it is left: it does not go there before that was taken away."""
     found: dict[str, set[str]] = {}
-    for row in sql.fetch_in(
-        c, set(subjects),
-        lambda part: sa.select(_T.c.subject, _T.c.host)
-        .where(_T.c.subject.in_(part), _T.c.kind == RESIDUE, _T.c.state == OPEN),
-    ):  # fmt: skip
-        found.setdefault(row["subject"], set()).add(row["host"])
+    for subject, host in sql.tuples_among(c, set(subjects), _OWING):
+        found.setdefault(subject, set()).add(host)
     return found
 
 

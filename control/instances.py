@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec
-from control import datastores, drift, hosts, images, leases, outbox, sql, tables
+from control import datastores, drift, hosts, images, leases, marks, outbox, sql, tables
 from control.datastores import DatastoreRecord
 from control.hosts import HostRecord
 from control.images import ImageRecord
@@ -191,6 +191,7 @@ def _free(c: sa.Connection, instance_id: str, **values: Any) -> None:
 def _off_host(c: sa.Connection, instance_id: str, **values: Any) -> None:
     nothing = {"host_id": None, "datastore_id": None, "other_host_id": None, "other_datastore_id": None,
                "granted": None, "other_granted": None}  # fmt: skip
+    marks.touch_of(c, [instance_id])
     c.execute(sa.update(_T).where(_T.c.id == instance_id).values(**nothing, updated_at=now(), **values))
     wake(c)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from control import addresses, sql, tables
+from control import addresses, marks, sql, tables
 from core.clock import rfc3339
 from core.ids import new_id
 
@@ -35,7 +35,10 @@ class Reach:
 
 
 def record(c: sa.Connection, seen: Sequence[Reach], at: datetime) -> bool:
-    """Write what was seen on some hosts; return whether something reaches one of them that did not before."""
+    """Write what was seen on some hosts; return whether something reaches one of them that did not before.
+
+    The caller updates the hosts' own rows, which gives them new marks (marks.py).
+    """
     grown = _datastores(c, seen, at)
     nets = {one: c.execute(_NETWORKS, {"cluster": one}).all() for one in sorted({look.cluster_id for look in seen})}
     before: dict[str, dict[str, str]] = {look.host_id: {} for look in seen}
@@ -109,6 +112,7 @@ def spread_network(c: sa.Connection, network_id: str, at: datetime) -> None:
         statement = statement.where(host.c.cluster_id == net.cluster_id)
     seen = {row.id: (row.facts.get("bridges") or {}).get(net.bridge) for row in c.execute(statement)}
     there = {host_id: cidr for host_id, cidr in seen.items() if cidr is not None}
+    marks.touch_all(c)
     c.execute(sa.delete(_NET_HOST).where(_NET_HOST.c.network_id == network_id))
     sql.insert(
         c, _NET_HOST,
@@ -120,6 +124,7 @@ def spread_network(c: sa.Connection, network_id: str, at: datetime) -> None:
 
 def forget(c: sa.Connection, host_id: str) -> None:
     """Take away all that was seen on a host that is retired."""
+    marks.touch(c, [host_id])
     for table in (_DS_HOST, _NET_HOST, _RANGE, tables.image_copy):
         c.execute(sa.delete(table).where(table.c.host_id == host_id))
 

@@ -5,12 +5,12 @@ Nearly all of them see what was there before, so what differs is asked for host 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from control import datastores, drift, host_facts, hosts
+from control import datastores, drift, host_facts, host_looks
 from control import reconcile as rows
 from control.datastores import DatastoreRecord
 from control.drift import Residue
@@ -35,13 +35,14 @@ class Before:
 class Look:
     """What one look at a host saw. at: when it began; findings None: nobody wants to know what differs.
 
-    datastores: id, total, free MiB; facts: where they were gathered anew.
+    datastores: id, total, free MiB; size: cpus, memory_mib; facts: where they were gathered anew.
     """
 
     host: HostRecord
     at: datetime
     datastores: Sequence[tuple[str, int, int]]
     bridges: dict[str, str]
+    size: Mapping[str, float]
     facts: HostFacts | None
     findings: Sequence[rows.Finding] | None
 
@@ -66,7 +67,7 @@ def write(c: Any, looks: Sequence[Look]) -> list[list[rows.Finding]]:
     for look in looks:
         if look.facts is not None:
             host_facts.record(c, look.host.id, asdict(look.facts))
-    hosts.mark_seen_all(c, {look.host.id: (look.datastores, look.bridges) for look in looks})
+    host_looks.write_all(c, {look.host.id: (look.datastores, look.bridges, look.size) for look in looks})
     for look in looks:
         if look.host.error is not None:
             rows.end_silence(c, look.host.id, look.host.name)

@@ -91,9 +91,10 @@ async def _look(rt: Runtime, record: HostRecord, host: Host, before: Before, cle
     stores_seen = await _rooms(host, before)
     facts = await _facts(host, record, before.at)
 
-    findings: list[rows.Finding] = await rt.looks.add(
-        Look(record, before.at, stores_seen, bridges, facts, _differs(before, seen) if repairs else None)
-    )
+    findings: list[rows.Finding] = await rt.looks.add(Look(
+        record, before.at, stores_seen, bridges, {"cpus": float(capacity.cpus), "memory_mib": capacity.memory_mib},
+        facts, _differs(before, seen) if repairs else None,
+    ))  # fmt: skip
     await _usage(rt, record, _memory_used_mib(record, capacity, seen), stores_seen, seen)
     repaired = sum([await _repair(rt, finding) for finding in findings])
     if any(f.kind == drift.RESIDUE for f in findings):
