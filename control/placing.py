@@ -107,7 +107,8 @@ def place(
         if not wanted:
             break
         requests = [one.request for one in wanted]
-        shapes, owners = {one.shape for one in requests}, {one.owner for one in requests}
+        shapes = set({id(one.shape): one.shape for one in requests}.values())  # to hash each takes its time
+        owners = {one.owner for one in requests}
         cloud = Cloud(c, shapes, lock=True, features=features, owners=owners)
         choices = engine.choose(cloud.view, requests, features, policy=policy)
         rounds.record(c, cloud.view, requests, features, policy, choices)

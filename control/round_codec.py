@@ -16,6 +16,7 @@ import numpy as np
 
 from control.placement import model
 
+_SCALARS = frozenset((str, int, float, bool, type(None)))
 _SAME = 0  # a patch: nothing differs
 _CLASSES = {name: kind for name, kind in vars(model).items() if isinstance(kind, type) and is_dataclass(kind)}
 _FEW = 4  # a patch by places pays while less than one in so many differs
@@ -46,12 +47,12 @@ def plain(value: Any) -> Any:
     if is_dataclass(value):
         return ["class", type(value).__name__, [plain(getattr(value, one.name)) for one in fields(value)]]
     if isinstance(value, Mapping):
-        return ["map", [[plain(key), plain(one)] for key, one in value.items()]]
+        return ["map", [[plain(key), one if type(one) in _SCALARS else plain(one)] for key, one in value.items()]]
     if isinstance(value, frozenset | set):
         return ["set", [plain(one) for one in sorted(value)]]
     if isinstance(value, tuple | list):
         kind = "tuple" if isinstance(value, tuple) else "list"
-        return [kind, [one if type(one) is str else plain(one) for one in value]]
+        return [kind, [one if type(one) in _SCALARS else plain(one) for one in value]]
     raise TypeError(f"{type(value).__name__} has no form in a record")
 
 
