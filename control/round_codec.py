@@ -72,7 +72,8 @@ def back(said: Any) -> Any:
 
 
 def patch(old: Any, new: Any) -> Any:
-    """Return in JSON form how new differs: _SAME, or [kind, …]: "new" all of it, "parts" of it, "at" some places."""
+    """Return in JSON form how new differs: _SAME, or [kind, …]: "new" all of it, "parts" of it, "at" some places,
+    "keys": these and no others."""
     if old is new:
         return _SAME
     if type(old) is type(new):
@@ -93,7 +94,8 @@ def patch(old: Any, new: Any) -> Any:
 
 def _patch_mapping(old: Mapping[Any, Any], new: Mapping[Any, Any]) -> Any:
     if list(old) != list(new):
-        return ["new", plain(new)]
+        parts = [patch(old[key], one) if key in old else ["new", plain(one)] for key, one in new.items()]
+        return ["keys", [[plain(key), part] for key, part in zip(new, parts, strict=True)]]
     return _parts({str(n): (old[key], new[key]) for n, key in enumerate(new)})
 
 
@@ -134,6 +136,9 @@ def patched(old: Any, said: Any) -> Any:
     kind, *rest = said
     if kind == "new":
         return back(rest[0])
+    if kind == "keys":
+        keys = [(back(key), part) for key, part in rest[0]]
+        return {key: patched(old.get(key), part) for key, part in keys}
     if kind == "between":
         begin, end, values = rest
         return (*old[:begin], *map(back, values), *old[len(old) - end :])
