@@ -24,7 +24,7 @@ _ON_CLUSTER = (
     .where(sa.or_(_T.c.cluster_id.is_(None), _CLUSTER.c.name == sa.bindparam("cluster")))
     .order_by(_T.c.created_at, _T.c.id)
 )  # fmt: skip
-_SEEN_ON = sa.select(_HOST.c.datastore_id).where(_HOST.c.host_id == sa.bindparam("host"))
+_SEEN_ON = sa.select(_HOST.c.host_id, _HOST.c.datastore_id).where(sql.among(_HOST.c.host_id))
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,12 @@ def delete(c: sa.Connection, principal: Principal, name: str) -> None:
     c.execute(sa.delete(_T).where(_T.c.id == found.id))
 
 
-def seen_on(c: sa.Connection, host_id: str) -> set[str]:
-    """Return the ids of the datastores that the last look found on a host."""
-    return set(c.scalars(_SEEN_ON, {"host": host_id}))
+def seen_on(c: sa.Connection, host_ids: Collection[str]) -> dict[str, set[str]]:
+    """Return the ids of the datastores that the last look found on each host."""
+    found: dict[str, set[str]] = {one: set() for one in host_ids}
+    for row in sql.fetch_among(c, list(found), _SEEN_ON):
+        found[row["host_id"]].add(row["datastore_id"])
+    return found
 
 
 def list_(c: sa.Connection, principal: Principal, *, name: str | None = None) -> list[dict[str, Any]]:

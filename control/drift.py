@@ -89,6 +89,14 @@ def open_rows(c: sa.Connection, host: str, kinds: Collection[str]) -> dict[Key, 
     }  # fmt: skip
 
 
+_ON_HOSTS = sa.select(_T.c.host).where(sql.among(_T.c.host), _T.c.state == OPEN).distinct()
+
+
+def hosts_with_open(c: sa.Connection, hosts: Collection[str]) -> set[str]:
+    """Return those hosts on which anything is open."""
+    return {row["host"] for row in sql.fetch_among(c, hosts, _ON_HOSTS)}
+
+
 def sync(
     c: sa.Connection, host: str, before: Mapping[Key, Row], found: Collection[Row], busy: Collection[str]
 ) -> dict[Key, str]:

@@ -18,6 +18,7 @@ from core.errors import Conflict, NotFound
 from core.ids import new_id
 
 _T, _RANGE, _LEASE = tables.network, tables.address_range, tables.lease
+_ALL = sa.select(_T).order_by(_T.c.name)
 _FIELDS = ("kind", "bridge", "addressing", "subnet", "gateway", "nameservers", "default_for", "labels", "cluster")
 _FIXED = {"kind", "bridge", "addressing", "subnet"}  # while leases stand
 
@@ -44,7 +45,7 @@ def _record(row: sa.RowMapping) -> NetworkRecord:
 
 def records(c: sa.Connection) -> dict[str, NetworkRecord]:
     """Return name -> network, all of them."""
-    return {row["name"]: _record(row) for row in c.execute(sa.select(_T).order_by(_T.c.name)).mappings()}
+    return {row["name"]: _record(row) for row in c.execute(_ALL).mappings()}
 
 
 def ranges(c: sa.Connection, network_ids: Collection[str]) -> dict[str, list[addresses.Range]]:

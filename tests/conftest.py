@@ -26,10 +26,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also what takes minutes and shows little that others do not")
+    parser.addoption("--part", choices=stages.PARTS, help="only what needs no services, or only the others")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if part := config.getoption("--part"):
+        items[:], others = stages.split(items, part)
+        config.hook.pytest_deselected(items=others)
     stages.mark(items, slow=config.getoption("--slow"))
     items.sort(key=stages.order)
     config.stash[_SUITES] = stages.staged(items)
