@@ -17,9 +17,8 @@ from drivers.hypervisor.esxi_core import subject
 from drivers.hypervisor.esxi_power import RebootsEsxi, SuspendsEsxi
 from drivers.hypervisor.powers import MigratesLive
 from drivers.transport.vsphere import VsphereTransport
-from drivers.transport.vsphere_place import read
+from drivers.transport.vsphere_place import VM_FOLDER, read
 
-FOLDER = "rackflow"  # of a vCenter's inventory, for the VMs that are ours
 _HOST = (
     "summary.hardware", "summary.quickStats", "summary.runtime.inMaintenanceMode", "summary.runtime.connectionState",
 )  # fmt: skip
@@ -113,7 +112,7 @@ class EsxiHypervisor(SuspendsEsxi, RebootsEsxi, SnapshotsEsxi, AdoptsEsxi, Hyper
 
         def ensure(content: Any) -> Any:
             try:
-                return parent.CreateFolder(FOLDER)
+                return parent.CreateFolder(VM_FOLDER)
             except vim.fault.DuplicateName as there:
                 return there.object
 

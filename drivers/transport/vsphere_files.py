@@ -181,10 +181,10 @@ class Files:
 
     # -- disks
 
-    async def make_disk(self, path: str, size_mib: int) -> None:
+    async def make_disk(self, path: str, size_kib: int) -> None:
         """Make a blank disk, which takes room as it is written. Raise Busy (there), HostFault (full)."""
         spec = vim.VirtualDiskManager.FileBackedVirtualDiskSpec(
-            diskType="thin", adapterType="lsiLogic", capacityKb=size_mib * 1024
+            diskType="thin", adapterType="lsiLogic", capacityKb=size_kib
         )
         await self._disk("making a disk", lambda m, dc: m.CreateVirtualDisk_Task(path, dc, spec))
 

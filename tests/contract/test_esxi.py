@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import Invalid, NotFound, Unsupported
+from core.errors import Busy, Conflict, Invalid, NotFound, Unsupported
 from core.ids import mac_address, new_id, on_host
 from core.states import InstanceKind
+from drivers.carrier import Parcel
 from drivers.hypervisor.base import DiskAttachment, Hypervisor, InstanceSpec
 from drivers.hypervisor.esxi import EsxiHypervisor, hypervisor_of
 from drivers.hypervisor.powers import Move
@@ -25,6 +26,7 @@ from drivers.storage.vmfs import VmfsStorage
 from drivers.transport.base import Endpoint
 from drivers.transport.vsphere import VsphereTransport, connect
 from drivers.transport.vsphere_files import Files
+from tests.contract.carrier import CarrierContract, CarrierRig
 from tests.contract.hypervisor import HypervisorContract, HypervisorRig
 from tests.contract.hypervisor_powers import PowersContract
 from tests.contract.network import NetworkContract, NetworkRig
@@ -132,7 +134,6 @@ class TestVmfs(StorageContract):
         return StorageRig(storage, tiny_image(tmp_path), DiskTools(transport), format="vmdk", overlays=False)
 
     async def test_files_on_their_way(self, rig: StorageRig) -> None:
-        """Files come and go; an instance's disks are not carried."""
         store, instance_id, data = rig.storage, new_id(), b"backup" * 2**16
         folder = await store.ensure_scratch(instance_id)
         assert await store.ensure_scratch(instance_id) == folder
@@ -144,8 +145,6 @@ class TestVmfs(StorageContract):
         with pytest.raises(Invalid):
             await store.scratch_file("[LocalDS_0] elsewhere/file")
         assert [await store.delete_scratch(instance_id), await store.delete_scratch(instance_id)] == [True, False]
-        with pytest.raises(Unsupported):
-            store.carrier()
 
     async def test_a_disk_is_restored(self, rig: StorageRig) -> None:
         """It is not: copies are qcow2 files."""
@@ -159,6 +158,61 @@ class TestVmfs(StorageContract):
     test_a_disk_that_was_lost_is_restored = None
     test_copies_that_are_not_right_change_nothing = None
     test_a_killed_restore_is_finished_by_the_next = None
+
+
+class TestVmfsCarrier(CarrierContract):
+    @pytest.fixture
+    async def rig(self, transport: VsphereTransport) -> CarrierRig:
+        instance_id, mark = new_id(), new_id()[-8:]
+        source, target = [VmfsStorage(transport, f"[LocalDS_{n}] carried-{mark}") for n in (0, 1)]
+        await source.prepare()
+        await target.prepare()
+        root = await source.ensure_volume(VolumeSpec(instance_id, "root", 3))
+        await DiskTools(transport).write(root, "text" * 2**18)
+        await source.ensure_volume(VolumeSpec(instance_id, "data1", 1))
+        await source.snapshot_volume(instance_id, "data1", "before")
+        texts = seed_texts(instance_id=instance_id, hostname="web", ssh_keys=[], user_data="", nics=[])
+        await source.ensure_seed(texts)
+        return CarrierRig(source.carrier(), target.carrier(), instance_id, (0.0, 0.02, 0.1))
+
+    async def test_what_is_carried(self, rig: CarrierRig) -> None:
+        """Each disk as the bytes that its guest sees, in its whole size."""
+        found = {one.name: one for one in await rig.source.parcels(rig.instance_id)}
+        assert list(found) == ["data1.raw", "root.raw", "seed.json"]
+        digest = hashlib.sha256(b"text" * 2**18 + bytes(2 * 2**20)).hexdigest()
+        assert (found["root.raw"].size_bytes, found["root.raw"].sha256) == (3 * 2**20, digest)
+
+    async def test_disks_that_change_are_not_carried(self, rig: CarrierRig, transport: VsphereTransport) -> None:
+        """One that runs, and one whose newest content lies in a snapshot's files."""
+        vms, hypervisor = Vms(transport), hypervisor_of(transport)
+        spec, carrier = await vms.new(), vms.storage.carrier()
+        await hypervisor.define(spec)
+        assert len(await carrier.parcels(spec.id)) == 2
+        await hypervisor.start(spec.name)
+        with pytest.raises(Busy, match="is poweredOn"):
+            await carrier.parcels(spec.id)
+        await hypervisor.stop(spec.name, grace_s=0)
+        await hypervisor.snapshot(spec.name, "one")
+        with pytest.raises(Conflict, match="has snapshots"):
+            await carrier.parcels(spec.id)
+        await hypervisor.drop_snapshot(spec.name, "one")
+        assert len(await carrier.parcels(spec.id)) == 2
+        await hypervisor.close()
+
+    async def test_what_a_disk_of_vsphere_cannot_be(self, rig: CarrierRig) -> None:
+        data = bytes(2**20)
+        digest = hashlib.sha256(data).hexdigest()
+
+        async def content() -> AsyncIterator[bytes]:
+            yield data
+
+        for parcel, why in (
+            (Parcel("root.qcow2", len(data), digest), "takes no 'root.qcow2'"),
+            (Parcel("root.raw", len(data), digest, "ab" * 32, "qcow2"), "goes on from image abab"),
+            (Parcel("root.raw", len(data) - 1, digest), "no disk of whole KiB"),
+        ):
+            with pytest.raises(Invalid, match=why):
+                await rig.target.write(rig.instance_id, parcel, content())
 
 
 class TestPortGroups(NetworkContract):
