@@ -20,7 +20,7 @@ from drivers.carrier import Carrier, Parcel, closing
 from drivers.storage.vmfs_folder import MIB, Folder, flat_of, half_of
 from drivers.transport.vsphere_place import VM_FOLDER, read_one
 
-SEED = "seed.json"
+SEED, SEED_FILE = "seed.guestinfo", "seed.json"  # as a parcel, and in the datastore
 _SEED_BYTES = 2**24
 _KIB = 2**10
 _DISK = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_-]*)\.raw")
@@ -43,7 +43,7 @@ class VmfsCarrier(Carrier):
         names = sorted(f"{disk}.raw" for disk in map(_disk_of, there) if disk)
         if names:
             await self._require_at_rest(instance_id)
-        return [await self._parcel(instance_id, name) for name in (*names, SEED) if name != SEED or SEED in there]
+        return [await self._parcel(instance_id, name) for name in (*names, SEED) if name != SEED or SEED_FILE in there]
 
     async def _parcel(self, instance_id: str, name: str) -> Parcel:
         digest, size = hashlib.sha256(), 0
@@ -74,7 +74,7 @@ class VmfsCarrier(Carrier):
 
     async def _file(self, instance_id: str, name: str) -> str:
         if name == SEED:
-            return f"{await self._folder.of(instance_id)}/{SEED}"
+            return f"{await self._folder.of(instance_id)}/{SEED_FILE}"
         found = _DISK.fullmatch(name)
         if found is None:
             raise Invalid(
@@ -135,7 +135,7 @@ class VmfsCarrier(Carrier):
         file = await self._file(instance_id, name)
         if name != SEED:
             return await self._folder.size_bytes(file)
-        return (await self._files.list(await self._folder.of(instance_id))).get(SEED)
+        return (await self._files.list(await self._folder.of(instance_id))).get(SEED_FILE)
 
     async def _take_seed(self, file: str, parcel: Parcel, content: AsyncIterator[bytes]) -> None:
         if parcel.size_bytes > _SEED_BYTES:

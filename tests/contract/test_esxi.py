@@ -178,7 +178,7 @@ class TestVmfsCarrier(CarrierContract):
     async def test_what_is_carried(self, rig: CarrierRig) -> None:
         """Each disk as the bytes that its guest sees, in its whole size."""
         found = {one.name: one for one in await rig.source.parcels(rig.instance_id)}
-        assert list(found) == ["data1.raw", "root.raw", "seed.json"]
+        assert list(found) == ["data1.raw", "root.raw", "seed.guestinfo"]
         digest = hashlib.sha256(b"text" * 2**18 + bytes(2 * 2**20)).hexdigest()
         assert (found["root.raw"].size_bytes, found["root.raw"].sha256) == (3 * 2**20, digest)
 

@@ -128,7 +128,6 @@ async def test_what_it_cannot_do_is_refused_and_the_instance_stays_as_it_was(lin
             line.submit(verb, {"instances": ["vm"]})
     cold = {"live": False}
     for verb, name, how, why in (
-        (Verb.UNDEPLOY, "vm", {}, "carrying an instance's disks"),
         (Verb.MIGRATE, "vm", cold, "is a fake host, not esxi"),
         (Verb.MIGRATE, "elsewhere", cold, "is a esxi host, not fake"),
     ):
@@ -138,6 +137,30 @@ async def test_what_it_cannot_do_is_refused_and_the_instance_stays_as_it_was(lin
         assert line.instance(name)["state"] == InstanceState.RUNNING
     assert (line.instance("vm")["host"], line.instance("elsewhere")["host"]) == ("e1", "f0")
     await line.run(Verb.DELETE, {"instances": ["vm", "elsewhere"]})
+
+
+async def test_a_vm_leaves_its_host_and_comes_back(line: Line, sim: Vcsim) -> None:
+    await enrolled(line, sim)
+    vm = {"name": "vm", **VM, **THERE, "disks": [{"name": "data", "size": "64MiB"}]}
+    await line.run(Verb.DEPLOY, {"instances": [vm]})
+    there = await line.runtime.host(record(line))
+    store = there.storage(line.settings.drivers.datastore_path)
+    (op,) = await line.run(Verb.UNDEPLOY, {"instances": ["vm"]})
+    assert op.state is OperationState.DONE, op.error
+    instance_id = line.instance("vm")["id"]
+    assert (line.instance("vm")["state"], line.instance("vm")["host"]) == (InstanceState.UNDEPLOYED, None)
+    assert await store.volumes() == []
+    parked = sorted(file.name for file in (line.settings.paths.parked_dir / instance_id).iterdir())
+    assert {"root.raw", "data.raw", "seed.guestinfo"} <= set(parked)
+    ids = line.submit(Verb("start"), {"instances": ["vm"]})
+    await line.work()
+    (op,) = line.operations(ids)
+    assert (op.verb, op.state) == (Verb.REDEPLOY, OperationState.DONE), op.error
+    assert (line.instance("vm")["host"], line.instance("vm")["state"]) == ("e1", InstanceState.RUNNING)
+    assert await store.volumes() == [instance_id]
+    assert len((await on_vsphere(line, "vm")).disks) == 2
+    assert not (line.settings.paths.parked_dir / instance_id).exists()
+    await line.run(Verb.DELETE, {"instances": ["vm"]})
 
 
 async def test_two_hosts_of_one_vcenter_and_a_vm_that_moves_between_them(line: Line, sim: Vcsim) -> None:
