@@ -199,6 +199,8 @@ func main() {
 	model.Service.RegisterEndpoints = true
 	model.Service.Listen = &url.URL{Host: *listen, User: url.UserPassword("user", "pass")}
 	model.Service.HandleFunc("/_ctl", control(model))
+	model.Service.HandleFunc("POST /nfc/", keepDisks(model))
+	model.Service.HandleFunc("PUT /nfc/", keepDisks(model))
 	model.Map().Handler = meet
 	server := model.Service.NewServer()
 	fmt.Printf("READY %s\n", server.URL.Host)

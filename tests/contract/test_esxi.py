@@ -146,6 +146,14 @@ class TestVmfs(StorageContract):
             await store.scratch_file("[LocalDS_0] elsewhere/file")
         assert [await store.delete_scratch(instance_id), await store.delete_scratch(instance_id)] == [True, False]
 
+    async def test_an_image_arrives_with_its_content(self, rig: StorageRig, tmp_path: Path) -> None:
+        """qcow2 becomes a stream of vmdk, that a disk of the datastore, and that a volume: the bytes stay the same."""
+        root = await rig.storage.ensure_volume(await self.staged(rig))
+        raw = (tmp_path / "raw").read_bytes()
+        for disk in (rig.storage.image_path(rig.image.sha256, "vmdk"), root.source):
+            kept = await rig.tools.files.get(disk.replace(".vmdk", "-flat.vmdk"))
+            assert kept == raw + bytes(-len(raw) % 2**20)
+
     async def test_a_disk_is_restored(self, rig: StorageRig) -> None:
         """It is not: copies are qcow2 files."""
         store, spec = rig.storage, await self.staged(rig)
