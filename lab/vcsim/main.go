@@ -182,6 +182,7 @@ func main() {
 	hosts := flag.Int("hosts", 2, "hosts of the cluster")
 	vms := flag.Int("vms", 0, "virtual machines that are there already, in each resource pool")
 	stores := flag.Int("ds", 2, "datastores")
+	_ = flag.String("for", "", "whose it is; told by the command line")
 	flag.Parse()
 
 	model := simulator.VPX()
