@@ -14,6 +14,7 @@ from drivers.hypervisor import esxi_config as config
 from drivers.hypervisor.base import Capabilities, Capacity, Hypervisor, InstanceSpec, ObservedInstance
 from drivers.hypervisor.esxi_changes import AdoptsEsxi, MigratesEsxi, SnapshotsEsxi
 from drivers.hypervisor.esxi_core import subject
+from drivers.hypervisor.esxi_events import TellsEventsEsxi
 from drivers.hypervisor.esxi_power import RebootsEsxi, SuspendsEsxi
 from drivers.hypervisor.powers import MigratesLive
 from drivers.transport.vsphere import VsphereTransport
@@ -24,7 +25,7 @@ _HOST = (
 )  # fmt: skip
 
 
-class EsxiHypervisor(SuspendsEsxi, RebootsEsxi, SnapshotsEsxi, AdoptsEsxi, Hypervisor):
+class EsxiHypervisor(SuspendsEsxi, RebootsEsxi, SnapshotsEsxi, AdoptsEsxi, TellsEventsEsxi, Hypervisor):
     """One place in one vSphere inventory; groups of powers have files of their own."""
 
     # -- the host

@@ -99,6 +99,27 @@ class TestEsxi(HypervisorContract):
         await hypervisor.close()
 
 
+async def test_what_vsphere_tells_of_by_itself(transport: VsphereTransport) -> None:
+    hypervisor, vms = hypervisor_of(transport), Vms(transport)
+    spec = await vms.new()
+    none, mark = await hypervisor.events("")
+    assert none == []
+    await hypervisor.define(spec)
+    await hypervisor.start(spec.name)
+    told, after = await hypervisor.events(mark)
+    mine = [one for one in told if one.instance_id == spec.id]
+    assert {"VmCreatedEvent", "VmPoweredOnEvent"} <= {one.kind for one in mine}
+    assert {one.by for one in mine} == {"user"}
+    assert all(spec.name in one.text for one in mine if one.kind == "VmPoweredOnEvent")
+    assert [one.at for one in told] == sorted(one.at for one in told)
+    assert await hypervisor.events(after) == ([], after)
+    await hypervisor.stop(spec.name, grace_s=0)
+    await hypervisor.undefine(spec.name)
+    told, _ = await hypervisor.events(after)
+    assert "VmRemovedEvent" in {one.kind for one in told if one.instance_id == spec.id}, "it is gone, and still told of"
+    await hypervisor.close()
+
+
 class DiskTools:
     """Writes to what the simulator keeps of a disk beside its descriptor."""
 

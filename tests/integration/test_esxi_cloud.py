@@ -9,7 +9,7 @@ import pytest
 
 from blueprints.datastore import DatastoreSpec
 from blueprints.network import NetworkSpec
-from control import datastores, hosts, networks
+from control import datastores, hosts, networks, outbox
 from control.hosts import HostRecord
 from core.errors import Conflict, Unsupported
 from core.ids import on_host
@@ -105,6 +105,27 @@ async def test_a_session_that_is_lost_in_between_is_no_matter(line: Line, sim: V
     (op,) = await line.run(Verb.SHUTDOWN, {"instances": ["vm"]})
     assert op.state is OperationState.DONE, op.error
     assert (await on_vsphere(line, "vm")).power is PowerState.STOPPED
+    await line.run(Verb.DELETE, {"instances": ["vm"]})
+
+
+async def test_what_others_do_in_vsphere_stands_in_the_history(line: Line, sim: Vcsim) -> None:
+    def told() -> list[tuple[str, str]]:
+        rows = line.store.read_now(lambda c: outbox.unmoved(c, 10_000))
+        return [(row["subject"], row["payload"]["event"]) for row in rows if row["kind"] == "host-event"]
+
+    await enrolled(line, sim)
+    await line.run(Verb.DEPLOY, {"instances": [{"name": "vm", **VM, **THERE}]})
+    await line.run(Verb.RECONCILE, {"hosts": ["e1"]})
+    before = told()
+    there, instance_id = await line.runtime.host(record(line)), line.instance("vm")["id"]
+    await there.hypervisor.stop(on_host(instance_id), grace_s=0)
+    await line.run(Verb.RECONCILE, {"hosts": ["e1"]})
+    (row,) = [one for one in told()[len(before) :] if one[1] == "VmPoweredOffEvent"]
+    assert row[0] == f"instance/{instance_id}"
+    await line.work()  # the repair that the look asked for
+    await line.run(Verb.RECONCILE, {"hosts": ["e1"]})
+    await line.run(Verb.RECONCILE, {"hosts": ["e1"]})
+    assert len([one for one in told() if one == row]) == 1, "nothing is told twice"
     await line.run(Verb.DELETE, {"instances": ["vm"]})
 
 
