@@ -16,7 +16,7 @@ from pyVmomi import vim
 
 from core.errors import Busy, Conflict, HostFault, Invalid, NotFound
 from core.ids import on_host
-from drivers.carrier import Carrier, Parcel, closing
+from drivers.carrier import Carrier, Parcel, TakesDirectly, closing
 from drivers.storage.vmfs_folder import MIB, Folder, flat_of, half_of
 from drivers.transport.vsphere_place import VM_FOLDER, read_one
 
@@ -28,7 +28,7 @@ _ZEROS = bytes(MIB)
 _NOT_A_DISK = ("-flat", "-delta", "-sesparse", "-ctk", "-digest")  # parts of a disk beside its descriptor
 
 
-class VmfsCarrier(Carrier):
+class VmfsCarrier(Carrier, TakesDirectly):
     """Moves an instance's disks and its cloud-init texts; the instance is off, or defined no more."""
 
     def __init__(self, folder: Folder) -> None:
@@ -169,6 +169,46 @@ class VmfsCarrier(Carrier):
                 f"{self._folder.host} keeps {parcel.name} otherwise than it was sent", f"host/{self._folder.host}",
                 {"sent": parcel.sha256, "kept": digest.hexdigest(), "file": half}, "look at that datastore",
             )  # fmt: skip
+
+    # -- from one datastore to another
+
+    async def take_from(self, source: Carrier, instance_id: str) -> int | None:
+        """Have vSphere copy the disks. Raise Busy (it runs), Conflict (it has snapshots), HostFault (full)."""
+        if not isinstance(source, VmfsCarrier) or not await self._is_same_vsphere(source):
+            return None
+        there = await source._files.list(await source._folder.of(instance_id))
+        disks, moved = sorted(disk for disk in map(_disk_of, there) if disk), 0
+        if disks:
+            await source._require_at_rest(instance_id)
+            await self._files.make_folder(await self._folder.of(instance_id))
+        for disk in disks:
+            moved += await self._copy(source, instance_id, disk)
+        if SEED_FILE in there:
+            parcel = await source._parcel(instance_id, SEED)
+            moved += parcel.size_bytes * await self.write(instance_id, parcel, source.read(instance_id, parcel))
+        return moved
+
+    async def _copy(self, source: VmfsCarrier, instance_id: str, disk: str) -> int:
+        """Copy a disk; return its bytes, 0 if it is there: only one of the same size is read to know that."""
+        name = f"{disk}.raw"
+        size = await source._size(instance_id, name)
+        if size == await self._size(instance_id, name) and await self._is_there(
+            instance_id, await source._parcel(instance_id, name)
+        ):
+            return 0
+        await self._folder.require_room((size or 0) // MIB)
+        file = await self._file(instance_id, name)
+        half, centre = half_of(file), source._folder.transport.place.datacenter
+        await self._files.delete_disk(half)
+        await self._files.copy_disk(await source._file(instance_id, name), half, centre=centre)
+        await self._files.move_disk(half, file)
+        return size or 0
+
+    async def _is_same_vsphere(self, other: VmfsCarrier) -> bool:
+        """Say whether one server, or one vCenter, sees both datastores."""
+        mine, theirs = self._folder.transport, other._folder.transport
+        same = (mine.endpoint.address, mine.endpoint.port) == (theirs.endpoint.address, theirs.endpoint.port)
+        return same and mine.place.is_vcenter == theirs.place.is_vcenter
 
     async def drop(self, instance_id: str) -> bool:
         """Take everything of the instance away."""

@@ -188,11 +188,12 @@ class Files:
         )
         await self._disk("making a disk", lambda m, dc: m.CreateVirtualDisk_Task(path, dc, spec))
 
-    async def copy_disk(self, source: str, target: str) -> None:
-        """Copy a disk. Raise Busy (there), HostFault (no source; full)."""
+    async def copy_disk(self, source: str, target: str, *, centre: Any = None) -> None:
+        """Copy a disk. centre: the source's datacenter, if another. Raise Busy (there), HostFault (no source; full)."""
         await self._disk(
-            "copying a disk", lambda m, dc: m.CopyVirtualDisk_Task(source, dc, target, dc, None, False), timeout_s=3600
-        )
+            "copying a disk", lambda m, dc: m.CopyVirtualDisk_Task(source, centre or dc, target, dc, None, False),
+            timeout_s=3600,
+        )  # fmt: skip
 
     async def move_disk(self, source: str, target: str) -> None:
         """Rename a disk with its parts; one that is there is replaced."""

@@ -23,6 +23,8 @@ from drivers.network.portgroup import PortGroupNetwork
 from drivers.storage.base import ImageFile, VolumeSpec
 from drivers.storage.seed import seed_texts
 from drivers.storage.vmfs import VmfsStorage
+from drivers.storage.vmfs_carrier import VmfsCarrier
+from drivers.storage.vmfs_folder import Folder
 from drivers.transport.base import Endpoint
 from drivers.transport.vsphere import VsphereTransport, connect
 from drivers.transport.vsphere_files import Files
@@ -189,9 +191,19 @@ class TestVmfs(StorageContract):
     test_a_killed_restore_is_finished_by_the_next = None
 
 
+class Elsewhere(VmfsCarrier):
+    """What vSphere is not asked to copy by itself, as if it were another one."""
+
+    async def _is_same_vsphere(self, other: VmfsCarrier) -> bool:
+        return False
+
+
 class TestVmfsCarrier(CarrierContract):
     @pytest.fixture
     async def rig(self, transport: VsphereTransport) -> CarrierRig:
+        return await self.given(transport, Elsewhere)
+
+    async def given(self, transport: VsphereTransport, kind: type[VmfsCarrier]) -> CarrierRig:
         instance_id, mark = new_id(), new_id()[-8:]
         source, target = [VmfsStorage(transport, f"[LocalDS_{n}] carried-{mark}") for n in (0, 1)]
         await source.prepare()
@@ -202,7 +214,8 @@ class TestVmfsCarrier(CarrierContract):
         await source.snapshot_volume(instance_id, "data1", "before")
         texts = seed_texts(instance_id=instance_id, hostname="web", ssh_keys=[], user_data="", nics=[])
         await source.ensure_seed(texts)
-        return CarrierRig(source.carrier(), target.carrier(), instance_id, (0.0, 0.02, 0.1))
+        carriers = [kind(Folder(transport, f"[LocalDS_{n}] carried-{mark}")) for n in (0, 1)]
+        return CarrierRig(*carriers, instance_id, (0.0, 0.02, 0.1))
 
     async def test_what_is_carried(self, rig: CarrierRig) -> None:
         """Each disk as the bytes that its guest sees, in its whole size."""
@@ -242,6 +255,22 @@ class TestVmfsCarrier(CarrierContract):
         ):
             with pytest.raises(Invalid, match=why):
                 await rig.target.write(rig.instance_id, parcel, content())
+
+
+class TestVmfsCarrierOfOneVsphere(CarrierContract):
+    """The disks are copied where they lie, and none of their bytes come by."""
+
+    @pytest.fixture
+    async def rig(self, transport: VsphereTransport, monkeypatch: pytest.MonkeyPatch) -> CarrierRig:
+        async def unasked(*_: object) -> bool:
+            pytest.fail("a disk passes through the front-end")
+
+        monkeypatch.setattr(VmfsCarrier, "_take_disk", unasked)
+        return await TestVmfsCarrier().given(transport, VmfsCarrier)
+
+    test_other_content_is_refused = None
+    test_a_broken_stream_leaves_nothing_that_counts = None
+    test_a_name_leads_nowhere_else = None
 
 
 class TestPortGroups(NetworkContract):
