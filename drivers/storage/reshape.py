@@ -11,6 +11,7 @@ import asyncio
 import errno
 import hashlib
 import shutil
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from drivers.storage.recognise import run_tool
 _CHUNK_BYTES = 2**20
 _BLOCK = bytes(2**16)  # holes are found in such pieces
 _MEMORY = "memory.save"
+_WORK, _LEFT_FOR_S = ".converted", 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ async def fitting(source: Carrier, instance_id: str, kind: str, images: Path, wo
     if kind not in SHAPES or not differs(await source.parcels(instance_id), kind):
         yield source
         return
-    folder = work / f".{instance_id}.converted"
-    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)  # by a worker that was killed
+    folder = work / f".{instance_id}{_WORK}"
+    await asyncio.to_thread(_clear_left, work, folder)
     await asyncio.to_thread(folder.mkdir, parents=True)
     try:
         yield Reshaped(source, SHAPES[kind].disk, images, folder)
@@ -147,6 +149,14 @@ class Reshaped(Carrier):
     async def drop(self, instance_id: str) -> bool:
         """Nothing of it stays."""
         return False
+
+
+def _clear_left(work: Path, folder: Path) -> None:
+    """Take away what workers that were killed have left: of this instance, and of others a day ago."""
+    before = time.time() - _LEFT_FOR_S
+    for left in work.glob(f".*{_WORK}"):
+        if left == folder or left.stat().st_mtime < before:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _write_sparse(file: BinaryIO, chunk: bytes) -> None:

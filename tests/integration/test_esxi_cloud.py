@@ -157,6 +157,13 @@ async def test_what_it_cannot_do_is_refused_and_the_instance_stays_as_it_was(lin
         assert why in str(op.error), (verb, name)
         assert line.instance(name)["state"] == InstanceState.RUNNING
     assert (line.instance("vm")["host"], line.instance("elsewhere")["host"]) == ("e1", "f0")
+    with pytest.raises(Unsupported, match="cannot be moved live from esxi to fake"):
+        line.submit(Verb.MIGRATE, {"instances": ["vm"], "host": "f0", "live": True})
+    await line.run(Verb.STOP, {"instances": ["elsewhere"]})
+    decide(line, hosts.disable, "f0")
+    (op,) = await line.run(Verb.START, {"instances": ["elsewhere"]})
+    assert "save" in str(op.error), "memory that was saved cannot go on there"
+    assert line.instance("elsewhere")["state"] == InstanceState.STOPPED
     await line.run(Verb.DELETE, {"instances": ["vm", "elsewhere"]})
 
 
