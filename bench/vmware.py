@@ -1,6 +1,6 @@
 """VMware: the inventory of a large vCenter, and disks on their way, against the simulator of `lab/vcsim`.
 
-1,000 hosts and 10,000 VMs: the first look, one when nothing has changed, one after 100 VMs changed; beside the first
+1,000 hosts and 10,000 VMs in ten clusters: the first look, one when nothing has changed, one after 100 VMs changed; beside the first
 one what pyvmomi alone takes to read the same properties. Then an image and a disk, each small and large: how much this
 process grows at its peak while they are converted and sent, apart from qemu-img's own processes.
 """
@@ -43,6 +43,7 @@ from drivers.transport.vsphere_place import all_of
 BINARY = os.environ.get("RACKFLOW_VCSIM") or str(Path(sys.prefix) / "bin" / "vcsim")
 CLUSTER = "DC0/DC0_C0"
 SETTINGS = DriverSettings(command_timeout_s=600.0)
+CLUSTERS = 10
 CHANGED = 100
 ROUNDS = 3
 MIB = 2**20
@@ -104,19 +105,21 @@ async def cost(work: Callable[[], Awaitable[Any]]) -> tuple[Any, Cost]:
 
 
 async def inventory(endpoint: Endpoint, vms: int) -> dict[str, Any]:
-    """Look at a whole vCenter. Raise RuntimeError when something is not seen."""
+    """Look at a vCenter, all of which is watched, as one of its clusters. Raise RuntimeError if something is missed."""
     async with session(endpoint) as transport, session(endpoint) as other:
         hypervisor = hypervisor_of(transport)
         found, first = await cost(hypervisor.instances)
-        if len(found) != vms or any(one.power is not PowerState.STOPPED for one in found):
-            raise RuntimeError(f"{len(found)} of {vms} VMs are seen")
+        if len(found) != vms // CLUSTERS or any(one.power is not PowerState.STOPPED for one in found):
+            raise RuntimeError(f"{len(found)} of {vms // CLUSTERS} VMs are seen")
         quiet = [(await cost(hypervisor.instances))[1] for _ in range(ROUNDS)]
         await _turn_on(other, sorted(one.name for one in found)[:CHANGED])
         found, changed = await cost(hypervisor.instances)
         on = sum(one.power is PowerState.RUNNING for one in found)
         if on != CHANGED:
             raise RuntimeError(f"{on} of {CHANGED} changes are seen")
-        bare = await other.call("reading", lambda c: _bare(c, other.place.vm_folder))
+        count, bare = await other.call("reading", lambda c: _bare(c, other.place.vm_folder))
+        if count != vms:
+            raise RuntimeError(f"the simulator has {count} VMs, not {vms}")
         return {
             "first_wall_s": first.wall_s, "first_cpu_s": first.cpu_s, "first_grown_mib": first.grown_mib,
             "bare_read_cpu_s": bare, "unchanged_cpu_ms": round(min(one.cpu_s for one in quiet) * 1000, 1),
@@ -136,11 +139,11 @@ async def _turn_on(transport: VsphereTransport, names: list[str]) -> None:
     await asyncio.sleep(2.0)  # these tasks of the simulator take no time
 
 
-def _bare(content: Any, folder: Any) -> float:
-    """Return the CPU seconds in which pyvmomi alone reads the same of all VMs."""
+def _bare(content: Any, folder: Any) -> tuple[int, float]:
+    """Return how many VMs there are, and the CPU seconds in which pyvmomi alone reads the same of all of them."""
     before = time.thread_time()
-    all_of(content, folder, [vim.VirtualMachine], list(KEPT))
-    return round(time.thread_time() - before, 3)
+    found = all_of(content, folder, [vim.VirtualMachine], list(KEPT))
+    return len(found), round(time.thread_time() - before, 3)
 
 
 # -- disks on their way
@@ -227,7 +230,8 @@ def main() -> None:
                 figures |= _both_sizes(endpoint, folder, given.image_mib)
         if given.only != "disks":
             say(f"a vCenter of {given.hosts} hosts and {given.vms} VMs comes up (a minute or more)")
-            with simulator(folder, "-hosts", str(given.hosts), "-vms", str(given.vms)) as endpoint:
+            each = ["-hosts", str(given.hosts // CLUSTERS), "-vms", str(given.vms // CLUSTERS)]
+            with simulator(folder, "-clusters", str(CLUSTERS), *each) as endpoint:
                 figures |= asyncio.run(inventory(endpoint, given.vms))
     for name, value in figures.items():
         print(f"{name:26} {value}")
