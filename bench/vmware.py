@@ -1,8 +1,8 @@
 """VMware: the inventory of a large vCenter, and disks on their way, against the simulator of `lab/vcsim`.
 
-1,000 hosts and 10,000 VMs in ten clusters: the first look, one when nothing has changed, one after 100 VMs changed; beside the first
-one what pyvmomi alone takes to read the same properties. Then an image and a disk, each small and large: how much this
-process grows at its peak while they are converted and sent, apart from qemu-img's own processes.
+1,000 hosts and 10,000 VMs in ten clusters: the first look, one when nothing has changed, one after 100 VMs changed;
+beside the first one what pyvmomi alone takes to read the same properties. Then an image and a disk, each small and
+large: how much this process grows at its peak while they are converted and sent, apart from qemu-img's own processes.
 """
 
 from __future__ import annotations

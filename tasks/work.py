@@ -93,9 +93,9 @@ class Work:
         self, source: Carrier, host: Host, *, came_from: Host | None = None
     ) -> AbstractAsyncContextManager[Carrier]:
         """Return what hands on its files as a host takes them; from another kind of host they are converted."""
-        same = self.in_pool(host) or (came_from is not None and came_from.kind == host.kind)
-        kind, paths = "" if same else host.kind, self.rt.settings.paths
-        return fitting(source, self.view.id, kind, paths.images_dir, paths.parked_dir)
+        kind, paths = "" if self.in_pool(host) else host.kind, self.rt.settings.paths
+        of = came_from.kind if came_from else ""
+        return fitting(source, self.view.id, kind, paths.images_dir, paths.parked_dir, of=of)
 
     def in_pool(self, host: Host) -> bool:
         """Say whether the hypervisor itself holds its disks."""

@@ -46,12 +46,16 @@ def differs(parcels: Sequence[Parcel], kind: str) -> bool:
 
 
 @asynccontextmanager
-async def fitting(source: Carrier, instance_id: str, kind: str, images: Path, work: Path) -> AsyncIterator[Carrier]:
+async def fitting(
+    source: Carrier, instance_id: str, kind: str, images: Path, work: Path, *, of: str = ""
+) -> AsyncIterator[Carrier]:
     """Yield what hands on an instance's files as hosts of a kind take them: the source itself where they are so.
 
     images: the front-end's store, where disks have their images; work: where to convert, cleared at the end.
+    of: the kind of host that the source is on; else its parcels are looked at, which may have it read them all.
     """
-    if kind not in SHAPES or not differs(await source.parcels(instance_id), kind):
+    foreign = of != kind if of else kind in SHAPES and differs(await source.parcels(instance_id), kind)
+    if kind not in SHAPES or (of and of not in SHAPES) or not foreign:
         yield source
         return
     folder = work / f".{instance_id}{_WORK}"

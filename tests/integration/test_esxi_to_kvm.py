@@ -59,7 +59,8 @@ class Two:
         return VolumeSpec(self.instance_id, "root", 0, self.image.sha256, "qcow2")
 
     async def moved(self, source: Carrier, target: Carrier, kind: str) -> int:
-        async with fitting(source, self.instance_id, kind, self.store, self.work) as found:
+        of = "" if isinstance(source, Vault) else {"kvm": "esxi", "esxi": "kvm"}[kind]
+        async with fitting(source, self.instance_id, kind, self.store, self.work, of=of) as found:
             return await carry(found, target, self.instance_id)
 
     def left(self) -> list[str]:
