@@ -130,12 +130,20 @@ def record_classified(c: sa.Connection, op: Operation, machine_id: str, classifi
     _change(c, machine_id, classified=dict(classified))
 
 
-def record_checks(c: sa.Connection, op: Operation, machine_id: str, checks: list[dict[str, Any]]) -> None:
-    """Write the outcome of its checks; it is ready when all of them passed. Raise Stale."""
+def record_checks(
+    c: sa.Connection, op: Operation, machine_id: str, checks: list[dict[str, Any]], *, is_all: bool = True
+) -> None:
+    """Write the outcome of its checks; it is ready when all of them passed and nothing is to follow. Raise Stale."""
     guard(c, [op])
     _change(c, machine_id, checks=checks)
-    if all(one["passed"] for one in checks):
-        _change(c, machine_id, state=MachineState.READY, error=None)
+    if is_all and all(one["passed"] for one in checks):
+        record_ready(c, op, machine_id)
+
+
+def record_ready(c: sa.Connection, op: Operation, machine_id: str) -> None:
+    """Write that all that was asked for a machine is done. Raise Stale."""
+    guard(c, [op])
+    _change(c, machine_id, state=MachineState.READY, error=None)
 
 
 def set_failed(c: sa.Connection, machine_id: str, error: Mapping[str, Any] | None) -> None:

@@ -15,13 +15,15 @@ from control.operations import Operation
 from core.errors import HostFault, Unreachable, Unsupported
 from core.states import Verb
 from drivers.baremetal.facets import Inspects, facets
+from tasks.commission import make_host_of
 from tasks.ledger import Seen, load, run_step
-from tasks.machine_power import POWER_S, bmc_of
+from tasks.machine_power import POWER_S, bmc_of, register
 from tasks.runtime import Runtime, runtime
 from tasks.settle import each
 
 T = TypeVar("T")
 INSPECT_S = 1800.0
+REGISTER_S = 150.0
 RECORD_S = 60.0
 SPARE_S = 5.0  # that a driver gets to clean up after its deadline
 NOTHING_LOST = "nothing-lost"
@@ -37,10 +39,11 @@ class MachineEnrollment:
         """Read the power, which shows that the BMC answers and takes the password; tell what else it can do."""
         bmc = await bmc_of(self.rt, self.record)
         try:
+            registered = await self._within(REGISTER_S, register(self.record, bmc))
             power = await self._within(POWER_S, bmc.power())
         finally:
             await bmc.close()
-        return Seen(False, {"power": power.value, "can": sorted(facets(bmc))})
+        return Seen(registered, {"power": power.value, "can": sorted(facets(bmc))})
 
     async def inspect(self, _: Operation) -> Seen:
         """Look what it is made of; that is kept as the step ends, unless another machine is the same."""
@@ -74,7 +77,10 @@ class MachineEnrollment:
         found = machine_rules.check(rules.checks, subject)
         whole = {"name": NOTHING_LOST, "passed": not lost, "figure": float(len(lost)), "require": "losses == 0"}
         checks = [whole, *found]
-        await self.rt.store.write(lambda c: machines.record_checks(c, self.op, self.record.id, checks))
+        ready = not self.record.spec.get("host")
+        await self.rt.store.write(
+            lambda c: machines.record_checks(c, self.op, self.record.id, checks, is_all=ready)
+        )
         failed = [one for one in checks if not one["passed"]]
         if failed:
             raise HostFault(
@@ -116,11 +122,13 @@ async def enroll_machines(ids: Sequence[str]) -> list[str]:
 
     async def work(op: Operation) -> bool:
         job = MachineEnrollment(rt, op, records[op.subject_id])
-        return (
-            await run_step(op, 1, "power", "", job.power, deadline_s=POWER_S + SPARE_S)
+        on = bool(job.record.spec.get("host"))  # it is to become a host
+        sound = (
+            await run_step(op, 1, "power", "", job.power, deadline_s=REGISTER_S + POWER_S + SPARE_S)
             and await run_step(op, 2, "inspect", "", job.inspect, deadline_s=INSPECT_S + 2 * SPARE_S)
             and await run_step(op, 3, "classify", "", job.classify, deadline_s=RECORD_S)
-            and await run_step(op, 4, "check", "", job.check, deadline_s=RECORD_S, last=True)
+            and await run_step(op, 4, "check", "", job.check, deadline_s=RECORD_S, last=not on)
         )
+        return sound and (not on or await make_host_of(rt, op, job.record, 5))
 
     return await each("", ops, work)

@@ -62,7 +62,7 @@ class Case:
         """Say whether all that there is to do was done."""
         done = [s.name for s in self.steps if s.state is StepState.DONE]
         if self.op.verb in LAST:
-            return LAST[self.op.verb] in done
+            return (self.op.parameters.get("last") or LAST[self.op.verb]) in done
         if self.op.verb not in VERBS:
             return bool(done) and len(done) == len(self.steps)
         return all(rule.name in done for rule in VERBS[self.op.verb].steps)

@@ -43,8 +43,14 @@ def enroll(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> l
         before = known.get(spec.name)
         if before is not None and f"machine/{before['id']}" in running:
             raise busy(running[f"machine/{before['id']}"][0])
-        drafts.append(Draft(f"machine/{_write(c, spec, before, body.get('sealed') or {}, next(ids))}", spec.name))
+        row_id = _write(c, spec, before, body.get("sealed") or {}, next(ids))
+        drafts.append(Draft(f"machine/{row_id}", spec.name, _until(spec)))
     return drafts
+
+
+def _until(spec: MachineSpec) -> dict[str, Any]:
+    """Return the parameter that names the last step, where it is not that of all machines."""
+    return {"last": "verify"} if spec.host else {}
 
 
 def bmc_of(spec: MachineSpec) -> str:

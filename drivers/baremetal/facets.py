@@ -6,12 +6,13 @@ after all, the verb raises Unsupported. Changing verbs are *ensure* and return w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
+from drivers.baremetal.base import BmcEndpoint
 from drivers.baremetal.inventory import Inventory
 
 
@@ -87,6 +88,18 @@ class KeepsEvents(Protocol):
 class Identifies(Protocol):
     async def identify(self, on: bool) -> bool:
         """Let its LED blink, so that a person finds it, or no more."""
+        ...
+
+
+@runtime_checkable
+class Registers(Protocol):
+    """What stands between us and BMCs, and must know a machine's own before it can reach the machine."""
+
+    async def register(self, driver: str, behind: BmcEndpoint, macs: Sequence[str]) -> bool:
+        """Ensure that it knows a machine. driver: redfish, ipmi, fake-hardware; macs: of the cards that boot.
+
+        Raise HostFault (the BMC does not answer it), Conflict (another machine has one of the MACs).
+        """
         ...
 
 

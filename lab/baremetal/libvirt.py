@@ -1,6 +1,6 @@
 """Servers that are libvirt domains of a libvirtd of our own: an empty disk, a card that boots from the network, a BMC.
 
-That libvirtd runs in a mount namespace with folders of its own, so it shares nothing with this machine's. QEMU emulates.
+That libvirtd runs in a mount namespace with folders of its own: it shares nothing with this machine's. QEMU emulates.
 """
 
 from __future__ import annotations

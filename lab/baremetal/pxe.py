@@ -30,6 +30,7 @@ class PxeNetwork:
     net: str
     http_port: int
     _running: list[subprocess.Popen[bytes]] = field(default_factory=list, repr=False)
+    _has_bridge: bool = False
 
     @property
     def address(self) -> str:
@@ -43,7 +44,9 @@ class PxeNetwork:
     def bridge_up(self) -> None:
         """Make the bridge. Raise HostFault when another lab has it."""
         if Path(f"/sys/class/net/{BRIDGE}").exists():
-            raise HostFault(f"there is a bridge {BRIDGE} already", "lab", fix=f"end the other lab, or: ip link del {BRIDGE}")
+            fix = f"end the other lab, or: ip link del {BRIDGE}"
+            raise HostFault(f"there is a bridge {BRIDGE} already", "lab", fix=fix)
+        self._has_bridge = True
         ip(f"link add {BRIDGE} type bridge", f"addr add {self.address}/24 dev {BRIDGE}", f"link set {BRIDGE} up")
 
     def serve(self, kernel: Path, ramdisk: Path, access: Mapping[str, Path], arguments: str) -> None:
@@ -86,7 +89,8 @@ class PxeNetwork:
         for process in self._running:
             process.wait(10)
         self._running.clear()
-        ip(f"link del {BRIDGE}", check=False)
+        if self._has_bridge:  # else it is another lab's
+            ip(f"link del {BRIDGE}", check=False)
 
     def _run(self, *argv: str) -> None:
         with (self.dir.parent / f"{Path(argv[0]).name}.log").open("ab") as out:

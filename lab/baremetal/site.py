@@ -18,6 +18,7 @@ from lab.settings import LabSettings
 from lab.shell import run
 
 NET = "198.19.50"
+READY = "site.json"  # what `describe` returns stands there while it is up
 _SPACE = uuid.UUID("7c1b2c7e-7d52-4d1c-9d53-0f4b1d4b9a10")
 
 
@@ -93,7 +94,7 @@ class Site:
         self.pxe.serve(kernel, ramdisk, access, f"{callback} {self.arguments}".strip())
 
     def machine(self, server: Server) -> dict[str, object]:
-        """Return a server as `rackflow enroll` takes it, without what is to become of it."""
+        """Return a server as `rackflow enroll` takes it, but for what it becomes (host: role, bridges)."""
         password = self.dir / "bmc.password"
         password.write_text(self.services.password + "\n")
         password.chmod(0o600)
@@ -105,7 +106,16 @@ class Site:
                 "system": f"/redfish/v1/Systems/{server.uuid}", "user": USER, "password_file": str(password),
                 "macs": [server.mac],
             },
+            "install": {
+                "image": self.image[0], "sha256": self.image[1], "address": self.address(server),
+                "ramdisk_key": self.ramdisk_key,
+            },
+            "host": {"key_file": str(self.key)},
         }  # fmt: skip
+
+    def address(self, server: Server) -> str:
+        """Return what a server is to have as its address, with its prefix."""
+        return f"{NET}.{10 + int(server.mac[-2:], 16)}/24"
 
     def describe(self) -> str:
         """Return it as JSON, for whoever comes later."""

@@ -12,7 +12,7 @@ WORK=$(mktemp -d -p "$OUT")
 TREE=$OUT/hypervisor-tree # kept until the image is made: a second try goes on from it
 . "$HERE/debian/tree.sh"
 trap clean_up EXIT
-MIB=3072
+SPARE_MIB=384 # until the root file system is made as large as its disk
 BASE=systemd,systemd-sysv,dbus,udev,iproute2,netbase,iputils-ping,sudo
 SERVER=(openssh-server linux-image-cloud-amd64 initramfs-tools zstd cloud-guest-utils fdisk pciutils
   lxd lxd-client lxcfs btrfs-progs nftables dnsmasq-base
@@ -41,7 +41,9 @@ make_tree() {
 }
 
 make_tree
-make_debian_disk "$WORK/disk.raw" "$MIB" rackflow 'root=LABEL=rackflow rw quiet mitigations=off net.ifnames=0 no_timer_check tsc=reliable'
+MIB=$(($(du -sm "$TREE" | cut -f1) + SPARE_MIB))
+make_debian_disk "$WORK/disk.raw" "$MIB" rackflow \
+  'root=LABEL=rackflow rw quiet mitigations=off net.ifnames=0 no_timer_check tsc=reliable'
 zstd -q -T0 -6 "$WORK/disk.raw" -o "$WORK/hypervisor.raw.zst"
 publish "$WORK/hypervisor.raw.zst" hypervisor.raw.zst
 rm -rf --one-file-system "$TREE"

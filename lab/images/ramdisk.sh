@@ -12,7 +12,7 @@ WORK=$(mktemp -d -p "$OUT")
 . "$HERE/common.sh"
 trap clean_up EXIT
 BUSYBOX=$(static_busybox)
-TOOLS=(dropbear-bin libtomcrypt1 libtommath1 zstd)
+TOOLS=(dropbear-bin libtomcrypt1 libtommath1 zstd coreutils)
 
 unpack_packages "${TOOLS[@]}"
 ROOT=$WORK/root
@@ -26,6 +26,7 @@ while read -r module; do # one that is missing is built into the kernel
 done < "$HERE/ramdisk/modules"
 copy_with_libraries "$ROOT" usr/sbin/dropbear
 copy_with_libraries "$ROOT" usr/bin/zstd
+copy_with_libraries "$ROOT" bin/dd # past the page cache, which would go to the disk in pieces of 4 KiB
 copy_with_libraries "$ROOT" usr/bin/dropbearconvert
 mv "$ROOT/usr/sbin/"* "$ROOT/sbin/"
 echo 'root:x:0:0:root:/root:/bin/sh' > "$ROOT/etc/passwd"
