@@ -71,8 +71,9 @@ class BoxTransport:
             self.box.written.append(argv[4])
             self.box.contents = "1 partitions"
         elif kind == "give":
-            tar = tarfile.open(fileobj=io.BytesIO(stdin or b""))
-            self.box.given = {one.name: tar.extractfile(one).read().decode() for one in tar if one.isfile()}  # type: ignore[union-attr]
+            with tarfile.open(fileobj=io.BytesIO(stdin or b"")) as tar:
+                for one in filter(tarfile.TarInfo.isfile, tar):
+                    self.box.given[one.name] = tar.extractfile(one).read().decode()  # type: ignore[union-attr]
         elif argv == ["cat", "/proc/uptime"]:
             out = "12.5 20.0\n"
         elif kind not in ("cat",):
@@ -100,8 +101,10 @@ def box(line: Line, monkeypatch: pytest.MonkeyPatch) -> Box:
         return BoxTransport(made, endpoint)
 
     async def look(_: Any, want: Role) -> Look:
-        seen = Look(True, frozenset(PACKAGES["kvm"]), dict.fromkeys(UNITS["kvm"], ("enabled", "active")),
-                    dict.fromkeys(MODULES["kvm"], "loaded"), networkd=True, flags="svm", kvm=True, iommu=True)  # fmt: skip
+        seen = Look(
+            True, frozenset(PACKAGES["kvm"]), dict.fromkeys(UNITS["kvm"], ("enabled", "active")),
+            dict.fromkeys(MODULES["kvm"], "loaded"), networkd=True, flags="svm", kvm=True, iommu=True,
+        )  # fmt: skip
         files = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in role.contents(want).items()}
         return replace(seen, files=files, forward="1") if made.configured else seen
 

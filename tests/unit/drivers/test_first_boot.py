@@ -32,9 +32,10 @@ def test_the_host_key_on_the_disk_is_the_one_that_is_pinned() -> None:
 
 
 def test_the_archive_keeps_secrets_to_root() -> None:
-    tar = tarfile.open(fileobj=io.BytesIO(archive(files(WANT, make_host_key()))))
-    modes = {one.name: one.mode for one in tar.getmembers()}
+    with tarfile.open(fileobj=io.BytesIO(archive(files(WANT, make_host_key())))) as tar:
+        members = tar.getmembers()
+    modes = {one.name: one.mode for one in members}
     assert modes["root/.ssh"] == 0o700
     assert modes["etc/ssh/ssh_host_ed25519_key"] == modes["root/.ssh/authorized_keys"] == 0o600
     assert modes["etc/ssh/ssh_host_ed25519_key.pub"] == 0o644
-    assert {one.uid for one in tar.getmembers()} == {0}
+    assert {one.uid for one in members} == {0}

@@ -14,7 +14,8 @@ from drivers.baremetal.install import ImageSource, choose_disk
 from drivers.baremetal.inventory import Disk
 
 GIB = 2**30
-STICK, SMALL, LARGE = Disk("/dev/sda", 2 * GIB, serial="U1"), Disk("/dev/sdb", 8 * GIB, wwn="W2"), Disk("/dev/sdc", 9 * GIB)
+STICK, SMALL = Disk("/dev/sda", 2 * GIB, serial="U1"), Disk("/dev/sdb", 8 * GIB, wwn="W2")
+LARGE = Disk("/dev/sdc", 9 * GIB)
 
 
 @pytest.mark.parametrize(("wanted", "found"), [

@@ -23,7 +23,8 @@ BRIDGE: dict[str, Any] = {
 def whole(role: Role) -> Look:
     """Return a machine that lacks nothing."""
     return Look(
-        debian=True, packages=frozenset(PACKAGES[role.kind]), units=dict.fromkeys(UNITS[role.kind], ("enabled", "active")),
+        debian=True, packages=frozenset(PACKAGES[role.kind]),
+        units=dict.fromkeys(UNITS[role.kind], ("enabled", "active")),
         modules=dict.fromkeys(MODULES[role.kind], "loaded"), forward="1", networkd=True,
         files={path: hashlib.sha256(text.encode()).hexdigest() for path, text in contents(role).items()},
         links=frozenset({"br0"}), root="/dev/vda1 ext4", disk=("vda1", "vda", "1", "2048", "25163776", "25165824"),
@@ -65,7 +66,8 @@ def test_a_file_that_somebody_changed_is_written_again() -> None:
 
 def test_a_root_file_system_smaller_than_its_disk_grows() -> None:
     seen = replace(whole(KVM), disk=("vda1", "vda", "1", "2048", "2097152", "25165824"))
-    assert [action.argv for action in plan(seen, KVM).actions] == [("growpart", "/dev/vda", "1"), ("resize2fs", "/dev/vda1")]
+    argvs = [action.argv for action in plan(seen, KVM).actions]
+    assert argvs == [("growpart", "/dev/vda", "1"), ("resize2fs", "/dev/vda1")]
 
 
 def test_a_bridge_that_is_gone_is_made_again() -> None:
@@ -88,8 +90,8 @@ def test_packages_where_there_is_no_apt() -> None:
 
 
 @pytest.mark.parametrize(("changed", "expected"), [
-    ({"flags": "", "kvm": False}, "neither VT-x nor AMD-V"), ({"kvm": False}, "no /dev/kvm"), ({"iommu": False}, "no IOMMU"),
-    ({"modules": {"tun": "absent"}}, "this kernel has no tun"),
+    ({"flags": "", "kvm": False}, "neither VT-x nor AMD-V"), ({"kvm": False}, "no /dev/kvm"),
+    ({"iommu": False}, "no IOMMU"), ({"modules": {"tun": "absent"}}, "this kernel has no tun"),
 ])  # fmt: skip
 def test_what_no_command_changes_is_noted(changed: dict[str, Any], expected: str) -> None:
     (note,) = plan(replace(whole(KVM), **changed), KVM).notes
