@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from prefect import task
 
-from control import hosts
+from control import configuring, hosts
 from control.operations import Operation
 from core.errors import HostFault
 from core.states import Verb
@@ -59,7 +60,8 @@ async def configure_hosts(ids: Sequence[str]) -> list[str]:
 
         async def act(_: Operation) -> Seen:
             t = await rt.pool.transport(rt.endpoint(record))
-            return await configure(t, role_of(record.spec, record.driver or record.spec["driver"]))
+            seen = await configure(t, role_of(record.spec, record.driver or record.spec["driver"]))
+            return replace(seen, write=lambda c: configuring.note(c, record, []))
 
         return await run_step(op, 1, "configure", record.name, act, deadline_s=CONFIGURE_S, last=True)
 
