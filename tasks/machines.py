@@ -13,11 +13,12 @@ from control.operations import Operation
 from core.errors import HostFault, Unreachable, Unsupported
 from drivers.baremetal.facets import Inspects, facets
 from tasks.ledger import Seen
-from tasks.machine_power import POWER_S, bmc_of
+from tasks.machine_power import POWER_S, bmc_of, register
 from tasks.runtime import Runtime
 
 T = TypeVar("T")
 INSPECT_S = 1800.0
+REGISTER_S = 150.0
 SPARE_S = 5.0  # that a driver gets to clean up after its deadline
 NOTHING_LOST = "nothing-lost"
 
@@ -32,10 +33,11 @@ class MachineEnrollment:
         """Read the power, which shows that the BMC answers and takes the password; tell what else it can do."""
         bmc = await bmc_of(self.rt, self.record)
         try:
+            registered = await self._within(REGISTER_S, register(self.record, bmc))
             power = await self._within(POWER_S, bmc.power())
         finally:
             await bmc.close()
-        return Seen(False, {"power": power.value, "can": sorted(facets(bmc))})
+        return Seen(registered, {"power": power.value, "can": sorted(facets(bmc))})
 
     async def inspect(self, _: Operation) -> Seen:
         """Look what it is made of; that is kept as the step ends, unless another machine is the same."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from prefect import task
 
-from control import access, datastores, drift, failover, fencing, host_facts, hosts, requests
+from control import access, configuring, datastores, drift, failover, fencing, host_facts, hosts, requests
 from control import reconcile as rows
 from control.datastores import DatastoreRecord
 from control.drift import Residue
@@ -24,6 +24,7 @@ from drivers.facts import gather_again
 from drivers.hosts import Host, HostFacts
 from drivers.hypervisor.base import Capacity, ObservedInstance
 from drivers.hypervisor.powers import Sweeps
+from tasks.configured import missing_on
 from tasks.images import sweep_store
 from tasks.ledger import Seen, finish, load, run_step
 from tasks.runtime import Runtime, runtime
@@ -110,10 +111,13 @@ async def _look(rt: Runtime, record: HostRecord, host: Host, before: Before, cle
     capacity = await host.hypervisor.capacity()
     stores_seen = await _rooms(host, before)
     facts = await _facts(host, record, before.at)
+    missing = await missing_on(rt, record, host) if facts is not None else None
 
     def write(c: Any) -> list[rows.Finding]:
         if facts is not None:
             host_facts.record(c, record.id, asdict(facts))
+        if missing is not None:
+            configuring.note(c, record, missing)
         hosts.mark_seen(c, record.id, datastores=stores_seen, bridges=bridges)
         if record.error is not None:
             rows.end_silence(c, record.id, record.name)

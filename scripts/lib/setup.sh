@@ -192,7 +192,7 @@ _setup_baremetal() { # a few hundred MB and a minute: only made where it is miss
   _setup_say "installing the services of bare metal into ${SETUP_BAREMETAL##*/}"
   "$python" -m venv --clear "$SETUP_BAREMETAL" || _setup_fail "$python -m venv failed" || return
   "$SETUP_BAREMETAL/bin/python" -m pip install -q --disable-pip-version-check -c "$pins" \
-    ironic ironic-inspector sushy-tools pyghmi \
+    ironic ironic-inspector sushy-tools libvirt-python pyghmi \
     2> >(grep -v DEPRECATION >&2) || _setup_fail "pip could not install Ironic" || return
   echo "$want" > "$stamp"
 }

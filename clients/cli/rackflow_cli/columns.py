@@ -223,6 +223,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         NAME, Column("KIND", "kind"), Column("POWER", "power", state=True), _number("CPU", "cpu"),
         _mib("MEMORY", "memory_mib"), Column("DISKS", "disks", _named), Column("PROBLEMS", "problems", rare=True),
     ),
+    "configuration": (Column("HOST", "host"), Column("KIND", "kind"), Column("WHAT", "what")),
     "drift": (
         Column("ID", "id"), Column("SUBJECT", "subject"), Column("HOST", "host"), Column("KIND", "kind"), STATE,
         Column("POLICY", "policy"), Column("RECORDED", "recorded"), Column("SEEN", "seen"),
