@@ -14,8 +14,11 @@ from control.machines import MachineRecord
 from control.operations import Operation
 from core.errors import HostFault, Unreachable, Unsupported
 from core.states import Verb
+from drivers.baremetal import ssh
 from drivers.baremetal.facets import Inspects, facets
+from drivers.baremetal.inventory import Inventory
 from tasks.commission import make_host_of
+from tasks.install import endpoint_of
 from tasks.ledger import Seen, load, run_step
 from tasks.machine_power import POWER_S, bmc_of, register
 from tasks.runtime import Runtime, runtime
@@ -46,7 +49,13 @@ class MachineEnrollment:
         return Seen(registered, {"power": power.value, "can": sorted(facets(bmc))})
 
     async def inspect(self, _: Operation) -> Seen:
-        """Look what it is made of; that is kept as the step ends, unless another machine is the same."""
+        """Look what it is made of; that is kept as the step ends, unless another machine is the same.
+
+        One whose operating system is taken over is asked by SSH: its BMC would start it from the network.
+        """
+        if self.record.spec.get("host") and not self.record.spec.get("install"):
+            t = await self.rt.pool.transport(await endpoint_of(self.rt, self.op, self.record))
+            return self._told(await ssh.inventory(t))
         bmc = await bmc_of(self.rt, self.record)
         try:
             if not isinstance(bmc, Inspects):
@@ -57,6 +66,9 @@ class MachineEnrollment:
             seen = await self._within(INSPECT_S + SPARE_S, bmc.inspect(timeout_s=INSPECT_S))
         finally:
             await bmc.close()
+        return self._told(seen)
+
+    def _told(self, seen: Inventory) -> Seen:
         told = {"cpus": seen.cpu.count, "memory_mib": seen.memory_mib, "disks": len(seen.disks), "serial": seen.serial}
         return Seen(
             True, told, lambda c: machines.record_inventory(c, self.op, self.record.id, asdict(seen))
