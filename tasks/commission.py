@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from control import commission, operations
@@ -12,7 +11,6 @@ from control.machines import MachineRecord
 from control.operations import Operation
 from core.errors import HostFault, RackflowError
 from core.states import OperationState, Verb
-from drivers.identity import show
 from drivers.role import role_of
 from tasks.configure import configure
 from tasks.install import endpoint_of, evidence
@@ -34,13 +32,7 @@ class Commission:
 
     async def configure(self, _: Operation) -> Seen:
         """Make it a hypervisor over SSH; its host key is the one that it was given, or whose fingerprint was asked."""
-        endpoint = await endpoint_of(self.rt, self.op, self.record)
-        if not endpoint.host_key:
-            key = await show("", endpoint.address, endpoint.port)
-            wanted = self.host["fingerprint"]
-            commission.require_fingerprint(self.record.name, endpoint.address, key.fingerprint, wanted)
-            endpoint = replace(endpoint, host_key=key.public)
-        t = await self.rt.pool.transport(endpoint)
+        t = await self.rt.pool.transport(await endpoint_of(self.rt, self.op, self.record))
         return await configure(t, role_of(self.host, (await self._fresh()).role))
 
     async def enroll(self, _: Operation) -> Seen:

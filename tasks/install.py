@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from control import machines, operations
+from control import commission, machines, operations
 from control.machines import MachineRecord
 from control.operations import Operation
 from core.errors import CredentialRejected, HostFault, NotFound, Unreachable, Unsupported
@@ -18,6 +18,7 @@ from drivers.baremetal.base import PowerChange
 from drivers.baremetal.facets import BootDevice, BootsOnce
 from drivers.baremetal.first_boot import FirstBoot, make_host_key, public_half
 from drivers.baremetal.inventory import Disk
+from drivers.identity import show
 from drivers.transport.base import Endpoint, Transport
 from drivers.transport.ssh import connect
 from tasks.ledger import Seen
@@ -160,11 +161,13 @@ class Installation:
 
 
 async def endpoint_of(rt: Runtime, op: Operation, record: MachineRecord) -> Endpoint:
-    """Return how a machine's operating system is reached; host_key "": its fingerprint is in the spec."""
+    """Return how a machine's operating system is reached. Raise CredentialRejected (it shows another host key)."""
     host, want = record.spec["host"], record.spec["install"]
     key_file = Path(host["key_file"]) if host["key_file"] else rt.settings.paths.ssh_key
     if want is None:
-        return Endpoint(record.name, host["address"], host["port"], host["user"], key_file)
+        shown = await show("", host["address"], host["port"])
+        commission.require_fingerprint(record.name, host["address"], shown.fingerprint, host["fingerprint"])
+        return Endpoint(record.name, host["address"], host["port"], host["user"], key_file, shown.public)
     key = (await evidence(rt, op, "install"))["host_key"]
     return Endpoint(record.name, want["address"].partition("/")[0], 22, "root", key_file, key)
 

@@ -94,7 +94,7 @@ class Site:
         self.pxe.serve(kernel, ramdisk, access, f"{callback} {self.arguments}".strip())
 
     def machine(self, server: Server) -> dict[str, object]:
-        """Return a server as `rackflow enroll` takes it, but for what it becomes (host: role, bridges)."""
+        """Return a server as `rackflow enroll` takes it, but for its installation and for what it becomes."""
         password = self.dir / "bmc.password"
         password.write_text(self.services.password + "\n")
         password.chmod(0o600)
@@ -106,17 +106,15 @@ class Site:
                 "system": f"/redfish/v1/Systems/{server.uuid}", "user": USER, "password_file": str(password),
                 "macs": [server.mac],
             },
-            "install": {
-                "image": self.image[0], "sha256": self.image[1], "address": self.address(server),
-                "ramdisk_key": self.ramdisk_key,
-            },
             "host": {"key_file": str(self.key)},
         }  # fmt: skip
 
-    def address(self, server: Server) -> str:
-        """Return what a server is to have as its address, with its prefix."""
-        return f"{NET}.{10 + int(server.mac[-2:], 16)}/24"
+    def installed_by(self, server: Server, image: str, sha256: str) -> dict[str, object]:
+        """Return how a server is installed from an image, with an address of its own."""
+        address = f"{NET}.{10 + int(server.mac[-2:], 16)}/24"
+        return {"image": image, "sha256": sha256, "address": address, "ramdisk_key": self.ramdisk_key}
 
     def describe(self) -> str:
         """Return it as JSON, for whoever comes later."""
-        return json.dumps({"machines": [self.machine(one) for one in self.servers]}, indent=2)
+        found = [{**self.machine(one), "install": self.installed_by(one, *self.image)} for one in self.servers]
+        return json.dumps({"machines": found}, indent=2)

@@ -20,8 +20,9 @@ from control.operations import Operation
 from core.errors import CredentialRejected, HostFault, NeedsOperator, Unreachable, Unsupported
 from core.states import HostState, MachineState, OperationState, Verb
 from drivers import role
-from drivers.baremetal import install
+from drivers.baremetal import install, ssh
 from drivers.baremetal.fake import RAMDISK
+from drivers.baremetal.inventory import Cpu, Inventory
 from drivers.fake_world import world
 from drivers.role import MODULES, PACKAGES, UNITS, Look, Role
 from drivers.transport.base import Endpoint, Result
@@ -165,7 +166,11 @@ async def test_an_operating_system_that_runs_is_taken_over(
     async def show(*_: Any) -> Any:
         return tasks.install.make_host_key()
 
-    monkeypatch.setattr(tasks.commission, "show", show)
+    async def inventory(_: Any) -> Inventory:
+        return Inventory(Cpu("x", "x86_64", 4), 8192, serial="S1")
+
+    monkeypatch.setattr(tasks.install, "show", show)
+    monkeypatch.setattr(ssh, "inventory", inventory)
     taken = {"role": "kvm", "test_image": "vm", "address": "10.99.0.1", "fingerprint": "SHA256:x"}
     other = await enroll(line, install=None, host=taken)
     assert (other.error or {})["code"] == CredentialRejected.code
@@ -174,7 +179,7 @@ async def test_an_operating_system_that_runs_is_taken_over(
     op = await enroll(line, install=None, host=taken)
     assert (op.state, op.error) == (OperationState.DONE, None)
     assert [name for name, _ in line.steps(op.id)] == [*STAGES[:4], *STAGES[7:]]
-    assert box.written == []
+    assert (box.written, world.calls.get("baremetal.inspect")) == ([], None)
 
 
 async def test_a_disk_that_is_not_empty_is_not_written(line: Line, box: Box) -> None:
