@@ -24,7 +24,7 @@ _OURS = (b"dnsmasq", b"libvirtd", b"qemu-system", b"http.server", b"ironic", b"s
 _START_S, _STOP_S = 240.0, 90.0
 
 
-def up(settings: LabSettings, count: int) -> Path:
+def up(settings: LabSettings, count: int, role: str = "") -> Path:
     """Start servers and all they need, unless they are up; return the file that describes them. Raise HostFault."""
     here = folder(settings)
     ready = here / READY
@@ -37,7 +37,7 @@ def up(settings: LabSettings, count: int) -> Path:
     ready.unlink(missing_ok=True)
     with (here / "room.log").open("wb") as out:
         made = subprocess.Popen(
-            [sys.executable, "-m", _MODULE, str(count)], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            [sys.executable, "-m", _MODULE, str(count), role], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             start_new_session=True, cwd=Path(__file__).resolve().parents[2],
         )  # fmt: skip
     (here / "room.pid").write_text(str(made.pid))

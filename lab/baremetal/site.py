@@ -21,6 +21,11 @@ from lab.shell import run
 NET = "198.19.50"
 READY = "site.json"  # what `describe` returns stands there while it is up
 _ROM = Path("/usr/lib/ipxe/qemu/pxe-virtio.rom")
+_ROLES: dict[str, dict[str, object]] = {
+    "": {},
+    "lxd": {"role": "lxd", "bridges": [{"name": "lxcbr0", "address": "198.19.60.1/24"}]},
+    "kvm": {"role": "kvm", "bridges": [{"name": "br0", "address": "198.19.60.1/24"}]},
+}
 _SPACE = uuid.UUID("7c1b2c7e-7d52-4d1c-9d53-0f4b1d4b9a10")
 
 
@@ -43,6 +48,7 @@ class Site:
     settings: LabSettings
     servers: Sequence[Server] = field(default_factory=lambda: servers(1))
     arguments: str = ""  # more for the ramdisk's kernel
+    role: str = ""  # lxd or kvm: what `describe` says that the servers become; "": left open
 
     def __post_init__(self) -> None:
         self.dir = folder(self.settings)
@@ -116,7 +122,7 @@ class Site:
                 "system": f"/redfish/v1/Systems/{server.uuid}", "user": USER, "password_file": str(password),
                 "macs": [server.mac],
             },
-            "host": {"key_file": str(self.key)},
+            "host": {"key_file": str(self.key), **_ROLES[self.role]},
         }  # fmt: skip
 
     def installed_by(self, server: Server, image: str, sha256: str) -> dict[str, object]:
