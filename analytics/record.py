@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from analytics import machines
 from analytics.database import Database
 from core.errors import Invalid
 
@@ -55,12 +56,17 @@ _ALIASES: dict[str, tuple[str, ...]] = {
 
 
 def insert_outbox(database: Database, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Insert outbox rows {id, at, kind, subject, payload}, each id once; return how many were new."""
+    """Insert outbox rows {id, at, kind, subject, payload}, each id once; return how many rows of tables were new."""
     once = {int(row["id"]): row for row in rows}
     steps = [_flat(row, STEPS) for row in once.values() if row["kind"] == "step"]
-    events = [_flat(row, EVENTS) for row in once.values() if row["kind"] != "step"]
+    looks = [row for row in once.values() if row["kind"] == machines.KIND]
+    events = [_flat(row, EVENTS) for row in once.values() if row["kind"] not in ("step", machines.KIND)]
+    sensors = [one for row in looks for one in machines.sensor_rows(row)]
+    log = [one for row in looks for one in machines.log_rows(row)]
     with database.write() as cursor:
-        return _insert_new(cursor, "events", events, EVENTS) + _insert_new(cursor, "steps", steps, STEPS)
+        _insert_new(cursor, "machine_log", log, machines.LOG)
+        seen = _insert_new(cursor, "machine_sensors", sensors, machines.SENSORS)
+        return seen + _insert_new(cursor, "events", events, EVENTS) + _insert_new(cursor, "steps", steps, STEPS)
 
 
 def usage_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -102,7 +108,7 @@ def _insert_new(cursor: Any, table: str, rows: list[dict[str, Any]], schema: pa.
     there = {found for (found,) in cursor.fetchall()}
     new = [row for row in rows if row["outbox_id"] not in there]
     if new:
-        columns = schema if table == "events" else pa.schema([field for field in schema if field.name != "kind"])
+        columns = schema if table != "steps" else pa.schema([field for field in schema if field.name != "kind"])
         append(cursor, table, pa.Table.from_pylist(new, schema=columns))
     return len(new)
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from blueprints.change import PARAMETERS
 from blueprints.common import Spec
 from control import access, sql, tables
-from control.accept import backup, change, deploy, host, host_change, image, machine, plan
+from control.accept import backup, change, deploy, host, host_change, image, machine, machine_change, plan
 from control.accept.draft import Acceptor, Draft
 from control.access import Principal, sees_all
 from control.ledger import Operation, guard, operation_of
@@ -37,6 +37,7 @@ ACCEPTORS: dict[Verb, Acceptor] = {
     Verb.FENCE: host_change.fence,
     Verb.ADOPT: host_change.adopt,
     Verb.ENROLL_MACHINE: machine.enroll,
+    Verb.CHANGE_MACHINE: machine_change.change,
     Verb.RECONCILE: host.reconcile,
     Verb.APPLY_PLAN: plan.apply,
     Verb.IMPORT: image.import_,

@@ -139,6 +139,7 @@ class Verb(StrEnum):
     CONFIGURE = "configure"  # make it a hypervisor over SSH
     # to a machine with a BMC
     ENROLL_MACHINE = "enroll-machine"  # look at it, classify it, check it
+    CHANGE_MACHINE = "change-machine"  # its power, its LED, its disks
     # to an image
     IMPORT = "import"  # bring an image into the front-end's store
     STAGE = "stage"  # copy an image to hosts

@@ -6,18 +6,18 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from control import commission, machines, operations
+from control import commission, operations
 from control.machines import MachineRecord
 from control.operations import Operation
 from core.errors import HostFault, RackflowError
 from core.states import OperationState, Verb
 from drivers.role import role_of
-from tasks.configure import CONFIGURE_S, configure
-from tasks.install import BOOT_S, INSTALL_S, RAMDISK_S, Installation, endpoint_of, evidence
-from tasks.ledger import Seen, run_step
+from tasks.configure import configure
+from tasks.install import endpoint_of, evidence
+from tasks.ledger import Seen
 from tasks.runtime import Runtime
 
-ENROLL_S, VERIFY_S, SPARE_S = 900.0, 1800.0, 180.0
+ENROLL_S, VERIFY_S = 900.0, 1800.0
 LOOK_S = 0.5
 Body = Callable[[Any], dict[str, Any]]
 
@@ -55,10 +55,7 @@ class Commission:
         except (RackflowError, asyncio.CancelledError) as error:
             await asyncio.shield(self._out_of_use(name, error))
             raise
-        return Seen(
-            True, {"deploy": made.id, "delete": gone.id, "instance": name},
-            lambda c: machines.record_ready(c, self.op, self.record.id),
-        )  # fmt: skip
+        return Seen(True, {"deploy": made.id, "delete": gone.id, "instance": name})
 
     async def _fresh(self) -> commission.Outcome:
         return await self.rt.store.read(lambda c: commission.outcome(c, self.record.id))
@@ -98,19 +95,3 @@ class Commission:
         said = error if isinstance(error, RackflowError) else HostFault("its verification was cancelled", self.subject)
         await self.rt.store.write(lambda c: commission.put_out_of_use(c, self.op, self.record.name, name, said))
         self.rt.wake()
-
-
-async def make_host_of(rt: Runtime, op: Operation, record: MachineRecord, first: int) -> bool:
-    """Take a machine that passed its checks through the stages after them. first: the place of the first one."""
-    install = Installation(rt, op, record, first + 1) if record.spec["install"] else None
-    job = Commission(rt, op, record)
-    stages = [
-        *([("ramdisk", install.ramdisk, RAMDISK_S + SPARE_S), ("install", install.install, INSTALL_S),
-           ("boot", install.boot, BOOT_S + SPARE_S)] if install else []),
-        ("configure", job.configure, CONFIGURE_S), ("enroll", job.enroll, ENROLL_S), ("verify", job.verify, VERIFY_S),
-    ]  # fmt: skip
-    for sequence, (name, action, deadline_s) in enumerate(stages, first):
-        last = name == stages[-1][0]
-        if not await run_step(op, sequence, name, "", action, deadline_s=deadline_s, last=last):
-            return False
-    return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -125,7 +125,7 @@ async def run_step(
     last: bool = False,
     following: Begin | None = None,
     begun: Begun | None = None,
-    bound: asyncio.Semaphore | None = None,
+    bound: AbstractAsyncContextManager[None] | None = None,
 ) -> bool:
     """Run one step until it is done (True) or has failed for good (False; the reason stands in the ledger).
 

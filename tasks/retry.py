@@ -16,7 +16,7 @@ T = TypeVar("T")
 STEP_ATTEMPTS = 3
 # Somebody waits for these and can ask again; the others wait for their host as long as it takes.
 GIVE_UP_AFTER = {  # runs, each with STEP_ATTEMPTS tries
-    **dict.fromkeys((Verb.ENROLL, Verb.ENROLL_MACHINE), 1),
+    **dict.fromkeys((Verb.ENROLL, Verb.ENROLL_MACHINE, Verb.CHANGE_MACHINE), 1),
     **dict.fromkeys((Verb.RESIZE, Verb.ATTACH_DISK, Verb.GROW_DISK, Verb.ATTACH_NIC, Verb.RENAME), 1),
     **dict.fromkeys((Verb.IMPORT, Verb.DETACH_DISK, Verb.DETACH_NIC, Verb.SNAPSHOT, Verb.REBOOT), 2),
     **dict.fromkeys((Verb.STAGE, Verb.MIGRATE, Verb.MIGRATE_LIVE, Verb.SAVE_IMAGE, Verb.BACKUP), 3),

@@ -22,6 +22,7 @@ from drivers.hosts import Host
 from drivers.pool import HostPool
 from drivers.transport.base import Endpoint
 from tasks import step_writes
+from tasks.bmc_slots import BmcSlots, service_of
 from tasks.gather import Gather
 from tasks.hostlock import HostLocks
 
@@ -49,6 +50,9 @@ class Runtime:
     cancelled: set[str] = field(default_factory=set)  # of active: those that somebody does not want any more
     troubled: set[str] = field(default_factory=set)  # hosts of which the record knows failures
     balanced: dict[str, float] = field(default_factory=dict)  # cluster -> when it was last looked at, monotonic
+    watched: dict[str, float] = field(default_factory=dict)  # machine -> when its BMC was last looked at, monotonic
+    logged: dict[str, set[tuple[str, str]]] = field(default_factory=dict)  # machine -> newest entries of its event log
+    bmcs: dict[str, BmcSlots] = field(default_factory=dict)  # by the address of the service
     copied: set[tuple[str, str]] = field(default_factory=set)  # (host, sha256): copies that the record knows of
     _actions: defaultdict[str, set[asyncio.Task[Any]]] = field(default_factory=lambda: defaultdict(set))
     _cpu: dict[str, tuple[float, datetime]] = field(default_factory=dict)
@@ -108,6 +112,10 @@ class Runtime:
     def lanes(self, host: str) -> asyncio.Semaphore:
         """Return the semaphore that bounds operations under way on a host: while some act, others write the record."""
         return self._lanes.setdefault(host, asyncio.Semaphore(LANES * self.settings.worker.instances_per_host))
+
+    def bmc_slots(self, address: str) -> BmcSlots:
+        """Return what bounds how many machines are spoken to through one BMC."""
+        return self.bmcs.setdefault(service_of(address), BmcSlots())
 
     def copying(self, place: str, sha256: str) -> asyncio.Lock:
         """Return the lock that lets one copy of an image to a host, or to a datastore, run at a time."""

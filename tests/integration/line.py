@@ -18,6 +18,7 @@ from typing import Any
 from prefect import Flow, Task
 
 import flows.change
+import flows.change_machine
 import flows.deploy
 import flows.enroll
 import flows.enroll_machine
@@ -43,7 +44,7 @@ from tasks.settle import BatchFailed
 
 MODULES: tuple[ModuleType, ...] = (
     flows.change, flows.deploy, flows.enroll, flows.evacuate, flows.keep, flows.rebalance, flows.reconcile,
-    flows.stage, flows.enroll_machine,
+    flows.stage, flows.enroll_machine, flows.change_machine,
 )  # fmt: skip
 FLOWS: dict[Verb, Flow[..., Any]] = {
     Verb.DEPLOY: flows.deploy.deploy,
@@ -59,6 +60,7 @@ FLOWS: dict[Verb, Flow[..., Any]] = {
     Verb.RETIRE: flows.enroll.enroll,
     Verb.CONFIGURE: flows.enroll.enroll,
     Verb.ENROLL_MACHINE: flows.enroll_machine.enroll_machine,
+    Verb.CHANGE_MACHINE: flows.change_machine.change_machine,
     Verb.EVACUATE: flows.evacuate.evacuate,
     Verb.FENCE: flows.evacuate.fence,
     Verb.ADOPT: flows.evacuate.adopt,
