@@ -156,6 +156,7 @@ def images_command(
 def baremetal(
     verb: Annotated[str, typer.Argument(metavar="up|down", help="servers that are off, with empty disks and BMCs")],
     servers: Annotated[int, typer.Option(min=1, max=20)] = 1,
+    role: Annotated[str, typer.Option(metavar="lxd|kvm", help="what they are to become; left open by default")] = "",
 ) -> None:
     """Start or end a machine room: servers with BMCs, the network they boot from, Ironic and Inspector.
 
@@ -163,8 +164,10 @@ def baremetal(
     """
     _require_root()
     settings = load()
+    if role not in ("", "lxd", "kvm"):
+        raise typer.BadParameter(f"{role!r} is neither lxd nor kvm")
     if verb == "up":
-        typer.echo(room.up(settings, servers).read_text(), nl=False)
+        typer.echo(room.up(settings, servers, role).read_text(), nl=False)
     elif verb == "down":
         say(f"the machine room {'is down' if room.down(settings) else 'was not up'}")
     else:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from analytics.client import AnalyticsClient
 from control import operations
+from control.gather import Gather
 from control.hosts import HostRecord
 from control.store import Store
 from core.errors import Busy, RackflowError
@@ -21,9 +22,8 @@ from core.settings import Settings
 from drivers.hosts import Host
 from drivers.pool import HostPool
 from drivers.transport.base import Endpoint
-from tasks import step_writes
+from tasks import look_writes, step_writes
 from tasks.bmc_slots import BmcSlots, service_of
-from tasks.gather import Gather
 from tasks.hostlock import HostLocks
 
 T = TypeVar("T")
@@ -64,7 +64,9 @@ class Runtime:
 
     def __post_init__(self) -> None:
         self.locks = HostLocks(self.worker_id)
-        self.steps = Gather(lambda: self.store, step_writes.write, lambda: len(self._actions))
+        self.steps = Gather(lambda change: self.store.write(change), step_writes.write, lambda: len(self._actions))
+        self.befores = Gather(lambda look: self.store.read(look), look_writes.before)
+        self.looks = Gather(lambda change: self.store.write(change), look_writes.write)
 
     def require_claim(self) -> None:
         """Raise Busy when the claim is about to end: somebody else may hold these operations soon."""
@@ -124,8 +126,7 @@ class Runtime:
 
     def endpoint(self, host: HostRecord) -> Endpoint:
         """Return how to reach a host of the record."""
-        key = Path(host.key_file) if host.key_file else self.settings.paths.ssh_key
-        return Endpoint(host.name, host.address, host.port, host.user, key, host.host_key, host.place)
+        return endpoint_of(host, self.settings)
 
     async def host(self, record: HostRecord) -> Host:
         """Return a host's drivers, connected, with this worker's lock held on the host. Raise Unreachable, Busy."""
@@ -153,6 +154,12 @@ class Runtime:
             with suppress(RackflowError, TimeoutError):  # placement goes on with what it had
                 self._features = await asyncio.wait_for(asyncio.to_thread(self.analytics.features), 0.5)
         return self._features
+
+
+def endpoint_of(host: HostRecord, settings: Settings) -> Endpoint:
+    """Return how to reach a host of the record; without a key of its own by rackflow's."""
+    key = Path(host.key_file) if host.key_file else settings.paths.ssh_key
+    return Endpoint(host.name, host.address, host.port, host.user, key, host.host_key, host.place)
 
 
 _current: Runtime | None = None

@@ -1,4 +1,4 @@
-"""python -m lab.baremetal SERVERS: keep a machine room up until a signal ends it."""
+"""python -m lab.baremetal SERVERS ROLE: keep a machine room up until a signal ends it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ENDS = (signal.SIGTERM, signal.SIGINT)
 def main() -> int:
     """Start all of it, write where it is, wait for a signal, end all of it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)  # from the first moment on: nothing is left behind
-    site = Site(load(), servers(int(sys.argv[1])))
+    site = Site(load(), servers(int(sys.argv[1])), role=sys.argv[2])
     try:
         site.start()
         (site.dir / READY).write_text(site.describe() + "\n")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from core.errors import NeedsOperator
 from lab import images
 from lab.baremetal.libvirt import Libvirt, Server
 from lab.baremetal.pxe import BRIDGE, PxeNetwork
@@ -19,6 +20,12 @@ from lab.shell import run
 
 NET = "198.19.50"
 READY = "site.json"  # what `describe` returns stands there while it is up
+_ROM = Path("/usr/lib/ipxe/qemu/pxe-virtio.rom")
+_ROLES: dict[str, dict[str, object]] = {
+    "": {},
+    "lxd": {"role": "lxd", "bridges": [{"name": "lxcbr0", "address": "198.19.60.1/24"}]},
+    "kvm": {"role": "kvm", "bridges": [{"name": "br0", "address": "198.19.60.1/24"}]},
+}
 _SPACE = uuid.UUID("7c1b2c7e-7d52-4d1c-9d53-0f4b1d4b9a10")
 
 
@@ -29,16 +36,22 @@ def servers(count: int) -> tuple[Server, ...]:
     )
 
 
+def folder(settings: LabSettings) -> Path:
+    """Return where a machine room lies; not in the lab's folder, so that neither takes the other for its leftovers."""
+    return settings.dir.with_name(f"{settings.dir.name}-baremetal")
+
+
 @dataclass
 class Site:
-    """settings.dir holds all of it below baremetal/. Nothing of it outlives `stop`, but what is kept in the cache."""
+    """All of it lies in a folder beside the lab's. Nothing of it outlives `stop`, but what is kept in the cache."""
 
     settings: LabSettings
     servers: Sequence[Server] = field(default_factory=lambda: servers(1))
     arguments: str = ""  # more for the ramdisk's kernel
+    role: str = ""  # lxd or kvm: what `describe` says that the servers become; "": left open
 
     def __post_init__(self) -> None:
-        self.dir = self.settings.dir / "baremetal"
+        self.dir = folder(self.settings)
         self.libvirt = Libvirt(self.dir / "libvirt")
         self.services = Services(
             self.dir / "services", libvirt=self.libvirt.uri, reached_at=f"{NET}.1",
@@ -66,6 +79,9 @@ class Site:
 
     def start(self) -> None:
         """Start all of it. Raise HostFault; then nothing of it runs."""
+        if not _ROM.exists():
+            fix = "apt-get install --no-install-recommends ipxe-qemu"
+            raise NeedsOperator("emulated servers cannot boot from the network here", "lab", {"missing": str(_ROM)}, fix)
         images.build(self.settings, "ramdisk")
         self.dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
@@ -106,7 +122,7 @@ class Site:
                 "system": f"/redfish/v1/Systems/{server.uuid}", "user": USER, "password_file": str(password),
                 "macs": [server.mac],
             },
-            "host": {"key_file": str(self.key)},
+            "host": {"key_file": str(self.key), **_ROLES[self.role]},
         }  # fmt: skip
 
     def installed_by(self, server: Server, image: str, sha256: str) -> dict[str, object]:

@@ -17,8 +17,8 @@ SETUP_PACKAGES=(
   postgresql
 )
 # the third state database; the browser that fills Prefect's form; what shows the order of writes; what speaks IPMI;
-# what tries hardware
-SETUP_TEST_PACKAGES=(mariadb-server chromium strace ipmitool memtester fio smartmontools ethtool stress-ng)
+# what tries hardware; what lets an emulated server boot from the network
+SETUP_TEST_PACKAGES=(mariadb-server chromium strace ipmitool memtester fio smartmontools ethtool stress-ng ipxe-qemu)
 
 setup_all() { # for the demo: this machine is looked at before anything is installed
   _setup_machine || return

@@ -16,9 +16,10 @@ from drivers.baremetal.facets import BootDevice, facets
 from drivers.baremetal.ironic import Ironic, NodeSpec
 from drivers.baremetal.ironic_node import IronicNode
 from drivers.bmcs import connect
+from drivers.conformance.baremetal import BareMetalRig
 from lab.baremetal.services import USER, Services
-from tests.contract.baremetal import BareMetalContract, BareMetalRig
 from tests.contract.conftest import MACHINES
+from tests.contract.suites import BareMetalContract
 from tests.services import SETTINGS, canned, endpoint, fake_node, post, post_until_taken
 
 CONTINUE = "/v1/continue_inspection"

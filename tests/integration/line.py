@@ -177,6 +177,7 @@ async def make_line(folder: Path, hosts: int = 3, **size: Any) -> Line:
     store.write_now(lambda c: seed(c, settings.drivers.datastore_path))
     admin = store.write_now(lambda c: access.named(c, "admin", access.ADMIN))
     line = Line(store, settings, Runtime(store, settings, HostPool(settings.drivers), new_id()), admin)
+    line.runtime.claim_until = float("inf")  # as the claim in the record: nobody renews it here
     set_runtime(line.runtime)
     await store.write(lambda c: operations.renew_claim(c, line.runtime.worker_id, "test", 3600))
     world.reset()

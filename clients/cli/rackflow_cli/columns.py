@@ -11,7 +11,8 @@ from rackflow_cli import words
 Row = Mapping[str, Any]
 
 STATE_STYLES = {
-    "running": "green", "ready": "green", "done": "green", "fits": "green", "passed": "green", "chosen": "bold green",
+    "running": "green", "ready": "green", "done": "green", "proven": "green", "passed": "green", "fits": "green",
+    "chosen": "bold green",
     **dict.fromkeys((
         "pending", "on-hold", "staging", "starting", "shutting-down", "suspending", "resuming", "stopping", "restoring",
         "undeploying", "migrating", "resizing", "changing-disks", "changing-nics", "snapshotting", "saving-image",
@@ -19,7 +20,7 @@ STATE_STYLES = {
         "applying", "waiting",
     ), "yellow"),
     "held": "bold red", "failed": "bold red", "faulty": "bold red", "unreachable": "bold red", "corrupt": "bold red",
-    "compensated": "red", "no": "red",
+    "compensated": "red", "no": "red", "not reached": "yellow",
     "fenced": "bold red",
     **dict.fromkeys((
         "off", "suspended", "stopped", "undeployed", "disabled", "maintenance", "cancelled", "retired", "deleted",

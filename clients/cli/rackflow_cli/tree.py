@@ -41,6 +41,7 @@ TREE: dict[str, Entry] = {
     "network": Entry(NOUNS, "network", "Virtual networks: create, list, show, delete."),
     "datastore": Entry(NOUNS, "datastore", "Where disks and images lie: create, list, show, delete."),
     "cluster": Entry(NOUNS, "cluster", "Hosts that share datastores and networks: create, list, show, delete."),
+    "driver": Entry(NOUNS, "driver", "How kinds of host are spoken to: list, show, test what a driver can do."),
     "reservation": Entry(NOUNS, "reservation", "Room kept for later, maintenances: create, list, show, delete."),
     "operation": Entry(NOUNS, "operation", "What was asked for and how far it is: list, show, watch, cancel, retry, …"),
     "enroll": Entry(FILES, "enroll", "Take machines in by their BMCs: one, a file, or what answers.", alone=True),

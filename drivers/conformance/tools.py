@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from core.errors import Retryable
 
 T = TypeVar("T")
+Moment = float | int  # float: seconds; int: turns of the event loop, which is all that a simulated call takes
 
 
 async def settle(call: Callable[[], Awaitable[T]], attempts: int = 40, pause_s: float = 0.25) -> T:
@@ -21,10 +22,14 @@ async def settle(call: Callable[[], Awaitable[T]], attempts: int = 40, pause_s: 
     return await call()
 
 
-async def cancelled_after(call: Awaitable[Any], delay_s: float) -> bool:
-    """Cancel a call after a delay, as a killed worker does; say whether it was still under way."""
+async def cancelled_after(call: Awaitable[Any], moment: Moment) -> bool:
+    """Cancel a call at a moment after its begin, as a killed worker does; say whether it was still under way."""
     task = asyncio.ensure_future(call)
-    await asyncio.sleep(delay_s)
+    if isinstance(moment, int):
+        for _ in range(moment):
+            await asyncio.sleep(0)
+    else:
+        await asyncio.wait({task}, timeout=moment)
     task.cancel()
     outcome = (await asyncio.gather(task, return_exceptions=True))[0]
     if isinstance(outcome, asyncio.CancelledError):
