@@ -99,6 +99,19 @@ def broken_by(view: View, work: Work, shape: Shape) -> Iterator[tuple[Rule, Mask
         yield rule, _inside(view, rule, known[rule]) > 0, MANY
 
 
+def by_host(view: View, work: Work, shape: Shape) -> bool:
+    """Say whether all rules that bind a shape keep it from single hosts, its own only copies from one another."""
+    bound = _binding(work, holders(view, work), shape.own_labels)
+    return all(rule.domain == "host" and apart(rule, shape) for rule in shape.rules) and all(
+        rule.domain == "host" for rule in bound
+    )
+
+
+def unbound(view: View, work: Work, shape: Shape) -> bool:
+    """Say whether no rule keeps a shape from any host."""
+    return not shape.rules and not _binding(work, holders(view, work), shape.own_labels)
+
+
 def _binding(work: Work, known: dict[Rule, Ints], labels: tuple[tuple[str, str], ...]) -> list[Rule]:
     """Return the rules of others that bind an instance with these labels."""
     key = ("binding", labels)

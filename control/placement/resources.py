@@ -177,9 +177,7 @@ def no_pins(view: View, work: Work, shape: Shape, h: int) -> dict[str, Any]:
 def cells_room(view: View, work: Work, shape: Shape, at: At) -> Ints | None:
     if not shape.one_cell:
         return None
-    found = np.zeros(len(view), np.int64)[at]
-    for room in cell_rooms(work, rows_of(view), shape, at):
-        found += np.maximum(room, 0)
+    found: Ints = np.add.reduce(cell_rooms(work, rows_of(view), shape, at))
     return found
 
 

@@ -33,7 +33,7 @@ class Rows:
     pci: Mapping[str, int]
     hugepages: Mapping[int, int]
     pins: int | None
-    cells: Sequence[tuple[int, int]]  # cores and memory of each
+    cells: Ints  # cores and memory of each
     pools: Mapping[int, Pool]  # row -> pool, of the four before
     groups: Mapping[int, Ints]  # row -> group of each host, of the rows that hosts share
     sizes: Mapping[int, int]  # row -> how many groups
@@ -64,7 +64,8 @@ def _rows(view: View) -> Rows:
     pci = {name: add(pool) for name, pool in view.pci.items()}
     hugepages = {size: add(pool) for size, pool in view.hugepages.items()}
     pins = None if view.pins is None else add(view.pins)
-    cells = [(add(cell.cpu_m), add(cell.memory_mib)) for cell in view.cells]
+    pairs = [(add(cell.cpu_m), add(cell.memory_mib)) for cell in view.cells]
+    cells = np.array(pairs, np.int64).reshape(-1, 2)
     groups = {row: view.stores[name].group for name, row in [*alloc.items(), *free.items()]}
     groups |= {row: view.nets[name].group for name, row in nets.items() if not view.nets[name].dhcp}
     shared = {row: group for row, group in groups.items() if np.bincount(group[group >= 0], minlength=1).max() > 1}
@@ -194,8 +195,17 @@ def prefer(work: Work, hosts: Ints | slice) -> None:
     """Work out again whether these hosts are preferred."""
     cpu_m, memory_mib = work.smallest
     good = (work.left[CPU][hosts] >= cpu_m) & (work.left[MEMORY][hosts] >= memory_mib)
-    good &= (work.instances[hosts] > 0) & ~work.hot[hosts]
-    if (good & ~work.preferred[hosts]).any():  # it does no harm to look at one that is none any more
+    _prefer(work, hosts, good & (work.instances[hosts] > 0) & ~work.hot[hosts])
+
+
+def prefer_used(work: Work, hosts: Ints, cpu_m: Ints, memory_mib: Ints) -> None:
+    """Do as `prefer` for hosts that hold something, of which it is known what they have left."""
+    good = (cpu_m >= work.smallest[0]) & (memory_mib >= work.smallest[1])
+    _prefer(work, hosts, good & ~work.hot.take(hosts) if work.measured else good)
+
+
+def _prefer(work: Work, hosts: Ints | slice, good: Mask) -> None:
+    if np.logical_or.reduce(good > work.preferred[hosts]):  # it does no harm to look at one that is none any more
         work.opened += 1
     work.preferred[hosts] = good
 
@@ -212,7 +222,7 @@ def take(
             _subtract(work, rows, rows.free[name], hosts[places], images[places])
     if shape.image:
         missing(view, work, shape.image)[hosts] = 0
-    cells = _subtract_cells(work, rows, shape, hosts, counts) if shape.one_cell else []
+    cells = subtract_cells(work, rows, shape, hosts, counts) if shape.one_cell else []
     shift(view, work, shape, needs, hosts, counts, stores)
     until_s = work.now_s + shape.lifetime_s
     if shape.lifetime_s:
@@ -260,19 +270,21 @@ def _subtract(work: Work, rows: Rows, row: int, hosts: Ints, amounts: Ints) -> N
     work.left[row] -= taken[group]
 
 
-def cell_rooms(work: Work, rows: Rows, shape: Shape, at: At) -> list[Ints]:
-    """Return how often a shape fits in each NUMA cell of the hosts at these places."""
-    return [np.minimum(work.left[c][at] // max(shape.cpu_m, 1), work.left[m][at] // max(shape.memory_mib, 1))
-            for c, m in rows.cells]  # fmt: skip
+def cell_rooms(work: Work, rows: Rows, shape: Shape, at: At) -> Ints:
+    """Return how often a shape fits in each NUMA cell of the hosts at these places; cells, hosts."""
+    left = work.left[rows.cells][:, :, at] if isinstance(at, slice) else work.left[rows.cells[:, :, None], at]
+    room: Ints = np.minimum.reduce(left // _size(shape), axis=1)
+    return np.maximum(room, 0, out=room)
 
 
-def _subtract_cells(work: Work, rows: Rows, shape: Shape, hosts: Ints, counts: Ints) -> list[Ints]:
+def _size(shape: Shape) -> Ints:
+    return np.array([[max(shape.cpu_m, 1)], [max(shape.memory_mib, 1)]])
+
+
+def subtract_cells(work: Work, rows: Rows, shape: Shape, hosts: Ints, counts: Ints) -> list[Ints]:
     """Take copies out of the cells, the first one that has room first; return how many of each."""
-    waiting, taken = counts.copy(), []
-    for (c, m), room in zip(rows.cells, cell_rooms(work, rows, shape, hosts), strict=True):
-        here = np.minimum(np.maximum(room, 0), waiting)
-        work.left[c][hosts] -= here * shape.cpu_m
-        work.left[m][hosts] -= here * shape.memory_mib
-        waiting -= here
-        taken.append(here)
-    return taken
+    room = cell_rooms(work, rows, shape, hosts)
+    before = np.cumsum(room, axis=0) - room
+    taken = np.clip(counts - before, 0, room)
+    work.left[rows.cells[:, :, None], hosts] -= taken[:, None] * np.array([[shape.cpu_m], [shape.memory_mib]])
+    return list(taken)

@@ -1,0 +1,161 @@
+"""Single copies of different usual shapes, some at a time, with the answer of placing one after the other.
+
+They are scored together on hosts as these are, and one by one only on those that were taken from meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from control.placement import affinity
+from control.placement.model import Ints, Mask, Shape, View
+from control.placement.single import take_one
+from control.placement.usual import Kind, kind_for, need_of, openings
+from control.placement.weights import Policy, key_of, keys_of, per_core, scale_of, usual_grid, usual_score
+from control.placement.work import CPU, MEMORY, Work, missing
+
+SIZE = 32  # shapes of a block
+_NOWHERE = np.iinfo(np.int64).max  # as a key
+
+
+@dataclass
+class _Block:
+    """Shapes to be placed. keys: their order of the hosts at these places, the least first; taken: from those since."""
+
+    shapes: Sequence[Shape]
+    kinds: Sequence[Kind]
+    needs: Sequence[Ints]
+    at: Ints
+    keys: Ints
+    taken: dict[int, list[int]] = field(default_factory=dict)  # host -> what is left
+
+
+def place_block(
+    view: View, work: Work, shapes: Sequence[Shape], policy: Policy, otherwise: Callable[[int], int | None]
+) -> list[tuple[int, int] | None]:
+    """Take one copy of each of the first shapes where it is best; return the host and the datastore's number of each.
+
+    None: for this one `otherwise` was asked, by its place, which returns the host that it takes. Only if preferred
+    hosts come before the others with this policy.
+    """
+    block = _block(view, work, shapes, policy)
+    found: list[tuple[int, int] | None] = []
+    if block is None:
+        return found
+    column = {h: n for n, h in enumerate(block.at.tolist())}
+    for n, (shape, kind) in enumerate(zip(block.shapes, block.kinds, strict=True)):
+        h = None
+        if not shape.lifetime_s and shape.cpu_m <= view.fewest_cpus_m and affinity.unbound(view, work, shape):
+            h = _best(view, work, policy, block, n)
+        if h is None:
+            h = otherwise(n)
+            found.append(None)
+        else:
+            take_one(view, work, shape, kind, block.needs[n], h)
+            found.append((h, kind.code))
+        if h is not None:
+            block.taken[h] = work.left[:, h].tolist()
+            if h in column:
+                block.keys[:, column[h]] = _NOWHERE
+    return found
+
+
+def _block(view: View, work: Work, shapes: Sequence[Shape], policy: Policy) -> _Block | None:
+    """Return the first of these shapes, as far as they are usual; None: they are to be placed one by one."""
+    if work.measured or work.returned or policy.usual is None:
+        return None
+    kinds: list[Kind] = []
+    drawn: dict[int, int] = {}
+    for shape in shapes:
+        kind = kind_for(view, work, shape)
+        if kind is None:
+            break
+        for row, n, _, one in kind.shared:
+            drawn[row] = drawn.get(row, 0) + n
+            if drawn[row] > work.left[row, one]:
+                return None
+        kinds.append(kind)
+    if len(kinds) < 2:
+        return None
+    usual = shapes[: len(kinds)]
+    needs = [need_of(shape, kind) for shape, kind in zip(usual, kinds, strict=True)]
+    at = work.preferred.nonzero()[0]
+    return _Block(usual, kinds, needs, at, _keys(view, work, usual, kinds, policy.usual, at))
+
+
+def _keys(
+    view: View, work: Work, shapes: Sequence[Shape], kinds: Sequence[Kind], factors: tuple[float, ...], at: Ints
+) -> Ints:  # fmt: skip
+    """Return in which order each shape takes hosts, the least first; _NOWHERE where it has no room."""
+    left = work.left.take(at, axis=1)
+    each = [(shape.cpu_m, shape.memory_mib, shape.disk_mib, shape.image_mib) for shape in shapes]
+    sizes = np.array(each).T[..., None]
+    copies = {shape.image: missing(view, work, shape.image).take(at) for shape in shapes}
+    lacks = _of_each([shape.image for shape in shapes], copies)
+    masks = {id(kind): kind.mask.take(at) for kind in kinds}
+    alloc, free = (left.take([kind.disk[n] for kind in kinds], axis=0) for n in (0, 1))
+    good = _of_each(list(map(id, kinds)), masks) & (left[CPU] >= sizes[0]) & (left[MEMORY] >= sizes[1])
+    good &= (alloc >= sizes[2]) & (free - sizes[3] * lacks >= sizes[2])
+    _shut(left, shapes, kinds, good)
+    scales = {shape.datastore: scale_of(view, shape).inverse.take(at, axis=1) for shape in shapes}
+    by_store = [shape.datastore for shape in shapes]
+    inverse = [*next(iter(scales.values()))[:2], _of_each(by_store, {name: one[2] for name, one in scales.items()})]
+    crowd = work.instances.take(at) * per_core(view).take(at)
+    score = usual_grid(factors, sizes[:3], (left[CPU], left[MEMORY], alloc), inverse, crowd, lacks)
+    return np.where(good, keys_of(view, score, at), _NOWHERE)
+
+
+def _shut(left: Ints, shapes: Sequence[Shape], kinds: Sequence[Kind], good: Mask) -> None:
+    """Take away hosts that lack what few shapes ask for: a device, room in one cell."""
+    for n, (shape, kind) in enumerate(zip(shapes, kinds, strict=True)):
+        for row, size in kind.extra:
+            good[n] &= left[row] >= size
+        if shape.one_cell:
+            good[n] &= np.logical_or.reduce(
+                (left[kind.cells[:, 0]] >= shape.cpu_m) & (left[kind.cells[:, 1]] >= shape.memory_mib)
+            )
+
+
+def _of_each(names: Sequence[Any], known: Mapping[Any, Any]) -> Any:
+    """Return the arrays of these names as one."""
+    place = {name: n for n, name in enumerate(known)}
+    return np.stack(list(known.values()))[[place[name] for name in names]]
+
+
+def _best(view: View, work: Work, policy: Policy, block: _Block, n: int) -> int | None:
+    """Return the best host for the shape at this place; None: it fits nowhere, as far as it is known here."""
+    shape, kind, row = block.shapes[n], block.kinds[n], block.keys[n]
+    place = int(row.argmin()) if len(row) else -1
+    least = int(row[place]) if len(row) else _NOWHERE
+    best = int(block.at[place]) if least < _NOWHERE else None
+    cpu_m, memory_mib, mask = shape.cpu_m, shape.memory_mib, kind.mask
+    for h, left in block.taken.items():
+        if left[CPU] >= cpu_m and left[MEMORY] >= memory_mib and mask[h]:
+            key = _key(view, work, shape, policy, kind, left, h)
+            if key < least:
+                least, best = key, h
+    if best is None:
+        empty = openings(view, work, shape, policy, kind, block.needs[n]) or ()
+        best = min(((one.score, view.rank[(h := one.alike.hosts[-1])], h) for one in empty), default=(0, 0, None))[2]
+    return best
+
+
+def _key(view: View, work: Work, shape: Shape, policy: Policy, kind: Kind, left: list[int], h: int) -> int:
+    """Return the key of a host that was taken from and has the cores and the memory."""
+    lacks = int(missing(view, work, shape.image)[h])
+    alloc, free = left[kind.disk[0]], left[kind.disk[1]] - shape.image_mib * lacks
+    if min(alloc, free) < shape.disk_mib or any(left[row] < size for row, size in kind.extra):
+        return _NOWHERE
+    if shape.one_cell and not any(
+        left[c] >= shape.cpu_m and left[m] >= shape.memory_mib for c, m in kind.cells.tolist()
+    ):
+        return _NOWHERE
+    inverse = scale_of(view, shape).inverse[:, h].tolist()
+    crowd = float(work.instances[h] * per_core(view)[h])
+    sizes = [shape.cpu_m, shape.memory_mib, shape.disk_mib]
+    score = usual_score(policy.usual or (), sizes, [*left[:2], alloc], inverse, crowd, lacks, empty=False)
+    return key_of(score) * len(view) + int(view.rank[h])
