@@ -23,15 +23,26 @@ _NOWHERE = np.iinfo(np.int64).max  # as a key
 
 
 @dataclass
+class _Taken:
+    """A host that was taken from. inverse: by datastore, as of weights.Scale."""
+
+    left: list[int]
+    crowd: float
+    rank: int
+    inverse: dict[str | None, list[float]]
+
+
+@dataclass
 class _Block:
     """Shapes to be placed. keys: their order of the hosts at these places, the least first; taken: from those since."""
 
     shapes: Sequence[Shape]
     kinds: Sequence[Kind]
-    needs: Sequence[Ints]
     at: Ints
     keys: Ints
-    taken: dict[int, list[int]] = field(default_factory=dict)  # host -> what is left
+    column: dict[int, int]  # of keys, by host
+    taken: dict[int, _Taken] = field(default_factory=dict)
+    drawn: dict[int, tuple[int, Ints]] = field(default_factory=dict)  # of what hosts share, not yet counted
 
 
 def place_block(
@@ -46,22 +57,46 @@ def place_block(
     found: list[tuple[int, int] | None] = []
     if block is None:
         return found
-    column = {h: n for n, h in enumerate(block.at.tolist())}
     for n, (shape, kind) in enumerate(zip(block.shapes, block.kinds, strict=True)):
         h = None
         if not shape.lifetime_s and shape.cpu_m <= view.fewest_cpus_m and affinity.unbound(view, work, shape):
             h = _best(view, work, policy, block, n)
         if h is None:
+            _count(work, block)
             h = otherwise(n)
             found.append(None)
         else:
-            take_one(view, work, shape, kind, block.needs[n], h)
+            _take(view, work, shape, kind, block, h)
             found.append((h, kind.code))
         if h is not None:
-            block.taken[h] = work.left[:, h].tolist()
-            if h in column:
-                block.keys[:, column[h]] = _NOWHERE
+            _mark(view, work, block, h)
+    _count(work, block)
     return found
+
+
+def _take(view: View, work: Work, shape: Shape, kind: Kind, block: _Block, h: int) -> None:
+    take_one(view, work, shape, kind, h, shared=False)
+    for row, n, members, _ in kind.shared:
+        block.drawn[row] = block.drawn.get(row, (0, members))[0] + n, members
+
+
+def _count(work: Work, block: _Block) -> None:
+    """Take what hosts share out of what is left; there is enough of it for the whole block."""
+    for row, (n, members) in block.drawn.items():
+        work.left[row] -= n * members
+    block.drawn.clear()
+
+
+def _mark(view: View, work: Work, block: _Block, h: int) -> None:
+    """Note that a host was taken from."""
+    left, crowd = work.left[:, h].tolist(), float(work.instances[h] * per_core(view)[h])
+    known = block.taken.get(h)
+    if known is not None:
+        known.left, known.crowd = left, crowd
+        return
+    block.taken[h] = _Taken(left, crowd, int(view.rank[h]), {})
+    if h in block.column:
+        block.keys[:, block.column[h]] = _NOWHERE
 
 
 def _block(view: View, work: Work, shapes: Sequence[Shape], policy: Policy) -> _Block | None:
@@ -82,9 +117,9 @@ def _block(view: View, work: Work, shapes: Sequence[Shape], policy: Policy) -> _
     if len(kinds) < 2:
         return None
     usual = shapes[: len(kinds)]
-    needs = [need_of(shape, kind) for shape, kind in zip(usual, kinds, strict=True)]
     at = work.preferred.nonzero()[0]
-    return _Block(usual, kinds, needs, at, _keys(view, work, usual, kinds, policy.usual, at))
+    column = {h: n for n, h in enumerate(at.tolist())}
+    return _Block(usual, kinds, at, _keys(view, work, usual, kinds, policy.usual, at), column)
 
 
 def _keys(
@@ -133,29 +168,34 @@ def _best(view: View, work: Work, policy: Policy, block: _Block, n: int) -> int 
     least = int(row[place]) if len(row) else _NOWHERE
     best = int(block.at[place]) if least < _NOWHERE else None
     cpu_m, memory_mib, mask = shape.cpu_m, shape.memory_mib, kind.mask
-    for h, left in block.taken.items():
+    for h, one in block.taken.items():
+        left = one.left
         if left[CPU] >= cpu_m and left[MEMORY] >= memory_mib and mask[h]:
-            key = _key(view, work, shape, policy, kind, left, h)
+            key = _key(view, work, shape, policy, kind, one, h)
             if key < least:
                 least, best = key, h
     if best is None:
-        empty = openings(view, work, shape, policy, kind, block.needs[n]) or ()
+        empty = openings(view, work, shape, policy, kind, need_of(shape, kind)) or ()
         best = min(((one.score, view.rank[(h := one.alike.hosts[-1])], h) for one in empty), default=(0, 0, None))[2]
     return best
 
 
-def _key(view: View, work: Work, shape: Shape, policy: Policy, kind: Kind, left: list[int], h: int) -> int:
+def _key(view: View, work: Work, shape: Shape, policy: Policy, kind: Kind, one: _Taken, h: int) -> int:
     """Return the key of a host that was taken from and has the cores and the memory."""
-    lacks = int(missing(view, work, shape.image)[h])
+    left, lacks = one.left, int(missing(view, work, shape.image)[h])
     alloc, free = left[kind.disk[0]], left[kind.disk[1]] - shape.image_mib * lacks
-    if min(alloc, free) < shape.disk_mib or any(left[row] < size for row, size in kind.extra):
+    if alloc < shape.disk_mib or free < shape.disk_mib:
+        return _NOWHERE
+    if kind.extra and any(left[row] < size for row, size in kind.extra):
         return _NOWHERE
     if shape.one_cell and not any(
         left[c] >= shape.cpu_m and left[m] >= shape.memory_mib for c, m in kind.cells.tolist()
     ):
         return _NOWHERE
-    inverse = scale_of(view, shape).inverse[:, h].tolist()
-    crowd = float(work.instances[h] * per_core(view)[h])
+    inverse = one.inverse.get(shape.datastore)
+    if inverse is None:
+        inverse = one.inverse[shape.datastore] = scale_of(view, shape).inverse[:, h].tolist()
     sizes = [shape.cpu_m, shape.memory_mib, shape.disk_mib]
-    score = usual_score(policy.usual or (), sizes, [*left[:2], alloc], inverse, crowd, lacks, empty=False)
-    return key_of(score) * len(view) + int(view.rank[h])
+    mine = [left[CPU], left[MEMORY], alloc]
+    score = usual_score(policy.usual or (), sizes, mine, inverse, one.crowd, lacks, empty=False)
+    return key_of(score) * len(view) + one.rank

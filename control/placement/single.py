@@ -11,7 +11,7 @@ from control.placement import affinity
 from control.placement.model import Ints, Mask, Shape, View
 from control.placement.usual import Kind, Spots, kind_for, left_at, need_of, openings, preferred, score_at
 from control.placement.weights import Policy, best_first
-from control.placement.work import CPU, MEMORY, Stay, Work, missing
+from control.placement.work import CPU, MEASURED, MEMORY, Stay, Work, missing
 
 
 def place_one(view: View, work: Work, shape: Shape, policy: Policy) -> tuple[int, int] | None:
@@ -28,7 +28,7 @@ def place_one(view: View, work: Work, shape: Shape, policy: Policy) -> tuple[int
         h = _best_empty(view, work, shape, policy, kind, need)
     if h is None:
         return None
-    take_one(view, work, shape, kind, need, h)
+    take_one(view, work, shape, kind, h)
     return h, kind.code
 
 
@@ -65,16 +65,25 @@ def _in_one_cell(view: View, work: Work, shape: Shape, kind: Kind, at: Ints) -> 
     return fits
 
 
-def take_one(view: View, work: Work, shape: Shape, kind: Kind, need: Ints, h: int) -> None:
-    """Do as `work.take`, for one copy on one host, and count it among those that rules are about."""
-    left, copies = work.left, missing(view, work, shape.image)
-    flat = kind.own_base[:, 0] + h
-    left.put(flat, left.take(flat) - need.take(kind.own))
-    for row, amount, members, _ in kind.shared:
-        left[row] -= amount * members
-    if copies[h]:
-        left[kind.rows[-1], h] -= shape.image_mib
-        copies[h] = 0 if shape.image else 1  # what image it is, is not known
+def take_one(view: View, work: Work, shape: Shape, kind: Kind, h: int, *, shared: bool = True) -> None:
+    """Do as `work.take`, for one copy on one host, and count it among those that rules are about.
+
+    shared: what hosts share is taken as well.
+    """
+    left, copies, (alloc, free) = work.left, missing(view, work, shape.image), kind.disk
+    memory_mib, disk_mib = shape.memory_mib, shape.disk_mib
+    left[CPU, h] -= shape.cpu_m
+    left[MEMORY, h] -= memory_mib
+    left[MEASURED, h] -= memory_mib
+    left[alloc, h] -= disk_mib
+    left[free, h] -= disk_mib + shape.image_mib if copies[h] else disk_mib
+    for row, amount in kind.extra:
+        left[row, h] -= amount
+    if shared:
+        for row, amount, members, _ in kind.shared:
+            left[row] -= amount * members
+    if shape.image:  # else what image it is, is not known
+        copies[h] = 0
     cells = _take_cell(work, shape, kind, h) if shape.one_cell else []
     until_s = work.now_s + shape.lifetime_s
     if shape.lifetime_s:
