@@ -135,7 +135,7 @@ def _keys(
     alloc, free = (left.take([kind.disk[n] for kind in kinds], axis=0) for n in (0, 1))
     good = _of_each(list(map(id, kinds)), masks) & (left[CPU] >= sizes[0]) & (left[MEMORY] >= sizes[1])
     good &= (alloc >= sizes[2]) & (free - sizes[3] * lacks >= sizes[2])
-    _shut(left, shapes, kinds, good)
+    _shut(left, shapes, kinds, sizes, good)
     scales = {shape.datastore: scale_of(view, shape).inverse.take(at, axis=1) for shape in shapes}
     by_store = [shape.datastore for shape in shapes]
     inverse = [*next(iter(scales.values()))[:2], _of_each(by_store, {name: one[2] for name, one in scales.items()})]
@@ -144,15 +144,16 @@ def _keys(
     return np.where(good, keys_of(view, score, at), _NOWHERE)
 
 
-def _shut(left: Ints, shapes: Sequence[Shape], kinds: Sequence[Kind], good: Mask) -> None:
-    """Take away hosts that lack what few shapes ask for: a device, room in one cell."""
-    for n, (shape, kind) in enumerate(zip(shapes, kinds, strict=True)):
+def _shut(left: Ints, shapes: Sequence[Shape], kinds: Sequence[Kind], sizes: Ints, good: Mask) -> None:
+    """Take away hosts that lack what few shapes ask for: a device, room in one cell. sizes: as in `_keys`."""
+    for n, kind in enumerate(kinds):
         for row, size in kind.extra:
             good[n] &= left[row] >= size
-        if shape.one_cell:
-            good[n] &= np.logical_or.reduce(
-                (left[kind.cells[:, 0]] >= shape.cpu_m) & (left[kind.cells[:, 1]] >= shape.memory_mib)
-            )
+    bound = [n for n, shape in enumerate(shapes) if shape.one_cell]
+    if bound:
+        cpu_m, memory_mib = left[kinds[bound[0]].cells.T]
+        fits = (cpu_m >= sizes[0, bound, None]) & (memory_mib >= sizes[1, bound, None])
+        good[bound] &= np.logical_or.reduce(fits, axis=1)
 
 
 def _of_each(names: Sequence[Any], known: Mapping[Any, Any]) -> Any:

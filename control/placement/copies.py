@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from control.placement import affinity
+from control.placement.cells import cell_rooms, subtract_cells
 from control.placement.model import Ints, Shape, View
 from control.placement.usual import (
     Kind,
@@ -21,7 +22,7 @@ from control.placement.usual import (
     score_at,
 )
 from control.placement.weights import Policy, best_first
-from control.placement.work import Stay, Work, cell_rooms, missing, prefer_used, rows_of, subtract_cells
+from control.placement.work import Stay, Work, missing, prefer_used, rows_of
 
 
 def place_many(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import islice, repeat, takewhile
 from typing import Any
@@ -63,7 +62,7 @@ def choose(
     """
     unfair = contended(requests)
     left = start(view, features) if work is None else work
-    before = deepcopy(work) if unfair and work is not None else None
+    before = work.saved() if unfair and work is not None else None
     answer = _placed(view, requests, lots(requests), left, POLICIES[policy], tell)
     if answer.failed and unfair:
         left.become(start(view, features) if before is None else before)
@@ -84,7 +83,7 @@ def _placed(
         if not tell and _in_block(view, work, waiting, answer, policy):
             continue
         lot = waiting.popleft()
-        before = deepcopy(work) if lot.gang else None
+        before = work.saved() if lot.gang else None
         short = sum(len(_run(view, work, shape, places, answer, policy, tell)) for shape, places in lot.runs)
         if before is not None and short:
             work.become(before)

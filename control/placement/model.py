@@ -79,6 +79,7 @@ class Shape:
     hugepage_kib: int = 0  # its memory out of pages of this size
     lifetime_s: int = 0  # how long it is expected to be there; 0 = not known
     reservation: str = ""  # what it may take of what is promised for later
+    ignores: tuple[Rule, ...] = ()  # rules of others that do not bind it: to tell what if
 
     def __hash__(self) -> int:
         """Return a hash of what tells nearly all shapes apart: one of all that they have takes three times as long."""
@@ -161,6 +162,7 @@ class Guests:
     host: Ints
     labels: tuple[tuple[tuple[str, str], ...], ...]
     rules: tuple[tuple[Rule, ...], ...]
+    names: tuple[str, ...] = ()  # () = not known
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ cores, promises …) goes the engine's way.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from control.placement.weights import Policy, key_of, per_core, scale_of, scores
 from control.placement.work import CPU, MEASURED, MEMORY, Work, missing, rows_of
 
 MOST_GROUPS = 64  # of empty hosts that are alike; where there are more, single steps take longer than arrays
+
+_UNSEEN: Any = object()
 
 
 @dataclass
@@ -65,9 +68,9 @@ def kind_for(view: View, work: Work, shape: Shape) -> Kind | None:
     if shape.pinned or shape.fixed or view.holds or shape.hugepage_kib:
         return None
     key = ("kind", kind_of(view, work, shape), shape.nics, shape.pci, shape.one_cell)
-    if key not in work.kept:
-        work.kept[key] = _new_kind(view, work, shape)
-    found: Kind | None = work.kept[key]
+    found: Kind | None = work.kept.get(key, _UNSEEN)
+    if found is _UNSEEN:
+        found = work.kept[key] = _new_kind(view, work, shape)
     return found
 
 

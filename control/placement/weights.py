@@ -137,6 +137,11 @@ class Policy:
         known = spoken == [name for name in _USUAL if name in self.factors]
         return tuple(self.factors.get(name, 0.0) for name in _USUAL) if known else None
 
+    @cached_property
+    def weighs_empty(self) -> bool:
+        """Say whether an empty host is worse than one without a copy of the image."""
+        return self.factors.get("empty", 0.0) > self.factors.get("image", 0.0)
+
 
 _USUAL = ("balance", "left", "crowd", "empty", "image")
 # Terms that say nothing where nothing is measured, of shapes with no lifetime, no rank and no soft rules.
@@ -234,8 +239,7 @@ def opens_last(shape: Shape, policy: Policy) -> bool:
 
     Then those hosts (work.preferred) need not be compared with the others.
     """
-    weighs = policy.factors.get("empty", 0.0) > policy.factors.get("image", 0.0)
-    return weighs and not shape.rank and all(rule.hard for rule in shape.rules)
+    return policy.weighs_empty and not shape.rank and (not shape.rules or all(rule.hard for rule in shape.rules))
 
 
 _STEP = 1e6  # scores that differ by less than a millionth are equal; then the name decides

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from control.placement.model import MANY, At, Floats, Ints, Mask, Pool, Rule, Shape, View, per_host
+from control.placement.cells import subtract_cells
+from control.placement.model import MANY, Floats, Ints, Mask, Pool, Rule, Shape, View, per_host
 
 CPU, MEMORY, MEASURED = 0, 1, 2  # rows of every view; those of datastores and networks follow
 HOT_RATIO = 0.8  # measured use of the cores above which a host is avoided
@@ -112,6 +113,18 @@ class Work:
     stays: list[Stay] = field(default_factory=list)  # that keeping.py has not looked at yet
     ends_s: dict[int, list[float]] = field(default_factory=dict)  # host -> when those that were taken end
     bound: dict[tuple[int, int, int], list[int]] = field(default_factory=dict)  # host, size -> copies in each cell
+
+    def saved(self) -> Work:
+        """Return what it is now, to become again: without what was worked out from it, which is found again."""
+        return replace(
+            self, left=self.left.copy(), instances=self.instances.copy(), preferred=self.preferred.copy(),
+            exit_s=self.exit_s.copy(), net_taken={name: set(taken) for name, taken in self.net_taken.items()},
+            missing={image: one.copy() for image, one in self.missing.items()},
+            members={labels: one.copy() for labels, one in self.members.items()}, placed=list(self.placed),
+            holders=None if self.holders is None else {rule: n.copy() for rule, n in self.holders.items()},
+            stays=list(self.stays), ends_s={host: list(ends) for host, ends in self.ends_s.items()},
+            bound={key: list(copies) for key, copies in self.bound.items()},
+        )  # fmt: skip
 
     def become(self, other: Work) -> None:
         """Be as another one, which is not to be used any more."""
@@ -219,7 +232,7 @@ def take(
     if shape.image_mib:
         images = shape.image_mib * missing(view, work, shape.image)[hosts]
         for name, places in stores:
-            _subtract(work, rows, rows.free[name], hosts[places], images[places])
+            subtract(work, rows, rows.free[name], hosts[places], images[places])
     if shape.image:
         missing(view, work, shape.image)[hosts] = 0
     cells = subtract_cells(work, rows, shape, hosts, counts) if shape.one_cell else []
@@ -245,18 +258,19 @@ def shift(
     else:
         for name, places in stores:
             for row in (rows.alloc[name], rows.free[name]):
-                _subtract(work, rows, row, hosts[places], shape.disk_mib * counts[places])
+                subtract(work, rows, row, hosts[places], shape.disk_mib * counts[places])
     together = np.array(plain, np.int64)
     work.left[together[:, :1], hosts] -= together[:, 1:] * counts
     for row, need in needs:
         if row in rows.groups or not isinstance(need, int):
-            _subtract(work, rows, row, hosts, (need if isinstance(need, int) else need[hosts]) * counts)
+            subtract(work, rows, row, hosts, (need if isinstance(need, int) else need[hosts]) * counts)
     work.instances[hosts] += counts
     prefer(work, hosts)
     work.changes += 1
 
 
-def _subtract(work: Work, rows: Rows, row: int, hosts: Ints, amounts: Ints) -> None:
+def subtract(work: Work, rows: Rows, row: int, hosts: Ints, amounts: Ints) -> None:
+    """Take amounts out of a row on hosts, and on all that share it with them."""
     group = rows.groups.get(row)
     if group is None:
         work.left[row][hosts] -= amounts
@@ -268,23 +282,3 @@ def _subtract(work: Work, rows: Rows, row: int, hosts: Ints, amounts: Ints) -> N
     np.add.at(taken, group[hosts], amounts)
     taken[-1] = 0
     work.left[row] -= taken[group]
-
-
-def cell_rooms(work: Work, rows: Rows, shape: Shape, at: At) -> Ints:
-    """Return how often a shape fits in each NUMA cell of the hosts at these places; cells, hosts."""
-    left = work.left[rows.cells][:, :, at] if isinstance(at, slice) else work.left[rows.cells[:, :, None], at]
-    room: Ints = np.minimum.reduce(left // _size(shape), axis=1)
-    return np.maximum(room, 0, out=room)
-
-
-def _size(shape: Shape) -> Ints:
-    return np.array([[max(shape.cpu_m, 1)], [max(shape.memory_mib, 1)]])
-
-
-def subtract_cells(work: Work, rows: Rows, shape: Shape, hosts: Ints, counts: Ints) -> list[Ints]:
-    """Take copies out of the cells, the first one that has room first; return how many of each."""
-    room = cell_rooms(work, rows, shape, hosts)
-    before = np.cumsum(room, axis=0) - room
-    taken = np.clip(counts - before, 0, room)
-    work.left[rows.cells[:, :, None], hosts] -= taken[:, None] * np.array([[shape.cpu_m], [shape.memory_mib]])
-    return list(taken)
