@@ -24,7 +24,7 @@ def explain(error: BaseException) -> str:
     if str(error):
         return f"{what} ({where})"
     statement = _statement(frame.f_code.co_filename, line)
-    return f"{ast.unparse(statement) if statement else what} ({where}){_values(statement, frame)}"
+    return f"{ast.unparse(statement)} ({where}){_values(statement, frame)}" if statement else f"{what} ({where})"
 
 
 def _frame(trace: TracebackType | None) -> tuple[FrameType, int] | None:
@@ -38,17 +38,17 @@ def _frame(trace: TracebackType | None) -> tuple[FrameType, int] | None:
 
 
 def _statement(file: str, line: int) -> ast.AST | None:
-    """Return the smallest statement around a line."""
+    """Return the assert at a line, None if there is another statement."""
     tree = ast.parse("".join(linecache.getlines(file)))
     around = [
         node for node in ast.walk(tree)
-        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or node.lineno)
+        if isinstance(node, ast.Assert) and node.lineno <= line <= (node.end_lineno or node.lineno)
     ]  # fmt: skip
     return min(around, key=lambda node: (node.end_lineno or 0) - node.lineno, default=None)
 
 
-def _values(statement: ast.AST | None, frame: FrameType) -> str:
-    names = [node.id for node in ast.walk(statement) if isinstance(node, ast.Name)] if statement else []
+def _values(statement: ast.AST, frame: FrameType) -> str:
+    names = [node.id for node in ast.walk(statement) if isinstance(node, ast.Name)]
     known = {name: frame.f_locals[name] for name in dict.fromkeys(names) if name in frame.f_locals}
     plain = {name: repr(value)[:_LONGEST] for name, value in known.items() if not callable(value) and name != "rig"}
     return "; " + ", ".join(f"{name}={value}" for name, value in plain.items()) if plain else ""
