@@ -2,13 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
 from blueprints.common import Labels, Name, Spec
 
 Expression = Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class SshSpec(Spec):
+    """How the operating system of a machine that runs one is reached."""
+
+    address: str = Field(min_length=1)
+    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    user: str = "root"
+    key_file: str | None = Field(default=None, description="private key on the front-end; default: rackflow's own")
+    fingerprint: str | None = Field(
+        default=None, description="SHA256:… of its host key; without it the first key that is shown is pinned"
+    )
+
+
+MachineAction = Literal["power-on", "power-off", "power-cut", "reset", "led-on", "led-off", "erase"]
+HardwareCheck = Literal["memory", "disk", "network", "burn-in"]
+
+
+class HardwareSpec(Spec):
+    """Checks that try a machine's hardware, over SSH. Nothing is written to its disks.
+
+    checks: those that must run; none named: those whose tools are installed there.
+    """
+
+    checks: tuple[HardwareCheck, ...] = ()
+    seconds: Annotated[int, Field(ge=1, le=3600, description="of memory, and of each disk")] = 10
+    burn_in_s: Annotated[int, Field(ge=0, le=7 * 86400, description="under full load; 0: none")] = 0
+    memory_mib: Annotated[int, Field(ge=1, description="of memory that is tried")] = 64
+    disk_min_mbps: Annotated[float, Field(ge=0, description="MB/s that each disk must read at random")] = 0.0
+    nic_min_mbps: Annotated[int, Field(ge=0, description="Mbit/s that each link that is up must have")] = 0
+
+    @model_validator(mode="after")
+    def _burns_in_for_some_time(self) -> HardwareSpec:
+        if "burn-in" in self.checks and not self.burn_in_s:
+            raise ValueError("burn-in needs burn_in_s: for how long")
+        return self
 
 
 class MachineSpec(Spec):
@@ -23,12 +59,20 @@ class MachineSpec(Spec):
     password_file: str | None = Field(default=None, description="on the front-end")
     system: str = Field(default="", max_length=64, description="which of those of the BMC, by default its one")
     verify_tls: bool = True
+    ssh: SshSpec | None = Field(default=None, description="of what runs on it already")
+    hardware: HardwareSpec | None = Field(default=None, description="try its hardware; needs ssh")
     labels: Labels = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_password(self) -> MachineSpec:
         if self.password is not None and self.password_file is not None:
             raise ValueError("give password or password_file, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _hardware_is_tried_from_within(self) -> MachineSpec:
+        if self.hardware is not None and self.ssh is None:
+            raise ValueError("hardware is tried over SSH: give ssh, the address of what runs on it")
         return self
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec
-from control import datastores, decisions, drift, hosts, images, leases, placing, rounds, sql, tables
+from control import datastores, decisions, drift, hosts, images, leases, marks, placing, rounds, sql, tables
 from control.datastores import DatastoreRecord
 from control.ledger import Operation, Step, guard
 from control.lifecycle import BEGUN, no_return, rule
@@ -212,4 +212,5 @@ def _locked(c: sa.Connection, instance_id: str) -> sa.RowMapping:
 
 
 def _set(c: sa.Connection, instance_id: str, **values: Any) -> None:
+    marks.touch_of(c, [instance_id])
     sql.update_each(c, _T, [{"id": instance_id, "updated_at": now(), **values}])

@@ -138,6 +138,7 @@ class Verb(StrEnum):
     RETIRE = "retire"  # take a host out
     # to a machine with a BMC
     ENROLL_MACHINE = "enroll-machine"  # look at it, classify it, check it
+    CHANGE_MACHINE = "change-machine"  # its power, its LED, its disks
     # to an image
     IMPORT = "import"  # bring an image into the front-end's store
     STAGE = "stage"  # copy an image to hosts

@@ -165,6 +165,10 @@ class FakeHost:
     bmc_password: str = ""  # "" = any will do
     serial: str = ""  # of the machine; "" = its name
     macs: tuple[str, ...] = ()
+    led: bool = False  # blinks
+    celsius: float = 31.0  # of its air intake
+    bmc_log: list[str] = field(default_factory=list)  # the oldest first
+    erased: int = 0  # how often its disks were wiped
     boots: int = 1
     number: int = 0  # of the host in its world
     prepared: bool = False

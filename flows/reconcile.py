@@ -8,6 +8,7 @@ from core.states import Verb
 from tasks.balance import keep_balanced
 from tasks.forms import names
 from tasks.ledger import enter
+from tasks.machine_health import keep_watching
 from tasks.reconcile import reconcile_hosts
 from tasks.settle import settle
 
@@ -26,3 +27,4 @@ async def reconcile(hosts: str = "", operations: list[str] = []) -> None:  # noq
     finally:
         await settle(batch)
     await keep_balanced()
+    await keep_watching()

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from dataclasses import asdict
 from typing import Any, TypeVar
-
-from prefect import task
 
 from control import machine_rules, machines
 from control.machines import MachineRecord
 from control.operations import Operation
 from core.errors import HostFault, Unreachable, Unsupported
-from core.states import Verb
 from drivers.baremetal.facets import Inspects, facets
-from tasks.ledger import Seen, load, run_step
+from tasks.ledger import Seen
 from tasks.machine_power import POWER_S, bmc_of
-from tasks.runtime import Runtime, runtime
-from tasks.settle import each
+from tasks.runtime import Runtime
 
 T = TypeVar("T")
 INSPECT_S = 1800.0
-RECORD_S = 60.0
 SPARE_S = 5.0  # that a driver gets to clean up after its deadline
 NOTHING_LOST = "nothing-lost"
 
@@ -74,7 +69,7 @@ class MachineEnrollment:
         found = machine_rules.check(rules.checks, subject)
         whole = {"name": NOTHING_LOST, "passed": not lost, "figure": float(len(lost)), "require": "losses == 0"}
         checks = [whole, *found]
-        await self.rt.store.write(lambda c: machines.record_checks(c, self.op, self.record.id, checks))
+        await self.rt.store.write(lambda c: machines.record_checks(c, self.op, self.record.id, "rule", checks))
         failed = [one for one in checks if not one["passed"]]
         if failed:
             raise HostFault(
@@ -105,22 +100,3 @@ class MachineEnrollment:
 def _words(check: dict[str, Any]) -> str:
     figure = "" if check["figure"] is None else f", found {check['figure']:g}"
     return f"{check['name']} ({check['require']}{figure})"
-
-
-@task(name="enroll-machine", task_run_name="enroll machines", persist_result=False)
-async def enroll_machines(ids: Sequence[str]) -> list[str]:
-    """Enroll the machines of a batch, side by side."""
-    rt = runtime()
-    ops = [op for op in await load(ids) if op.verb is Verb.ENROLL_MACHINE]
-    records = await rt.store.read(lambda c: machines.by_id(c, {op.subject_id for op in ops}))
-
-    async def work(op: Operation) -> bool:
-        job = MachineEnrollment(rt, op, records[op.subject_id])
-        return (
-            await run_step(op, 1, "power", "", job.power, deadline_s=POWER_S + SPARE_S)
-            and await run_step(op, 2, "inspect", "", job.inspect, deadline_s=INSPECT_S + 2 * SPARE_S)
-            and await run_step(op, 3, "classify", "", job.classify, deadline_s=RECORD_S)
-            and await run_step(op, 4, "check", "", job.check, deadline_s=RECORD_S, last=True)
-        )
-
-    return await each("", ops, work)

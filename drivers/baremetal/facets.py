@@ -90,9 +90,19 @@ class Identifies(Protocol):
         ...
 
 
+@runtime_checkable
+class Erases(Protocol):
+    async def erase(self, *, timeout_s: float = 86400.0) -> bool:
+        """Wipe all disks so that nothing can be read from them any more; the machine is restarted for it.
+
+        Raise HostFault (a disk could not be wiped, or not in time), Conflict (the machine is in use).
+        """
+        ...
+
+
 FACETS: Mapping[str, type] = {
     "boot-once": BootsOnce, "virtual-media": HoldsMedia, "inspect": Inspects, "sensors": HasSensors,
-    "event-log": KeepsEvents, "identify": Identifies,
+    "event-log": KeepsEvents, "identify": Identifies, "erase": Erases,
 }  # fmt: skip
 
 

@@ -9,9 +9,12 @@ from core.errors import CredentialRejected, Unreachable
 from core.settings import DriverSettings
 from core.states import MachinePower
 from drivers.baremetal.base import GOALS, BareMetal, BmcEndpoint, PowerChange
+from drivers.baremetal.facets import BmcEvent, Sensor
 from drivers.baremetal.inventory import Cpu, Disk, Inventory, Nic
 from drivers.fake_things import FakeHost
-from drivers.fake_world import world
+from drivers.fake_world import ANY, world
+
+HOT_CELSIUS = 45.0
 
 
 class FakeBmc(BareMetal):
@@ -53,6 +56,29 @@ class FakeBmc(BareMetal):
             serial = host.serial or host.name
             return Inventory(cpu, host.memory_mib, disks=disks, nics=nics, manufacturer="rackflow", serial=serial)
 
+    async def sensors(self) -> tuple[Sensor, ...]:
+        async with self._call("sensors") as host:
+            return (
+                Sensor("Intake", host.celsius, "celsius", "OK" if host.celsius < HOT_CELSIUS else "Critical"),
+                Sensor("Fan 1", 4200.0, "rpm", "OK"),
+            )
+
+    async def events(self, *, limit: int = 100) -> tuple[BmcEvent, ...]:
+        async with self._call("events") as host:
+            found = [BmcEvent(str(n), None, "Warning", text) for n, text in enumerate(host.bmc_log, 1)]
+            return tuple(reversed(found))[:limit]
+
+    async def identify(self, on: bool) -> bool:
+        async with self._call("identify") as host:
+            changed, host.led = host.led is not on, on
+            return changed
+
+    async def erase(self, *, timeout_s: float = 86400.0) -> bool:
+        async with self._call("erase") as host:
+            host.stores.clear()
+            host.erased += 1
+            return True
+
     async def close(self) -> None:
         self._closed = True
 
@@ -63,4 +89,6 @@ def _power(host: FakeHost) -> MachinePower:
 
 async def connect(endpoint: BmcEndpoint, settings: DriverSettings) -> FakeBmc:
     """Return the BMC's driver."""
+    if settings.simulated_latency_s:
+        world.slow(endpoint.name, ANY, settings.simulated_latency_s)
     return FakeBmc(endpoint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from typing import Any
 
 from core.errors import Conflict, HostFault, Invalid, RackflowError, Unsupported
 from core.settings import DriverSettings
@@ -22,6 +23,8 @@ ORDERS = {
     PowerChange.RESET: "rebooting",
 }  # fmt: skip
 DEVICES = {BootDevice.DISK: "disk", BootDevice.NETWORK: "pxe", BootDevice.CDROM: "cdrom"}
+NO_STEP = "does not support this clean step"
+ERASE = [{"interface": "deploy", "step": "erase_devices"}]
 _LOOK_EVERY_S = 0.5
 _WITHDRAW_S = 30.0
 
@@ -106,6 +109,36 @@ class IronicNode(BareMetal):
                         f"aborting the inspection of {self._name}",
                         lambda client: client.set_node_provision_state(self._name, "abort"),
                     )
+
+    async def erase(self, *, timeout_s: float = 86400.0) -> bool:
+        """Let Ironic clean it: by the disks' own erasure where they have one, else by overwriting."""
+        before = await self.node()
+        if before.provision not in ("manageable", "clean failed"):
+            raise Conflict(
+                f"{self._name} is {before.provision}: it can be erased when it is manageable", f"host/{self._name}",
+                {"state": before.provision}, "take it out of use in Ironic first",
+            )  # fmt: skip
+        await self._ironic.call(
+            f"erasing {self._name}",
+            lambda client: client.set_node_provision_state(self._name, "clean", clean_steps=ERASE),
+        )
+        try:
+            await self._ironic.reached(self._name, "manageable", timeout_s=timeout_s)
+        except HostFault as error:
+            await self._ironic.call(f"taking {self._name} back", self._take_back)
+            if NO_STEP in error.message:
+                raise Unsupported(
+                    f"Ironic has no way to erase {self._name}: {error.evidence['last_error']}", f"host/{self._name}",
+                    error.evidence, "give the node a deploy interface of the agent (direct), or erase it from within",
+                ) from error  # fmt: skip
+            raise
+        return True
+
+    def _take_back(self, client: Any) -> None:
+        """Let a node whose cleaning failed be manageable again: Ironic puts it into maintenance."""
+        if client.get_node(self._name).provision_state == "clean failed":
+            client.set_node_provision_state(self._name, "manage")
+            client.unset_node_maintenance(self._name)
 
     async def node(self) -> Node:
         """Return what Ironic says of it."""

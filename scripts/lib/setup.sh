@@ -16,8 +16,9 @@ SETUP_PACKAGES=(
   busybox-static cpio extlinux syslinux-common debootstrap zstd
   postgresql
 )
-# the third state database; the browser that fills Prefect's form; what shows the order of writes; what speaks IPMI
-SETUP_TEST_PACKAGES=(mariadb-server chromium strace ipmitool)
+# the third state database; the browser that fills Prefect's form; what shows the order of writes; what speaks IPMI;
+# what tries hardware
+SETUP_TEST_PACKAGES=(mariadb-server chromium strace ipmitool memtester fio smartmontools ethtool stress-ng)
 
 setup_all() { # for the demo: this machine is looked at before anything is installed
   _setup_machine || return

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rackflow_cli.commands.common import agreed, reads
+from rackflow_cli.commands.machine_looks import add_looks
 from rackflow_cli.connection import part
 from rackflow_cli.errors import CliError, ExitCode
 from rackflow_cli.hostkeys import confirmed
@@ -21,6 +22,7 @@ from rackflow_cli.tree import group
 
 app = group("Machines that run instances.")
 reads(app, "host")
+add_looks(app, host=True)
 
 _TARGET = re.compile(r"(?:(?P<user>.+)@)?(?P<address>\[[^]]+\]|[^:@]+)(?::(?P<port>[0-9]+))?$")
 

@@ -1,4 +1,4 @@
-"""Small writes that come at the same time, as one: a thousand steps that begin together cost a few statements.
+"""Small writes or reads that come at the same time, as one: a thousand steps that begin together cost few statements.
 
 While one batch is being written, what comes meanwhile waits and is the next one. Without a pause before it, a thousand
 steps would come in batches of nine (measured), each with a commit of its own.
@@ -7,15 +7,15 @@ steps would come in batches of nine (measured), each with a commit of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from control.store import Store
 from core.errors import Retryable
 
 T = TypeVar("T")
 R = TypeVar("R")
 Write = Callable[[Any, Sequence[T]], Sequence[R | Exception]]
+Run = Callable[[Callable[[Any], Any]], Awaitable[Any]]
 MOST = 1000  # in one transaction
 EACH_S, LONGEST_S = 1e-4, 0.04  # how long a batch waits for those who come soon: for each of them, and for all
 
@@ -23,11 +23,11 @@ EACH_S, LONGEST_S = 1e-4, 0.04  # how long a batch waits for those who come soon
 class Gather:
     """The writes of one event loop, of one kind: `write` makes those of some items, and says of each how it went.
 
-    others: how many may have something to write soon.
+    run: the store's `write` or `read`; others: how many may have something to write soon.
     """
 
-    def __init__(self, store: Callable[[], Store], write: Write[T, R], others: Callable[[], int]) -> None:
-        self._store = store
+    def __init__(self, run: Run, write: Write[T, R], others: Callable[[], int] = lambda: 0) -> None:
+        self._run = run
         self._others = others
         self._write = write
         self._waiting: list[tuple[Any, asyncio.Future[Any]]] = []
@@ -56,7 +56,7 @@ class Gather:
         """
         items = [item for item, _ in batch]
         try:
-            answers = await self._store().write(lambda c: self._write(c, items))
+            answers = await self._run(lambda c: self._write(c, items))
         except asyncio.CancelledError:
             for _, future in batch:
                 future.cancel()
