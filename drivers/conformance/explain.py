@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 _LONGEST = 160  # characters of a value
-HERE = str(Path(__file__).parent)
+HERE, RUNNER = str(Path(__file__).parent), str(Path(__file__).with_name("run.py"))
 
 
 def explain(error: BaseException) -> str:
@@ -31,7 +31,8 @@ def _frame(trace: TracebackType | None) -> tuple[FrameType, int] | None:
     """Return the innermost frame of a case, and the line it was at."""
     found = None
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename.startswith(HERE):
+        file = trace.tb_frame.f_code.co_filename
+        if file.startswith(HERE) and file != RUNNER:
             found = (trace.tb_frame, trace.tb_lineno)
         trace = trace.tb_next
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -45,7 +46,7 @@ async def test_a_driver_that_cannot_be_loaded_holds_its_hosts_and_no_others(brou
     end = Endpoint("h1", "192.0.2.1")
     with pytest.raises(HostFault, match="ModuleNotFoundError"):
         await connect("acme", end, DriverSettings())
-    brought.write_text("raise OSError('no licence')\n")
+    await asyncio.to_thread(brought.write_text, "raise OSError('no licence')\n")
     with pytest.raises(HostFault, match="no licence") as caught:
         await connect("acme", end, DriverSettings())
     assert "reinstall" in caught.value.fix
