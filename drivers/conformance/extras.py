@@ -55,7 +55,8 @@ class Extras:
     clear_instance: what the driver's verbs did not, or may not.
     management: the network that must not be touched; there: one that is there; datastore: where there is room.
     bridge_has_address, disk_format, overlays, moves: as in the rigs. shared_disks: such hosts see the same ones.
-    hotplug: devices come and go without a guest's help. simulated: guests answer, whatever image they have.
+    growing: options of an instance that is to grow while it runs. hotplug: devices come and go without a guest's
+    help. simulated: guests answer, whatever image they have.
     """
 
     tools: Tools = field(default_factory=NoTools)
@@ -78,6 +79,7 @@ class Extras:
     effort: Effort = LITTLE
     shared_disks: bool = False
     hotplug: bool = False
+    growing: tuple[tuple[str, str], ...] = ()
     simulated: bool = False
 
 

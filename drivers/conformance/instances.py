@@ -21,8 +21,6 @@ from drivers.storage.seed import seed_texts
 BLANK_MIB, MORE_MIB = 16, 32
 POOL = "default"  # of hypervisors that hold root disks themselves
 ANSWERS_WITHIN_S = 180.0  # a guest, where it is emulated
-# so that they may grow while they run, where that has to be said beforehand
-OPTIONS = (("cpu_max", "2"), ("memory_max_mib", "256"))
 MEMORY_MIB = {InstanceKind.VM: 128, InstanceKind.CONTAINER: 64}
 
 
@@ -121,9 +119,8 @@ class Instances:
     async def with_nic(self, spec: InstanceSpec) -> InstanceSpec:
         return replace(spec, nics=(*spec.nics, await self._nic(spec.id, len(spec.nics))))
 
-    @staticmethod
-    def may_grow(spec: InstanceSpec) -> InstanceSpec:
-        return replace(spec, options=OPTIONS)
+    def may_grow(self, spec: InstanceSpec) -> InstanceSpec:
+        return replace(spec, options=self._extras.growing)
 
     @staticmethod
     def larger(spec: InstanceSpec) -> InstanceSpec:
