@@ -16,11 +16,13 @@ from blueprints.network import NetworkSpec
 from control import hosts, machines, networks
 from control.operations import Operation
 from core.states import HostState, MachineState, OperationState, Verb
+from drivers.fake_world import world
 from lab import images
 from lab.baremetal.services import is_installed
 from lab.baremetal.site import Site
 from lab.settings import LabSettings, load
 from lab.shell import run
+from tasks.runtime import set_runtime
 from tests.integration.line import Line, make_line, without_prefect
 from tests.integration.pump import Pump
 
@@ -52,6 +54,9 @@ async def line(tmp_path: Path) -> AsyncIterator[Line]:
         made.runtime.claim_until = time.monotonic() + 7200  # nobody renews it here
         yield made
         await made.runtime.pool.close()
+        await made.store.close()
+    set_runtime(None)
+    world.reset()
 
 
 def power(site: Site) -> str:
