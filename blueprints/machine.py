@@ -26,7 +26,7 @@ class SshSpec(Spec):
     )
 
 
-MachineAction = Literal["power-on", "power-off", "power-cut", "reset", "led-on", "led-off", "erase"]
+MachineAction = Literal["power-on", "power-off", "power-cut", "reset", "rescue", "led-on", "led-off", "erase"]
 HardwareCheck = Literal["memory", "disk", "network", "burn-in"]
 
 
@@ -118,9 +118,12 @@ class MachineSpec(Spec):
     node: NodeSpec | None = None
     install: InstallSpec | None = None
     host: BecomesSpec | None = None
+    spare: bool = Field(default=False, description="known and checked only; a host when it is commissioned")
 
     @model_validator(mode="after")
     def _a_way_in(self) -> MachineSpec:
+        if self.spare and not self.host:
+            raise ValueError("a spare needs host: what it becomes when it is commissioned, at least host: {}")
         if self.install and not self.host:
             raise ValueError("install needs host: what the machine becomes, at least host: {}")
         if self.host and not self.install and not (self.host.address and self.host.fingerprint):

@@ -17,11 +17,12 @@ def _always(_: Spec) -> bool:
 
 
 def _installs(spec: Spec) -> bool:
-    return bool(spec.get("install"))
+    return bool(spec.get("install")) and _becomes_a_host(spec)
 
 
 def _becomes_a_host(spec: Spec) -> bool:
-    return bool(spec.get("host"))
+    """A spare does not before it is commissioned (see spares.py)."""
+    return bool(spec.get("host")) and not spec.get("spare")
 
 
 @dataclass(frozen=True)
