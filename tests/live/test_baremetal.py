@@ -80,7 +80,7 @@ async def test_an_image_that_does_not_answer_leaves_the_server_off_and_tells_why
     packed.write_bytes(gzip.compress(raw.read_bytes(), 1))
     server = site.servers[0]
     install = site.installed_by(server, str(packed), hashlib.sha256(packed.read_bytes()).hexdigest())
-    op = await enroll(line, {**site.machine(server), "install": install}, 400)
+    op = await enroll(line, {**site.machine(server), "install": install}, 900)
     assert [name for name, state in line.steps(op.id) if state == "done"] == STEPS[:6], op.error
     assert "does it start from the disk that was written?" in (op.error or {})["fix"]
     assert power(site) == OFF
