@@ -69,6 +69,7 @@ async def enroll(line: Line, entry: dict[str, Any], limit_s: float) -> Operation
     return op
 
 
+@pytest.mark.slow  # 360 s on two cores with a load of 28; not measured on idle ones
 async def test_an_image_that_does_not_answer_leaves_the_server_off_and_tells_why(
     site: Site, line: Line, settings: LabSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
