@@ -81,7 +81,8 @@ class Site:
         """Start all of it. Raise HostFault; then nothing of it runs."""
         if not _ROM.exists():
             fix = "apt-get install --no-install-recommends ipxe-qemu"
-            raise NeedsOperator("emulated servers cannot boot from the network here", "lab", {"missing": str(_ROM)}, fix)
+            seen = {"missing": str(_ROM)}
+            raise NeedsOperator("emulated servers cannot boot from the network here", "lab", seen, fix)
         images.build(self.settings, "ramdisk")
         self.dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
