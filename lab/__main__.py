@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from core.errors import NeedsOperator, RackflowError
-from lab import centre, delay, faults, hosts, images, leftovers, preflight
+from lab import centre, delay, faults, hosts, images, leftovers, preflight, vsphere
 from lab.baremetal import room
 from lab.settings import LabSettings, load
 from lab.topology import LabHost, read
@@ -48,6 +48,15 @@ def up(kinds: Annotated[list[str], typer.Argument(metavar="KIND:N", help="e.g. k
             say("guest images built")
         changed = centre.up(settings, kinds, say)
     say(f"{'up' if changed else 'is up already'}: {settings.dir / 'lab.yaml'}")
+
+
+@app.command("vsphere")
+def vsphere_command() -> None:
+    """Add a VMware host to the lab, a simulated one; write LAB_DIR/vsphere.yaml. It goes with `down`."""
+    settings = load()
+    with centre.exclusive():
+        changed = vsphere.start(settings)
+    say(f"{'up' if changed else 'is up already'}: {vsphere.blueprint(settings)}")
 
 
 @app.command()

@@ -29,6 +29,7 @@ from tasks.ledger import Seen, finish, load, run_step
 from tasks.look_writes import Before, Look
 from tasks.runtime import Runtime, runtime
 from tasks.sweep import sweep_vaults
+from tasks.told import take_events
 from tasks.watch import RECONCILER, watch
 
 HOSTS_AT_ONCE = 32
@@ -103,6 +104,7 @@ async def _look(rt: Runtime, record: HostRecord, host: Host, before: Before, cle
         cleared += (await _clear(rt, host, owed, before.stores))[0]
     if repairs and isinstance(host.hypervisor, Sweeps):
         cleared += await host.hypervisor.sweep()
+    await take_events(rt, record, host)
     told = [f.kind for f in findings if f.policy != drift.IGNORE]
     return Seen(bool(repaired + cleared), {"instances": len(seen), "findings": told, "repaired": repaired + cleared})
 

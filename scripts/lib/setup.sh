@@ -61,7 +61,7 @@ setup_images() { # the tiny ones; a full Debian is built on its first use
 
 setup_vcsim() { # govmomi's simulator, for tests of the VMware drivers; without Go they are skipped, by name
   local binary=$SETUP_VENV/bin/vcsim stamp=$SETUP_VENV/.vcsim-stamp want
-  want=$(cat "$SETUP_REPO"/lab/vcsim/{main.go,go.mod,go.sum} | sha256sum | cut -d' ' -f1)
+  want=$(cat "$SETUP_REPO"/lab/vcsim/{*.go,go.mod,go.sum} | sha256sum | cut -d' ' -f1)
   if [ -x "$binary" ] && [ "$(cat "$stamp" 2> /dev/null)" = "$want" ]; then return 0; fi
   if ! command -v go > /dev/null; then
     _setup_say "no Go here: tests of the VMware drivers are skipped (install Go 1.23 or newer)"
