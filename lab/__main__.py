@@ -12,6 +12,7 @@ import typer
 
 from core.errors import NeedsOperator, RackflowError
 from lab import centre, delay, faults, hosts, images, leftovers, preflight, vsphere
+from lab.baremetal import room
 from lab.settings import LabSettings, load
 from lab.topology import LabHost, read
 
@@ -143,7 +144,9 @@ _fault("thaw", "Let a host that hangs go on.", "goes on", "did not hang", faults
 
 
 @app.command("images")
-def images_command(name: Annotated[str, typer.Argument(help="tiny (seconds) or debian (minutes)")] = "tiny") -> None:
+def images_command(
+    name: Annotated[str, typer.Argument(help="tiny, ramdisk (seconds), debian, hypervisor (minutes)")] = "tiny",
+) -> None:
     """Build guest images into the cache, if they are not there."""
     _require_root()
     if name not in images.RECIPES:
@@ -156,6 +159,28 @@ def images_command(name: Annotated[str, typer.Argument(help="tiny (seconds) or d
     for recipe in images.RECIPES[name]:
         for file in recipe.files:
             typer.echo(str(images.image_path(settings, file)))
+
+
+@app.command()
+def baremetal(
+    verb: Annotated[str, typer.Argument(metavar="up|down", help="servers that are off, with empty disks and BMCs")],
+    servers: Annotated[int, typer.Option(min=1, max=20)] = 1,
+    role: Annotated[str, typer.Option(metavar="lxd|kvm", help="what they are to become; left open by default")] = "",
+) -> None:
+    """Start or end a machine room: servers with BMCs, the network they boot from, Ironic and Inspector.
+
+    What `up` prints is what `rackflow enroll` takes; the servers are named s1, s2, …
+    """
+    _require_root()
+    settings = load()
+    if role not in ("", "lxd", "kvm"):
+        raise typer.BadParameter(f"{role!r} is neither lxd nor kvm")
+    if verb == "up":
+        typer.echo(room.up(settings, servers, role).read_text(), nl=False)
+    elif verb == "down":
+        say(f"the machine room {'is down' if room.down(settings) else 'was not up'}")
+    else:
+        raise typer.BadParameter(f"{verb!r} is neither up nor down")
 
 
 @app.command()

@@ -23,6 +23,7 @@ from drivers.facts import gather_again
 from drivers.hosts import Host, HostFacts
 from drivers.hypervisor.base import Capacity, ObservedInstance
 from drivers.hypervisor.powers import Sweeps
+from tasks.configured import missing_on
 from tasks.images import sweep_store
 from tasks.ledger import Seen, finish, load, run_step
 from tasks.look_writes import Before, Look
@@ -91,10 +92,10 @@ async def _look(rt: Runtime, record: HostRecord, host: Host, before: Before, cle
     capacity = await host.hypervisor.capacity()
     stores_seen = await _rooms(host, before)
     facts = await _facts(host, record, before.at)
-
+    missing = await missing_on(rt, record, host) if facts is not None else None
     findings: list[rows.Finding] = await rt.looks.add(Look(
         record, before.at, stores_seen, bridges, {"cpus": float(capacity.cpus), "memory_mib": capacity.memory_mib},
-        facts, _differs(before, seen) if repairs else None,
+        facts, _differs(before, seen) if repairs else None, missing,
     ))  # fmt: skip
     await _usage(rt, record, _memory_used_mib(record, capacity, seen), stores_seen, seen)
     repaired = sum([await _repair(rt, finding) for finding in findings])
