@@ -62,8 +62,8 @@ def ranges(c: sa.Connection, network_ids: Collection[str]) -> dict[str, list[add
 _SHARED = sa.select(
     _RANGE.c.network_id, _RANGE.c.first, _RANGE.c.last, _RANGE.c.prefix_length, _RANGE.c.gateway
 ).where(sql.among(_RANGE.c.network_id), _RANGE.c.host_id.is_(None))
-_TAKEN = sa.select(_LEASE.c.network_id, _LEASE.c.address).where(
-    sql.among(_LEASE.c.network_id), _LEASE.c.address.is_not(None)
+_TAKEN = sa.select(_LEASE.c.address).where(
+    _LEASE.c.network_id == sa.bindparam("network"), _LEASE.c.address.is_not(None)
 )
 
 
@@ -77,10 +77,7 @@ def shared_ranges(c: sa.Connection, network_ids: Collection[str]) -> dict[str, t
 
 def taken(c: sa.Connection, network_ids: Collection[str]) -> dict[str, set[int]]:
     """Return network id -> the addresses that instances hold."""
-    found: dict[str, set[int]] = {one: set() for one in network_ids}
-    for network_id, address in sql.tuples_among(c, network_ids, _TAKEN):
-        found[network_id].add(addresses.number(address))
-    return found
+    return {one: set(addresses.numbers(c.scalars(_TAKEN, {"network": one}).all())) for one in network_ids}
 
 
 def leased(c: sa.Connection, network_ids: Collection[str]) -> dict[str, dict[int, str]]:

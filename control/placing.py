@@ -19,6 +19,7 @@ from control.access import Principal
 from control.images import ImageRecord
 from control.leases import Held
 from control.ledger import Operation, Stale, stale_among
+from control.lifecycle import VERBS
 from control.networks import NetworkRecord
 from control.networks import records as network_records
 from control.placement import engine
@@ -26,14 +27,14 @@ from control.placement.look import could_ever
 from control.placement.model import Choice, Request, Shape
 from control.placement.weights import DEFAULT
 from control.placing_gangs import all_refused, held_back, key_of, mates, never_whole
-from control.placing_hardware import grant
+from control.placing_hardware import Grant, grant
 from control.placing_learned import Features
 from control.placing_lives import expected_s, template_of
 from control.placing_view import Cloud, shape_of
 from core.clock import now
 from core.errors import Busy, Conflict, NoCapacityNow, NoFit, RackflowError
 from core.garbage import uncollected
-from core.states import InstanceKind
+from core.states import InstanceKind, Verb
 
 _T = tables.instance
 _NONE: frozenset[int] = frozenset()
@@ -96,29 +97,29 @@ def place(
     features: measured figures by host, with their version. An instance that is placed already stays where it is.
     """
     outcomes, wanted, known = _wanted(c, ops, features or {})
-    held = held_back(c, [one.op for one in wanted])
-    for one in wanted:
+    held = held_back(c, [one.op for one in wanted if one.request.gang])
+    for one in wanted if held else ():
         if one.op.id in held:
             outcomes[one.op.id] = Outcome(one.op.id, one.instance_id, None, held[one.op.id])
-    wanted = [one for one in wanted if one.op.id not in held]
-    gangs = {one.op.id: one.request.gang for one in wanted}
+    wanted = [one for one in wanted if one.op.id not in held] if held else wanted
     version = int((features or {}).get("version") or 0)
     for _ in range(ROUNDS):
         if not wanted:
             break
         requests = [one.request for one in wanted]
-        shapes, owners = {one.shape for one in requests}, {one.owner for one in requests}
+        shapes = set({id(one.shape): one.shape for one in requests}.values())  # to hash each takes its time
+        owners = {one.owner for one in requests}
         cloud = Cloud(c, shapes, lock=True, features=features, owners=owners)
         choices = engine.choose(cloud.view, requests, features, policy=policy)
         rounds.record(c, cloud.view, requests, features, policy, choices)
         lost_hosts = changed(c, cloud, {cloud.ids[ch.host] for ch in choices if ch.host is not None})
-        pairs = list(zip(wanted, choices, strict=True))
-        gone = {one.op.id for one, ch in pairs if ch.host is not None and cloud.ids[ch.host] in lost_hosts}
-        gone = mates(gangs, gone) if gone else gone
-        won = [pair for pair in pairs if pair[0].op.id not in gone]
-        lost = [pair for pair in pairs if pair[0].op.id in gone]
-        lost += _write(c, cloud, won, known, version, outcomes)
-        wanted = [one for one, _ in lost]
+        won, lost = list(zip(wanted, choices, strict=True)), list[_Wanted]()
+        if lost_hosts:
+            gone = {one.op.id for one, ch in won if ch.host is not None and cloud.ids[ch.host] in lost_hosts}
+            gone = mates({one.op.id: one.request.gang for one in wanted}, gone)
+            lost = [one for one in wanted if one.op.id in gone]
+            won = [pair for pair in won if pair[0].op.id not in gone]
+        wanted = lost + _write(c, cloud, won, known, version, outcomes)
     for one in wanted:
         error = Busy(f"{one.request.name}: other placements were faster, {ROUNDS} times", one.op.subject)
         outcomes[one.op.id] = Outcome(one.op.id, one.instance_id, None, error)
@@ -174,7 +175,8 @@ def _request(
 ) -> _Wanted | Outcome:  # fmt: skip
     """Return what is wanted. owing: hosts where something of an instance is left, by subject: it goes there later."""
     avoid = frozenset((*(op.parameters.get("avoid") or ()), *owing.get(op.subject, ())))
-    key = _nameless(row.spec, row.name), row.kind, image.id, frozenset(kept), avoid, row.blueprint, row.owner
+    saved = op.verb is Verb.RESTORE  # with its memory, which not all hosts can go on from
+    key = _nameless(row.spec, row.name), row.kind, image.id, frozenset(kept), avoid, row.blueprint, row.owner, saved
     if key not in known:
         spec = InstanceSpec.model_validate_json(row.spec)
         template = template_of(row.blueprint, spec.image)
@@ -185,6 +187,8 @@ def _request(
         size = disk_mib(spec, image)
         lives_s = expected_s(features, template, row.owner, spec.cpu, spec.memory_mib)
         shape = shape_of(spec, row.kind, size, image, avoid, kept, lifetime_s=lives_s)
+        if saved:
+            shape = replace(shape, capabilities=shape.capabilities | {VERBS[Verb.STOP].needs})
         known[key] = _Alike(shape, size, leases.undrawn(spec, kept))
     alike = known[key]
     request = Request(op.id, row.name, alike.shape, row.owner, alike.spec.priority, key_of(op))
@@ -208,30 +212,34 @@ def changed(c: sa.Connection, cloud: Cloud, host_ids: set[str]) -> set[str]:
 def _write(
     c: sa.Connection, cloud: Cloud, won: Sequence[tuple[_Wanted, Choice]], known: Mapping[str, Mapping[int, Held]],
     version: int, outcomes: dict[str, Outcome],
-) -> list[tuple[_Wanted, Choice]]:
+) -> list[_Wanted]:
     """Write decisions, reservations and leases; return those for whom an address or a device was not left after all."""
     placed = [(one, choice, choice.host) for one, choice in won if choice.host is not None]
     given, short = leases.draw(cloud, [(one.instance_id, one.spec, h) for one, _, h in placed])
-    granted, unfit = grant(cloud.hardware, [(one.instance_id, one.request.shape, h) for one, _, h in placed])
-    short |= unfit
+    granted: dict[str, Grant] = {}
+    if cloud.hardware:
+        granted, unfit = grant(cloud.hardware, [(one.instance_id, one.request.shape, h) for one, _, h in placed])
+        short |= unfit
+    lost: list[_Wanted] = []
     if short:
         without = {one.op.id for one, _ in won if one.instance_id in short}
         without = mates({one.op.id: one.request.gang for one, _ in won}, without)
         short = {one.instance_id for one, _ in won if one.op.id in without}
         given = [one for one in given if one.instance_id not in short]
-    lost = [(one, choice) for one, choice in won if one.instance_id in short]
-    kept = [(one, choice, h) for one, choice, h in placed if one.instance_id not in short]
+        lost = [one for one, _ in won if one.instance_id in short]
+        won = [pair for pair in won if pair[0].instance_id not in short]
+        placed = [one for one in placed if one[0].instance_id not in short]
     at = now()
     sql.update_columns(c, _T, {
-        "id": [one.instance_id for one, _, _ in kept], "host_id": [cloud.ids[h] for _, _, h in kept],
-        "datastore_id": [cloud.stores.get(choice.datastore or "") for _, choice, _ in kept],
-        "disk_mib": [one.disk_mib for one, _, _ in kept], "updated_at": [at] * len(kept),
-        **({"granted": [granted.get(one.instance_id) for one, _, _ in kept]} if granted else {}),
+        "id": [one.instance_id for one, _, _ in placed], "host_id": [cloud.ids[h] for _, _, h in placed],
+        "datastore_id": [cloud.stores.get(choice.datastore or "") for _, choice, _ in placed],
+        "disk_mib": [one.disk_mib for one, _, _ in placed], "updated_at": [at] * len(placed),
+        **({"granted": [granted.get(one.instance_id) for one, _, _ in placed]} if granted else {}),
     })  # fmt: skip
     leases.write(c, given, at, known)
-    decided = [(choice, one.op.id, one.instance_id) for one, choice in won if one.instance_id not in short]
+    decided = [(choice, one.op.id, one.instance_id) for one, choice in won]
     ids = decisions.record(c, decided, cloud.view.names, version)
-    for one, _, h in kept:
+    for one, _, h in placed:
         outcomes[one.op.id] = Outcome(one.op.id, one.instance_id, cloud.view.names[h], None)
     possible: dict[Shape, bool] = {}
     refused = {one.op.id: (one, choice) for one, choice in won if choice.host is None}
