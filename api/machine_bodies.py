@@ -23,6 +23,10 @@ class Look(Wanted):
     hardware: HardwareSpec | None = None
 
 
+class Commission(Wanted):
+    machines: Annotated[list[str], Field(min_length=1, max_length=1000, description="names of spares")]
+
+
 class Discover(Wanted):
     range: str = Field(description="10.0.0.0/24, 10.0.0.5-10.0.0.40 or one address", examples=["10.0.0.0/24"])
     port: Annotated[int, Field(ge=1, le=65535)] | None = None

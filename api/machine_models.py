@@ -61,3 +61,15 @@ class Health(Answer):
     )
     log: list[Object] = Field(default=[], description="entry, logged_at, severity, message, seen_at; newest first")
     readings: list[Object] = Field(default=[], description="of the one sensor asked for: sampled_at, value, health")
+
+
+class Proposal(Answer):
+    cluster: str
+    resource: str = Field(description="the one that runs out first")
+    runs_out_at: At = Field(description="at the earliest, four times out of five later")
+    proven: bool = Field(description="whether such forecasts beat their naive baseline so far")
+    short: Object = Field(description="by resource: what is missing in 30 days, at worst")
+    machine: str | None = Field(description="the spare that would help; null: there is none")
+    enough: bool
+    automatic: bool = Field(description="whether the cluster does it by itself")
+    asked_at: At

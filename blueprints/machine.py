@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_interface
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from blueprints.common import Labels, Name, Spec
+from blueprints.host import BridgeSpec
 
+MAC = r"^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$"
 Expression = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
@@ -23,7 +26,7 @@ class SshSpec(Spec):
     )
 
 
-MachineAction = Literal["power-on", "power-off", "power-cut", "reset", "led-on", "led-off", "erase"]
+MachineAction = Literal["power-on", "power-off", "power-cut", "reset", "rescue", "led-on", "led-off", "erase"]
 HardwareCheck = Literal["memory", "disk", "network", "burn-in"]
 
 
@@ -47,6 +50,56 @@ class HardwareSpec(Spec):
         return self
 
 
+class NodeSpec(Spec):
+    """How Ironic, at whose address the machine's `bmc` is, reaches the BMC itself; it is made known to it so."""
+
+    driver: Literal["redfish", "ipmi", "fake-hardware"] = "redfish"
+    address: str = Field(default="", description="e.g. https://10.0.0.1, or for ipmi 10.0.0.1")
+    user: str = ""
+    password_file: str | None = Field(default=None, description="on the front-end")
+    system: str = Field(default="", description="e.g. /redfish/v1/Systems/1")
+    macs: tuple[Annotated[str, Field(pattern=MAC)], ...] = Field(default=(), description="of the cards that boot")
+    inspector: str = Field(default="", description="address of ironic-inspector; by default Ironic inspects itself")
+
+
+class InstallSpec(Spec):
+    """An operating system for a machine: the image of a whole disk, and what it is given before its first start."""
+
+    image: Annotated[str, Field(min_length=1)] = Field(
+        description="http(s)://…, which the machine fetches, or a path on the front-end; .zst and .gz are unpacked"
+    )
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    address: str = Field(description="of the installed machine, with its prefix, e.g. 10.0.0.5/24")
+    gateway: str = ""
+    nameservers: tuple[str, ...] = ()
+    disk: str = Field(default="", description="by serial, WWN or name; by default the smallest of at least 4 GiB")
+    overwrite: bool = Field(default=False, description="also a disk that is not empty: all on it is lost")
+    ramdisk_key: Annotated[str, Field(pattern=r"^ssh-ed25519 [A-Za-z0-9+/=]+$")] = Field(
+        description="public host key of the ramdisk that the machine boots from the network"
+    )
+
+    @field_validator("address")
+    @classmethod
+    def _with_prefix(cls, given: str) -> str:
+        if "/" not in given:
+            raise ValueError(f"{given} has no prefix: write {given}/24")
+        return str(ip_interface(given))
+
+
+class BecomesSpec(Spec):
+    """The host that a machine becomes. address, fingerprint: of one that runs an operating system already."""
+
+    role: Literal["kvm", "lxd"] | None = Field(default=None, description="by default as the rules say")
+    address: str = ""
+    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    user: str = "root"
+    key_file: str | None = Field(default=None, description="private key on the front-end; default: rackflow's own")
+    fingerprint: str = Field(default="", description="SHA256:… of its host key")
+    cluster: Name | None = Field(default=None, description="by default as the rules say")
+    bridges: tuple[BridgeSpec, ...] = ()
+    test_image: Name | None = Field(default=None, description="of the test instance; by default the smallest")
+
+
 class MachineSpec(Spec):
     """A machine by its BMC: Redfish, IPMI or behind Ironic. The password is given, or stands in a file."""
 
@@ -62,6 +115,22 @@ class MachineSpec(Spec):
     ssh: SshSpec | None = Field(default=None, description="of what runs on it already")
     hardware: HardwareSpec | None = Field(default=None, description="try its hardware; needs ssh")
     labels: Labels = Field(default_factory=dict)
+    node: NodeSpec | None = None
+    install: InstallSpec | None = None
+    host: BecomesSpec | None = None
+    spare: bool = Field(default=False, description="known and checked only; a host when it is commissioned")
+
+    @model_validator(mode="after")
+    def _a_way_in(self) -> MachineSpec:
+        if self.spare and not self.host:
+            raise ValueError("a spare needs host: what it becomes when it is commissioned, at least host: {}")
+        if self.install and not self.host:
+            raise ValueError("install needs host: what the machine becomes, at least host: {}")
+        if self.host and not self.install and not (self.host.address and self.host.fingerprint):
+            raise ValueError("host needs address and fingerprint of what runs on the machine, or install")
+        if self.node and not self.bmc.startswith("ironic+"):
+            raise ValueError("node is for machines behind Ironic: bmc ironic+http://…")
+        return self
 
     @model_validator(mode="after")
     def _one_password(self) -> MachineSpec:

@@ -26,6 +26,8 @@ def _not_enrolled(c: sa.Connection, op: Operation, error: Mapping[str, Any] | No
 
 def _no_machine(c: sa.Connection, op: Operation, error: Mapping[str, Any] | None) -> None:
     was = op.parameters.get("was")
+    if op.parameters.get("commission"):
+        machines.spare_again(c, op.subject_id)
     machines.set_failed(c, op.subject_id, error, MachineState(was) if was else None)
 
 

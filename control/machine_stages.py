@@ -16,6 +16,15 @@ def _always(_: Spec) -> bool:
     return True
 
 
+def _installs(spec: Spec) -> bool:
+    return bool(spec.get("install")) and _becomes_a_host(spec)
+
+
+def _becomes_a_host(spec: Spec) -> bool:
+    """A spare does not before it is commissioned (see spares.py)."""
+    return bool(spec.get("host")) and not spec.get("spare")
+
+
 @dataclass(frozen=True)
 class Stage:
     """name: its step's. wanted: whether a machine with such a spec goes through it. looks: it only looks at it."""
@@ -31,6 +40,12 @@ STAGES = (
     Stage("classify", looks=True),  # what it is good for, by the rules
     Stage("check", looks=True),  # whether it is sound, by the rules
     Stage("hardware", lambda spec: bool(spec.get("hardware"))),  # whether it is sound, by trying it
+    Stage("ramdisk", _installs),  # it starts from the network, and a disk is chosen
+    Stage("install", _installs),  # the disk is written
+    Stage("boot", _installs),  # it starts from that, and is known by its host key
+    Stage("configure", _becomes_a_host),  # it is made a hypervisor
+    Stage("enroll", _becomes_a_host),  # it is enrolled as a host
+    Stage("verify", _becomes_a_host),  # a test instance runs there
 )
 LOOKS = tuple(stage.name for stage in STAGES if stage.looks)
 

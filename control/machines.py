@@ -171,6 +171,11 @@ def _mended(op: Operation, machine: MachineRecord) -> bool:
     return only or op.parameters.get("was") == MachineState.READY
 
 
+def spare_again(c: sa.Connection, machine_id: str) -> None:
+    """Let a machine whose commissioning did not come to its end be a spare as before."""
+    _change(c, machine_id, spec={**get(c, machine_id).spec, "spare": True})
+
+
 def set_failed(
     c: sa.Connection, machine_id: str, error: Mapping[str, Any] | None, was: MachineState | None = None
 ) -> None:

@@ -19,6 +19,7 @@ from control.access import Principal
 from control.images import ImageRecord
 from control.leases import Held
 from control.ledger import Operation, Stale, stale_among
+from control.lifecycle import VERBS
 from control.networks import NetworkRecord
 from control.networks import records as network_records
 from control.placement import engine
@@ -33,7 +34,7 @@ from control.placing_view import Cloud, shape_of
 from core.clock import now
 from core.errors import Busy, Conflict, NoCapacityNow, NoFit, RackflowError
 from core.garbage import uncollected
-from core.states import InstanceKind
+from core.states import InstanceKind, Verb
 
 _T = tables.instance
 _NONE: frozenset[int] = frozenset()
@@ -174,7 +175,8 @@ def _request(
 ) -> _Wanted | Outcome:  # fmt: skip
     """Return what is wanted. owing: hosts where something of an instance is left, by subject: it goes there later."""
     avoid = frozenset((*(op.parameters.get("avoid") or ()), *owing.get(op.subject, ())))
-    key = _nameless(row.spec, row.name), row.kind, image.id, frozenset(kept), avoid, row.blueprint, row.owner
+    saved = op.verb is Verb.RESTORE  # with its memory, which not all hosts can go on from
+    key = _nameless(row.spec, row.name), row.kind, image.id, frozenset(kept), avoid, row.blueprint, row.owner, saved
     if key not in known:
         spec = InstanceSpec.model_validate_json(row.spec)
         template = template_of(row.blueprint, spec.image)
@@ -185,6 +187,8 @@ def _request(
         size = disk_mib(spec, image)
         lives_s = expected_s(features, template, row.owner, spec.cpu, spec.memory_mib)
         shape = shape_of(spec, row.kind, size, image, avoid, kept, lifetime_s=lives_s)
+        if saved:
+            shape = replace(shape, capabilities=shape.capabilities | {VERBS[Verb.STOP].needs})
         known[key] = _Alike(shape, size, leases.undrawn(spec, kept))
     alike = known[key]
     request = Request(op.id, row.name, alike.shape, row.owner, alike.spec.priority, key_of(op))

@@ -34,6 +34,7 @@ ACCEPTORS: dict[Verb, Acceptor] = {
     Verb.DROP_BACKUP: backup.acceptor(Verb.DROP_BACKUP),
     Verb.ENROLL: host.enroll,
     Verb.RETIRE: host.retire,
+    Verb.CONFIGURE: host.configure,
     Verb.EVACUATE: host_change.evacuate,
     Verb.FENCE: host_change.fence,
     Verb.ADOPT: host_change.adopt,

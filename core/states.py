@@ -136,6 +136,7 @@ class Verb(StrEnum):
     EVACUATE = "evacuate"  # move away what runs there
     FENCE = "fence"  # cut its power, because it is dead
     RETIRE = "retire"  # take a host out
+    CONFIGURE = "configure"  # make it a hypervisor over SSH
     # to a machine with a BMC
     ENROLL_MACHINE = "enroll-machine"  # look at it, classify it, check it
     CHANGE_MACHINE = "change-machine"  # its power, its LED, its disks

@@ -22,6 +22,7 @@ FLOW_OF = {
     Verb.DROP_BACKUP: "backup",
     Verb.ENROLL: "enroll",
     Verb.RETIRE: "enroll",
+    Verb.CONFIGURE: "enroll",
     Verb.EVACUATE: "evacuate",
     Verb.FENCE: "fence",
     Verb.ADOPT: "adopt",

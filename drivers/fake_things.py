@@ -163,6 +163,7 @@ class FakeHost:
     connected: bool = True
     bmc_answers: bool = True
     bmc_password: str = ""  # "" = any will do
+    boots_from: str = "disk"
     serial: str = ""  # of the machine; "" = its name
     macs: tuple[str, ...] = ()
     led: bool = False  # blinks

@@ -22,7 +22,8 @@ async def change_machine(
 
     Args:
         machines: names, separated by commas
-        action: power-off asks the operating system, power-cut does not; erase wipes all disks of what is no host
+        action: power-off asks the operating system, power-cut does not; rescue starts it from the network once;
+            erase wipes all disks of what is no host
         operations: leave empty; filled by rackflow's dispatcher
     """
     batch = await enter(Verb.CHANGE_MACHINE, {"machines": names(machines), "action": action}, operations)

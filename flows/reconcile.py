@@ -11,6 +11,7 @@ from tasks.ledger import enter
 from tasks.machine_health import keep_watching
 from tasks.reconcile import reconcile_hosts
 from tasks.settle import settle
+from tasks.spares import keep_spares
 
 
 @flow(name="reconcile", flow_run_name="reconcile")
@@ -28,3 +29,4 @@ async def reconcile(hosts: str = "", operations: list[str] = []) -> None:  # noq
         await settle(batch)
     await keep_balanced()
     await keep_watching()
+    await keep_spares()

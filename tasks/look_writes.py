@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from control import datastores, drift, host_facts, host_looks
+from control import configuring, datastores, drift, host_facts, host_looks
 from control import reconcile as rows
 from control.datastores import DatastoreRecord
 from control.drift import Residue
@@ -35,7 +35,8 @@ class Before:
 class Look:
     """What one look at a host saw. at: when it began; findings None: nobody wants to know what differs.
 
-    datastores: id, total, free MiB; size: cpus, memory_mib; facts: where they were gathered anew.
+    datastores: id, total, free MiB; size: cpus, memory_mib; facts: where they were gathered anew; missing: what a host
+    lacks that we gave it, where that was looked at.
     """
 
     host: HostRecord
@@ -45,6 +46,7 @@ class Look:
     size: Mapping[str, float]
     facts: HostFacts | None
     findings: Sequence[rows.Finding] | None
+    missing: Sequence[str] | None = None
 
 
 def before(c: Any, records: Sequence[HostRecord]) -> list[Before]:
@@ -67,6 +69,8 @@ def write(c: Any, looks: Sequence[Look]) -> list[list[rows.Finding]]:
     for look in looks:
         if look.facts is not None:
             host_facts.record(c, look.host.id, asdict(look.facts))
+        if look.missing is not None:
+            configuring.note(c, look.host, look.missing)
     host_looks.write_all(c, {look.host.id: (look.datastores, look.bridges, look.size) for look in looks})
     for look in looks:
         if look.host.error is not None:

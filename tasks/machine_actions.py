@@ -15,7 +15,7 @@ from control.operations import Operation
 from core.errors import Unreachable, Unsupported
 from core.states import Verb
 from drivers.baremetal.base import GOALS, BareMetal, PowerChange
-from drivers.baremetal.facets import FACETS, Erases, Identifies
+from drivers.baremetal.facets import FACETS, BootDevice, BootsOnce, Erases, Identifies
 from tasks.ledger import Seen, load, run_step
 from tasks.machine_power import POWER_S, bmc_of
 from tasks.runtime import Runtime, runtime
@@ -44,6 +44,13 @@ async def _identify(bmc: BareMetal, on: bool) -> bool:
     return await bmc.identify(on)
 
 
+async def _rescue(bmc: BareMetal) -> bool:
+    """Start it from the network, this once: what answers there (a ramdisk) is the way in when its own system is not."""
+    assert isinstance(bmc, BootsOnce)
+    await bmc.boot_once(BootDevice.NETWORK)
+    return await bmc.set_power(PowerChange.RESET, timeout_s=POWER_S)
+
+
 async def _erase(bmc: BareMetal) -> bool:
     assert isinstance(bmc, Erases)
     return await bmc.erase(timeout_s=ERASE_S)
@@ -54,6 +61,7 @@ ACTIONS: dict[str, Action] = {  # by their names in blueprints' MachineAction
     "power-off": _power(PowerChange.OFF, POLITE_S),
     "power-cut": _power(PowerChange.FORCE_OFF),
     "reset": _power(PowerChange.RESET),
+    "rescue": Action("boot-once", 2 * POWER_S, _rescue),
     "led-on": Action("identify", POWER_S, lambda bmc: _identify(bmc, True)),
     "led-off": Action("identify", POWER_S, lambda bmc: _identify(bmc, False)),
     "erase": Action("erase", ERASE_S, _erase),

@@ -16,14 +16,18 @@ from control import machines
 from control.machine_stages import stages_of
 from control.operations import Operation
 from core.states import Verb
+from tasks.commission import ENROLL_S, VERIFY_S, Commission
+from tasks.configure import CONFIGURE_S
+from tasks.install import BOOT_S, INSTALL_S, RAMDISK_S, Installation
 from tasks.ledger import Action, load, run_step
 from tasks.machine_hardware import hardware_deadline_s, try_hardware
 from tasks.machine_power import POWER_S
-from tasks.machines import INSPECT_S, SPARE_S, MachineEnrollment
+from tasks.machines import INSPECT_S, REGISTER_S, SPARE_S, MachineEnrollment
 from tasks.runtime import Runtime, runtime
 from tasks.settle import each
 
 AT_ONCE = 256  # machines of a batch; most of the time each waits for its BMC, or for its ramdisk
+LATE_S = 180.0  # that a machine gets beyond a step's own deadline, which names what it waited for
 RECORD_S = 60.0  # for what only reads and writes the record
 
 
@@ -42,16 +46,31 @@ def _within(seconds: float) -> Callable[[Mapping[str, Any], Mapping[str, Any]], 
     return lambda spec, parameters: seconds
 
 
+def _installation(job: MachineEnrollment, writes_at: int) -> Installation:
+    """Return the steps that install it. writes_at: the place of the step that writes the disk."""
+    return Installation(job.rt, job.op, job.record, writes_at)
+
+
+def _commission(job: MachineEnrollment) -> Commission:
+    return Commission(job.rt, job.op, job.record)
+
+
 def _hardware(job: MachineEnrollment, sequence: int) -> Action:
     return lambda op: try_hardware(job.rt, op, sequence, job.record)
 
 
 WORK: dict[str, Work] = {
-    "power": Work(lambda job, _: job.power, _within(POWER_S + SPARE_S), by_bmc=True),
+    "power": Work(lambda job, _: job.power, _within(REGISTER_S + POWER_S + SPARE_S), by_bmc=True),
     "inspect": Work(lambda job, _: job.inspect, _within(INSPECT_S + 2 * SPARE_S), by_bmc=True),
     "classify": Work(lambda job, _: job.classify, _within(RECORD_S)),
     "check": Work(lambda job, _: job.check, _within(RECORD_S)),
     "hardware": Work(_hardware, hardware_deadline_s),
+    "ramdisk": Work(lambda job, at: _installation(job, at + 1).ramdisk, _within(RAMDISK_S + LATE_S)),
+    "install": Work(lambda job, at: _installation(job, at).install, _within(INSTALL_S)),
+    "boot": Work(lambda job, at: _installation(job, at - 1).boot, _within(BOOT_S + LATE_S)),
+    "configure": Work(lambda job, _: _commission(job).configure, _within(CONFIGURE_S)),
+    "enroll": Work(lambda job, _: _commission(job).enroll, _within(ENROLL_S)),
+    "verify": Work(lambda job, _: _commission(job).verify, _within(VERIFY_S)),
 }
 
 

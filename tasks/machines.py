@@ -11,13 +11,18 @@ from control import machine_rules, machines
 from control.machines import MachineRecord
 from control.operations import Operation
 from core.errors import HostFault, Unreachable, Unsupported
+from drivers.baremetal import ssh
 from drivers.baremetal.facets import Inspects, facets
+from drivers.baremetal.inventory import Inventory
+from tasks.install import endpoint_of
 from tasks.ledger import Seen
-from tasks.machine_power import POWER_S, bmc_of
+from tasks.machine_hardware import ssh_of
+from tasks.machine_power import POWER_S, bmc_of, register
 from tasks.runtime import Runtime
 
 T = TypeVar("T")
 INSPECT_S = 1800.0
+REGISTER_S = 150.0
 SPARE_S = 5.0  # that a driver gets to clean up after its deadline
 NOTHING_LOST = "nothing-lost"
 
@@ -32,23 +37,36 @@ class MachineEnrollment:
         """Read the power, which shows that the BMC answers and takes the password; tell what else it can do."""
         bmc = await bmc_of(self.rt, self.record)
         try:
+            registered = await self._within(REGISTER_S, register(self.record, bmc))
             power = await self._within(POWER_S, bmc.power())
         finally:
             await bmc.close()
-        return Seen(False, {"power": power.value, "can": sorted(facets(bmc))})
+        return Seen(registered, {"power": power.value, "can": sorted(facets(bmc))})
 
     async def inspect(self, _: Operation) -> Seen:
-        """Look what it is made of; that is kept as the step ends, unless another machine is the same."""
+        """Look what it is made of; that is kept as the step ends, unless another machine is the same.
+
+        One whose operating system is taken over is asked by SSH: its BMC would start it from the network. So is one
+        whose BMC tells nothing, where something runs.
+        """
+        if self.record.spec.get("host") and not self.record.spec.get("install"):
+            t = await self.rt.pool.transport(await endpoint_of(self.rt, self.op, self.record))
+            return self._told(await ssh.inventory(t))
         bmc = await bmc_of(self.rt, self.record)
         try:
+            if not isinstance(bmc, Inspects) and self.record.spec.get("ssh"):
+                return self._told(await ssh.inventory(await ssh_of(self.rt, self.op, self.record)))
             if not isinstance(bmc, Inspects):
                 raise Unsupported(
                     f"the BMC of {self.record.name} cannot tell what the machine is made of", self._subject, {},
-                    "enroll it by Redfish or through Ironic",
+                    "enroll it by Redfish, through Ironic, or with ssh: the address of what runs on it",
                 )  # fmt: skip
             seen = await self._within(INSPECT_S + SPARE_S, bmc.inspect(timeout_s=INSPECT_S))
         finally:
             await bmc.close()
+        return self._told(seen)
+
+    def _told(self, seen: Inventory) -> Seen:
         told = {"cpus": seen.cpu.count, "memory_mib": seen.memory_mib, "disks": len(seen.disks), "serial": seen.serial}
         return Seen(
             True, told, lambda c: machines.record_inventory(c, self.op, self.record.id, asdict(seen))

@@ -23,11 +23,13 @@ from drivers.facts import gather_again
 from drivers.hosts import Host, HostFacts
 from drivers.hypervisor.base import Capacity, ObservedInstance
 from drivers.hypervisor.powers import Sweeps
+from tasks.configured import missing_on
 from tasks.images import sweep_store
 from tasks.ledger import Seen, finish, load, run_step
 from tasks.look_writes import Before, Look
 from tasks.runtime import Runtime, runtime
 from tasks.sweep import sweep_vaults
+from tasks.told import take_events
 from tasks.watch import RECONCILER, watch
 
 HOSTS_AT_ONCE = 32
@@ -90,10 +92,10 @@ async def _look(rt: Runtime, record: HostRecord, host: Host, before: Before, cle
     capacity = await host.hypervisor.capacity()
     stores_seen = await _rooms(host, before)
     facts = await _facts(host, record, before.at)
-
+    missing = await missing_on(rt, record, host) if facts is not None else None
     findings: list[rows.Finding] = await rt.looks.add(Look(
         record, before.at, stores_seen, bridges, {"cpus": float(capacity.cpus), "memory_mib": capacity.memory_mib},
-        facts, _differs(before, seen) if repairs else None,
+        facts, _differs(before, seen) if repairs else None, missing,
     ))  # fmt: skip
     await _usage(rt, record, _memory_used_mib(record, capacity, seen), stores_seen, seen)
     repaired = sum([await _repair(rt, finding) for finding in findings])
@@ -102,6 +104,7 @@ async def _look(rt: Runtime, record: HostRecord, host: Host, before: Before, cle
         cleared += (await _clear(rt, host, owed, before.stores))[0]
     if repairs and isinstance(host.hypervisor, Sweeps):
         cleared += await host.hypervisor.sweep()
+    await take_events(rt, record, host)
     told = [f.kind for f in findings if f.policy != drift.IGNORE]
     return Seen(bool(repaired + cleared), {"instances": len(seen), "findings": told, "repaired": repaired + cleared})
 

@@ -50,6 +50,7 @@ class Runtime:
     cancelled: set[str] = field(default_factory=set)  # of active: those that somebody does not want any more
     troubled: set[str] = field(default_factory=set)  # hosts of which the record knows failures
     balanced: dict[str, float] = field(default_factory=dict)  # cluster -> when it was last looked at, monotonic
+    spared: float = -1e9  # when spare machines were last looked at, monotonic
     watched: dict[str, float] = field(default_factory=dict)  # machine -> when its BMC was last looked at, monotonic
     logged: dict[str, set[tuple[str, str]]] = field(default_factory=dict)  # machine -> newest entries of its event log
     bmcs: dict[str, BmcSlots] = field(default_factory=dict)  # by the address of the service

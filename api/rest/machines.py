@@ -15,11 +15,12 @@ from api.accept import Key, accept
 from api.auth import Caller
 from api.bodies import Machines, as_list
 from api.context import Ctx, Limit, State
-from api.machine_bodies import Change, Discover, Look, TryRules
+from api.machine_bodies import Change, Commission, Discover, Look, TryRules
 from blueprints.machine import MachineRulesSpec, MachineSpec
-from control import machines, secrets
+from control import machines, secrets, spares
 from control.access import require_admin
 from control.secrets import Seal
+from core.clock import now
 from core.states import Verb
 
 router = APIRouter(prefix="/machines", tags=["machines"])
@@ -52,6 +53,19 @@ async def look_at_machines(ctx: Ctx, caller: Caller, body: Look, key: Key = None
     """
     hardware = {} if body.hardware is None else {"hardware": body.hardware.model_dump(mode="json")}
     return await accept(ctx, caller, Verb.ENROLL_MACHINE, {"names": body.machines, **hardware}, key)
+
+
+@router.post("/commission", status_code=202, response_model=ledger_models.Accepted)
+async def commission_machines(ctx: Ctx, caller: Caller, body: Commission, key: Key = None) -> JSONResponse:
+    """Ask for spare machines to become hosts: all stages, with those that they were spared."""
+    return await accept(ctx, caller, Verb.ENROLL_MACHINE, {"names": body.machines, "commission": True}, key)
+
+
+@router.get("/proposals", response_model=list[machine_models.Proposal])
+async def list_proposals(ctx: Ctx, caller: Caller) -> JSONResponse:
+    """Say which clusters may run out within 30 days, by the forecast, and which spare machine would help."""
+    outlook = await asyncio.to_thread(ctx.analytics.outlook)
+    return JSONResponse(await ctx.store.read(lambda c: spares.proposals(c, caller, outlook, now())))
 
 
 @router.post("/change", status_code=202, response_model=ledger_models.Accepted)

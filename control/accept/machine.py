@@ -26,9 +26,9 @@ def enroll(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> l
     """Make or change rows of machines; one that is known is inspected again. Raise Conflict, Denied, Invalid.
 
     sealed: name -> password, encrypted (see secrets.py): whoever hands in a request has done that.
-    names: look again at those that are known, as they are; hardware: only try that.
+    names: look again at those that are known, as they are; hardware: only try that; commission: make hosts of spares.
     """
-    check_keys(body, ("machines", "sealed", "names", "hardware"))
+    check_keys(body, ("machines", "sealed", "names", "hardware", "commission"))
     if "names" in body:
         return _look_again(c, principal, body)
     wanted = specs(body, "machines", MachineSpec)
@@ -74,11 +74,23 @@ def _look_again(c: sa.Connection, principal: Principal, body: Mapping[str, Any])
             raise busy(running[f"machine/{one.id}"][0])
         if not hardware:
             machine_hosts.require_may_inspect(c, one.name, one.spec)
-        looks = sa.update(_T).where(_T.c.id == one.id).values(state=MachineState.ENROLLING, updated_at=now())
-        c.execute(looks)
-        stages = ["hardware"] if hardware else list(LOOKS)
-        drafts.append(_draft(one.id, one.name, stages, {"state": one.state}, **hardware))
+        spec = _commissioned(one) if body.get("commission") else one.spec
+        looks = {"state": MachineState.ENROLLING, "spec": spec, "updated_at": now()}
+        c.execute(sa.update(_T).where(_T.c.id == one.id).values(looks))
+        stages = ["hardware"] if hardware else stages_for(spec) if body.get("commission") else list(LOOKS)
+        more = {"commission": True} if body.get("commission") else hardware
+        drafts.append(_draft(one.id, one.name, stages, {"state": one.state}, **more))
     return drafts
+
+
+def _commissioned(machine: MachineRecord) -> dict[str, Any]:
+    """Return the spec of a spare that is to become a host. Raise Conflict for another machine."""
+    if not machine.spec.get("spare"):
+        raise Conflict(
+            f"machine {machine.name} is no spare", f"machine/{machine.name}", {},
+            "enroll it with spare: true and host: what it becomes",
+        )  # fmt: skip
+    return {**machine.spec, "spare": False}
 
 
 def _hardware(given: Any, known: Sequence[MachineRecord]) -> dict[str, Any]:

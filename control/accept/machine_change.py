@@ -15,7 +15,7 @@ from core.errors import Conflict, Invalid
 from core.states import MachineState, Verb
 
 ACTIONS: tuple[str, ...] = get_args(MachineAction)
-_CUTS = ("power-off", "power-cut", "reset")
+_CUTS = ("power-off", "power-cut", "reset", "rescue")
 # what must hold of the record before an action is begun; the others harm nothing
 _GUARDS: dict[str, Callable[[sa.Connection, str], None]] = {
     **{one: lambda c, name: machine_hosts.require_free(c, name, "that would end them") for one in _CUTS},

@@ -9,12 +9,14 @@ from core.errors import CredentialRejected, Unreachable
 from core.settings import DriverSettings
 from core.states import MachinePower
 from drivers.baremetal.base import GOALS, BareMetal, BmcEndpoint, PowerChange
-from drivers.baremetal.facets import BmcEvent, Sensor
+from drivers.baremetal.facets import BmcEvent, BootDevice, Sensor
 from drivers.baremetal.inventory import Cpu, Disk, Inventory, Nic
 from drivers.fake_things import FakeHost
 from drivers.fake_world import ANY, world
 
 HOT_CELSIUS = 45.0
+
+RAMDISK = "192.0.2.1"  # where a ramdisk of theirs would have been reached (RFC 5737)
 
 
 class FakeBmc(BareMetal):
@@ -47,12 +49,18 @@ class FakeBmc(BareMetal):
                 world.boot(host.name)
             return True
 
+    async def boot_once(self, device: BootDevice) -> bool:
+        """Let the next start be from a device; which one it was stands in FakeHost.boots_from."""
+        async with self._call("boot_once") as host:
+            changed, host.boots_from = host.boots_from != device, device.value
+            return changed
+
     async def inspect(self, *, timeout_s: float = 1800.0) -> Inventory:
         """Tell what the simulated host has; its serial is its name by default."""
         async with self._call("inspect") as host:
             cpu = Cpu("simulated", "x86_64", host.cpus, 1, host.cpus, None, ("vmx",))
             disks = (Disk("/dev/sda", host.disk_mib * 2**20, False, serial=f"{host.name}-sda"),)
-            nics = tuple(Nic(f"eth{number}", mac, 10_000, True) for number, mac in enumerate(host.macs))
+            nics = tuple(Nic(f"eth{n}", mac, 10_000, True, RAMDISK) for n, mac in enumerate(host.macs))
             serial = host.serial or host.name
             return Inventory(cpu, host.memory_mib, disks=disks, nics=nics, manufacturer="rackflow", serial=serial)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from core.errors import Conflict, HostFault, Invalid, RackflowError, Unsupported
@@ -15,7 +17,7 @@ from drivers.baremetal.base import GOALS, BareMetal, BmcEndpoint, PowerChange
 from drivers.baremetal.facets import BootDevice
 from drivers.baremetal.inspector import Inspector
 from drivers.baremetal.inventory import Inventory
-from drivers.baremetal.ironic import Ironic, Node
+from drivers.baremetal.ironic import Ironic, Node, NodeSpec
 
 POWERS = {"power on": MachinePower.ON, "power off": MachinePower.OFF}
 ORDERS = {
@@ -140,6 +142,12 @@ class IronicNode(BareMetal):
             client.set_node_provision_state(self._name, "manage")
             client.unset_node_maintenance(self._name)
 
+
+    async def register(self, driver: str, behind: BmcEndpoint, macs: Sequence[str]) -> bool:
+        inspects = "no-inspect" if self._inspector is not None else "agent"
+        spec = NodeSpec(self._name, driver, driver_info(driver, behind), list(macs), inspects)
+        return await self._ironic.enroll(spec)
+
     async def node(self) -> Node:
         """Return what Ironic says of it."""
         return await self._ironic.node(self._name)
@@ -150,10 +158,19 @@ class IronicNode(BareMetal):
             await self._inspector.close()
 
 
+def driver_info(driver: str, behind: BmcEndpoint) -> dict[str, str]:
+    """Return how Ironic's drivers are told of a BMC (their documentation's words)."""
+    words = {"address": behind.address, "username": behind.user, "password": behind.secret()}
+    if driver == "redfish":
+        words |= {"system_id": behind.system_id, "verify_ca": str(behind.verify_tls)}
+    return {f"{driver}_{key}": value for key, value in words.items() if value} if driver != "fake-hardware" else {}
+
+
 async def connect(endpoint: BmcEndpoint, settings: DriverSettings) -> IronicNode:
     """Return the driver of the node that the endpoint's system_id names, by default one of the host's name."""
     address = endpoint.address.removeprefix("ironic+")
     service = BmcEndpoint(
         endpoint.name, address, endpoint.user, endpoint.password_file, endpoint.password, endpoint.verify_tls
     )
-    return IronicNode(Ironic(service, settings), endpoint.system_id or endpoint.name)
+    inspector = Inspector(replace(service, address=endpoint.inspector), settings) if endpoint.inspector else None
+    return IronicNode(Ironic(service, settings), endpoint.system_id or endpoint.name, inspector)

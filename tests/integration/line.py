@@ -58,6 +58,7 @@ FLOWS: dict[Verb, Flow[..., Any]] = {
     Verb.DROP_BACKUP: flows.keep.backup,
     Verb.ENROLL: flows.enroll.enroll,
     Verb.RETIRE: flows.enroll.enroll,
+    Verb.CONFIGURE: flows.enroll.enroll,
     Verb.ENROLL_MACHINE: flows.enroll_machine.enroll_machine,
     Verb.CHANGE_MACHINE: flows.change_machine.change_machine,
     Verb.EVACUATE: flows.evacuate.evacuate,

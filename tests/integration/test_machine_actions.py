@@ -48,6 +48,14 @@ async def test_the_led_blinks_until_it_is_told_not_to(known: Line) -> None:
     assert world.hosts["m1"].led is False
 
 
+async def test_a_rescue_starts_it_from_the_network_once(known: Line) -> None:
+    before = world.hosts["m1"].boots
+    (op,) = await change(known, "rescue", "m1")
+    assert (op.state, op.error) == (OperationState.DONE, None)
+    assert world.hosts["m1"].boots == before + 1
+    assert world.calls["baremetal.boot_once"] == 1
+
+
 async def test_power_that_will_not_go_off_is_told_and_the_machine_stays_what_it_is(known: Line) -> None:
     error = HostFault("took the order off, and after 60 s the machine is on", "host/m1", {"seen": "on"}, "look at it")
     world.fail("m1", "baremetal.set_power", error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 from blueprints.machine import MachineRulesSpec
 from control import machines
 from control.operations import Operation
-from core.errors import CredentialRejected, HostFault, Invalid
+from core.errors import CredentialRejected, HostFault, Invalid, Unsupported
 from core.settings import DriverSettings
-from core.states import MachineState, OperationState, Verb
+from core.states import MachinePower, MachineState, OperationState, Verb
 from drivers import hardware
+from drivers.baremetal.base import BareMetal
 from drivers.hardware import Machine, Want
 from drivers.hardware_output import Outcome
 from drivers.transport.base import Endpoint
@@ -145,6 +147,31 @@ async def test_hardware_without_a_way_in_is_refused_at_once(line: Line) -> None:
     await line.run(VERB, {"machines": [{"name": "f0", "bmc": "fake://f0"}]})
     with pytest.raises(Invalid, match="reached by SSH"):
         line.submit(VERB, {"names": ["f0"], "hardware": {}})
+
+
+async def test_a_bmc_that_tells_nothing_is_made_up_for_by_what_runs_there(
+    line: Line, here: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class PowerOnly(BareMetal):
+        """As IPMI."""
+
+        async def power(self) -> MachinePower:
+            return MachinePower.ON
+
+        async def close(self) -> None:
+            return None
+
+    async def power_only(*_: object) -> BareMetal:
+        return PowerOnly()
+
+    monkeypatch.setattr("tasks.machines.bmc_of", power_only)
+    (op,) = await line.run(VERB, machine(here))
+    assert (op.state, op.error) == (OperationState.DONE, None)
+    seen = line.store.read_now(lambda c: machines.show(c, line.admin, "f0"))["inventory"]
+    assert seen["cpu"]["count"] == os.cpu_count()
+    (refused,) = await line.run(VERB, {"machines": [{"name": "f1", "bmc": "fake://f1"}]})
+    assert reason(refused)["code"] == Unsupported.code
+    assert "ssh" in reason(refused)["fix"]
 
 
 def reason(op: Operation) -> dict[str, Any]:

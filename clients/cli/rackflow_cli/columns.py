@@ -187,6 +187,11 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("FAILURE DOMAIN", "failure_domain"), Column("TRAITS", "traits"),
     ),
     "check-rule": (NAME, Column("WHEN", "when"), Column("REQUIRED", "require"), Column("FIGURE", "figure")),
+    "proposal": (
+        Column("CLUSTER", "cluster"), Column("RESOURCE", "resource"), Column("RUNS OUT", "runs_out_at", words.until),
+        Column("SHORT OF", "short"), Column("SPARE", "machine"), Column("ENOUGH", "enough"),
+        Column("PROVEN", "proven"), Column("BY ITSELF", "automatic"),
+    ),
     "tried": (
         Column("MACHINE", "machine"), Column("ROLE", "classified.role"), Column("CLUSTER", "classified.cluster"),
         Column("TRAITS", "classified.traits"), Column("RULES", "classified.rules"), Column("CHECKS", "checks", _passed),
@@ -224,6 +229,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         NAME, Column("KIND", "kind"), Column("POWER", "power", state=True), _number("CPU", "cpu"),
         _mib("MEMORY", "memory_mib"), Column("DISKS", "disks", _named), Column("PROBLEMS", "problems", rare=True),
     ),
+    "configuration": (Column("HOST", "host"), Column("KIND", "kind"), Column("WHAT", "what")),
     "drift": (
         Column("ID", "id"), Column("SUBJECT", "subject"), Column("HOST", "host"), Column("KIND", "kind"), STATE,
         Column("POLICY", "policy"), Column("RECORDED", "recorded"), Column("SEEN", "seen"),

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 NAMED = ("instance", "host", "image", "network", "datastore", "cluster", "foreign", "machine")
 NOTHING = {  # what is said where there is none, but for "no instances"
     "foreign": "no foreign instances", "drift": "no drift", "found": "no BMC answers by Redfish there",
-    "tried": "no machines", "log-entry": "no log entries", "rule": "no rules that classify",
+    "tried": "no machines",
+    "proposal": "no cluster runs out within 30 days", "log-entry": "no log entries", "rule": "no rules that classify",
 }  # fmt: skip
 _PIPE_WIDTH = 100_000  # into a pipe or file nothing is cut
 

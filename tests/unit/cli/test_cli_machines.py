@@ -181,11 +181,11 @@ def test_hardware_is_tried_when_told_to(front_end: FrontEnd, cli: Cli) -> None:
 
 @pytest.mark.parametrize(("words", "action"), [
     (("power", "on"), "power-on"), (("power", "off"), "power-off"), (("power", "cut"), "power-cut"),
-    (("led", "on"), "led-on"), (("erase",), "erase"),
+    (("led", "on"), "led-on"), (("erase",), "erase"), (("rescue",), "rescue"),
 ])  # fmt: skip
 def test_changes(front_end: FrontEnd, cli: Cli, words: tuple[str, ...], action: str) -> None:
     enrolled(front_end, operation("done", "m1", "change-machine"), path="machines/change")
-    assert cli("machine", *words, "m1", *(["--yes"] if action == "erase" else [])).code == 0
+    assert cli("machine", *words, "m1", *(["--yes"] if action in ("erase", "rescue") else [])).code == 0
     assert front_end.last("POST", "machines/change").body == {"machines": ["m1"], "action": action, "force": False}
 
 

@@ -145,6 +145,31 @@ def fence(
 
 
 @app.command()
+def configure(
+    names: HostNames,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
+    wait: Wait = True,
+    timeout: Timeout = WAIT_TIMEOUT_S,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make hosts hypervisors over SSH: packages, services, kernel, bridges. What is right is left alone."""
+    if not dry_run:
+        _ask("configure", names, {}, wait, timeout, output)
+        return
+    plans = [session.api().get(f"hosts/{part(name)}/configuration") for name in names]
+    rows = [
+        {"host": plan["host"], "kind": kind, "what": what}
+        for plan in plans for kind, key in (("do", "actions"), ("note", "notes")) for what in plan[key]
+    ]  # fmt: skip
+    show_list(rows if output is Format.TABLE else plans, "configuration", output)
+    for plan in plans:
+        if not plan["actions"]:
+            talk(f"host {plan['host']} is as it was told to be")
+        elif not plan["complete"]:
+            talk(f"host {plan['host']}: more may show when these are done")
+
+
+@app.command()
 def foreign(name: HostName, output: Output = Format.TABLE) -> None:
     """List the instances of a host that are not ours, and why one cannot be adopted."""
     show_list(session.api().get(f"hosts/{part(name)}/foreign"), "foreign", output)

@@ -95,6 +95,20 @@ def led(
 
 
 @app.command()
+def rescue(
+    names: MachineNames,
+    force: Force = False,
+    yes: Yes = False,
+    wait: Wait = True,
+    timeout: Timeout = WAIT_TIMEOUT_S,
+    output: Output = Format.TABLE,
+) -> None:
+    """Start machines from the network, this once: into a ramdisk, say. `power reset` starts their disks again."""
+    agreed(f"Restart {', '.join(names)} from the network?", yes)
+    _change(names, "rescue", output, wait, timeout, force)
+
+
+@app.command()
 def erase(
     names: MachineNames, yes: Yes = False, wait: Wait = True, timeout: Timeout = 86400.0, output: Output = Format.TABLE
 ) -> None:
@@ -114,6 +128,21 @@ def reinspect(
     finally:
         if wait and output in (Format.TABLE, Format.WIDE):
             enrolling.changes(names, output)
+
+
+@app.command()
+def proposals(output: Output = Format.TABLE) -> None:
+    """Say which clusters may run out within 30 days, and which spare machine would help."""
+    show_list(session.api().get("machines/proposals"), "proposal", output)
+
+
+@app.command()
+def commission(
+    names: MachineNames, wait: Wait = True, timeout: Timeout = 4 * 3600.0, output: Output = Format.TABLE
+) -> None:
+    """Make hosts of spare machines, as their specs say."""
+    operations = session.api().post("machines/commission", {"machines": names})["operations"]
+    enrolling.see_through(operations, names, output, wait=wait, timeout_s=timeout)
 
 
 @app.command()
