@@ -65,6 +65,10 @@ class DriverSettings:
     channels_per_connection: int = 8  # OpenSSH allows 10 sessions by default
     threads_per_host: int = 4
     datastore_path: str = "/var/lib/rackflow/datastore"  # of the default dir datastore on a host
+    firecracker: str = "firecracker"  # the program on hosts of that kind
+    jailer: str = ""  # Firecracker's jailer on them; "" = microVMs run without a jail, as root
+    jails: str = "/srv/jailer"  # the folder in which it makes jails
+    jail_user: str = ""  # "UID:GID" that jailed microVMs run as
     simulated_latency_s: float = 0.0  # of each call to a simulated host
 
 

@@ -85,6 +85,7 @@ OWN_TRANSPORT = ("esxi", "fake")  # not reached by SSH: what such a machine is c
 BUILDERS: dict[str, Builder] = {
     "kvm": _lazy("drivers.kvm_host"),
     "lxd": _lazy("drivers.lxd_host"),
+    "firecracker": _lazy("drivers.firecracker_host"),
     "esxi": _lazy("drivers.esxi_host"),
     "fake": _lazy("drivers.fake_host"),
 }

@@ -14,6 +14,7 @@ from lab.settings import LabSettings
 
 _HERE = Path(__file__).parent
 TINY, BUSYBOX = "tiny.qcow2", "busybox.tar.gz"
+TINY_KERNEL, TINY_INITRD = "tiny.vmlinux", "tiny.initrd"  # for microVMs
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Recipe:
 
 
 RECIPES: dict[str, tuple[Recipe, ...]] = {
-    "tiny": (Recipe("tiny.sh", (TINY,), "tiny"), Recipe("busybox.sh", (BUSYBOX,), "busybox")),
+    "tiny": (Recipe("tiny.sh", (TINY, TINY_KERNEL, TINY_INITRD), "tiny"), Recipe("busybox.sh", (BUSYBOX,), "busybox")),
     "debian": (Recipe("debian.sh", ("debian.qcow2", "debian.tar.zst")),),
 }
 

@@ -1,0 +1,225 @@
+"""A host for microVMs: a network namespace of this machine with a bridge, its own SSH server, and the lab's shim.
+
+With RACKFLOW_FIRECRACKER=USER@ADDRESS[:PORT] (and RACKFLOW_FIRECRACKER_KEY, a private key) the same tests run on a real
+host that has Firecracker, the bridge `br0` and, as a kernel named `tiny`, the lab's tiny.vmlinux and tiny.initrd.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from core.ids import mac_address, new_id, on_host
+from core.settings import DriverSettings
+from core.states import InstanceKind
+from drivers.firecracker_host import RawStorage
+from drivers.hypervisor.base import Capabilities, ExecResult, InstanceSpec
+from drivers.hypervisor.firecracker import FirecrackerHypervisor
+from drivers.hypervisor.firecracker_place import Place
+from drivers.hypervisor.powers import Executes
+from drivers.network.base import NetworkSpec, NicSpec
+from drivers.network.bridge import BridgeNetwork
+from drivers.storage.base import ImageFile, VolumeSpec
+from drivers.storage.seed import seed_texts
+from drivers.transport.base import Endpoint, Transport
+from drivers.transport.hostkey import scan_host_key
+from drivers.transport.ssh import connect
+from lab.images import TINY, TINY_INITRD, TINY_KERNEL, build, image_path
+from lab.settings import load
+from tests.integration.sshd import sshd
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIM, SHIM_JAILER = ROOT / "lab/firecracker/firecracker", ROOT / "lab/firecracker/jailer"
+BRIDGE, NET = "br0", "10.99.0"
+LAN = NetworkSpec("lan", "bridge", BRIDGE)
+KERNEL = "tiny"
+BOOT_ARGS = "root=/dev/vda1 rw quiet tsc=reliable no_timer_check mitigations=off"
+REAL = os.environ.get("RACKFLOW_FIRECRACKER", "")
+
+
+@dataclass
+class MicroVms:
+    """Makes microVMs on one host whose disks are there, and takes them away by other means than the driver's."""
+
+    transport: Transport
+    place: Place
+    folder: str
+    key: Path
+    image: ImageFile | None  # None: their disks are blank, so that their kernels find nothing to go on with
+    made: list[str] = field(default_factory=list)
+
+    @property
+    def storage(self) -> RawStorage:
+        return RawStorage(self.transport, f"{self.folder}/store")
+
+    async def new(self) -> InstanceSpec:
+        """Return the spec of a microVM whose disks are there."""
+        instance_id, number = new_id(), len(self.made) + 10
+        self.made.append(instance_id)
+        disk = VolumeSpec(instance_id, "root", 0, self.image.sha256) if self.image else VolumeSpec(instance_id, "root", 8)
+        root = await self.storage.ensure_volume(disk)
+        network = BridgeNetwork(self.transport)
+        nic = await network.ensure_nic(LAN, NicSpec(0, mac_address(instance_id, 0), f"{NET}.{number}/24"))
+        seed = await self.storage.ensure_seed(seed_texts(
+            instance_id=instance_id, hostname=f"vm-{number}", ssh_keys=[self.key.with_suffix(".pub").read_text()],
+            user_data="", nics=[nic],
+        ))  # fmt: skip
+        return InstanceSpec(
+            instance_id, on_host(instance_id), f"vm-{number}", InstanceKind.VM, 1, 128, (root, seed), (nic,),
+            options=(("kernel", KERNEL), ("boot_args", BOOT_ARGS)),
+        )  # fmt: skip
+
+    def address(self, name: str) -> str:
+        """Return the address of one that was made here."""
+        return f"{NET}.{[on_host(one) for one in self.made].index(name) + 10}"
+
+    @staticmethod
+    def broken(spec: InstanceSpec) -> InstanceSpec:
+        root, *others = spec.disks
+        return replace(spec, disks=(replace(root, source=f"{root.source}.gone"), *others))
+
+    async def take_name(self, name: str) -> None:
+        """Let there be a microVM that is not ours."""
+        folder = self.place.definition(name)
+        await self.transport.run(["mkdir", "-p", folder])
+        await self.transport.put(b'{"name":"theirs"}', f"{folder}/definition.json")
+
+    async def file_bytes(self, path: str) -> int:
+        found = await self.transport.run(["stat", "-c", "%s", path], check=False)
+        return int(found.stdout) if found.exit_code == 0 else 0
+
+    async def clean(self) -> None:
+        """Take away whatever was made, by other means than the driver's."""
+        script = """for vm in "$1"/*; do
+          [ ! -e "$vm/pid" ] || { read -r s _ v _ <"$vm/pid"; kill -KILL "$v" "$s"; }
+          [ ! -e "$vm/taps" ] || while read -r tap; do ip link del "$tap"; done <"$vm/taps"
+        done 2>/dev/null; rm -rf "$1" "$2" "$3"/store/instances"""
+        await self.transport.run(["sh", "-c", script, "sh", self.place.run, self.place.state, self.folder], check=False)
+
+
+class SeenInside(FirecrackerHypervisor, Executes):
+    """The driver with a way in that tests have and it has not: SSH to the guest, from its host."""
+
+    vms: MicroVms
+
+    async def capabilities(self) -> Capabilities:
+        return replace(await super().capabilities(), exec=True)
+
+    async def exec(
+        self, name: str, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: bytes = b""
+    ) -> ExecResult:
+        await self._known(name)
+        await self._running(name)
+        quoted = " ".join("'" + word.replace("'", "'\\''") + "'" for word in argv)
+        ssh = ["ssh", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes",
+               "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5", "-i", f"{self.vms.folder}/key"]  # fmt: skip
+        found = await self._transport.run(
+            [*ssh, f"root@{self.vms.address(name)}", quoted], stdin=stdin, timeout_s=timeout_s, check=False
+        )
+        return ExecResult(found.exit_code, found.stdout, found.stderr if found.exit_code == 255 else "")
+
+    async def ready(self, name: str) -> None:
+        """Wait until the guest has booted."""
+        async with asyncio.timeout(120):
+            while (await self.exec(name, ["true"])).exit_code != 0:
+                await asyncio.sleep(0.5)
+
+
+def _tiny() -> ImageFile:
+    settings = load()
+    build(settings, "tiny")
+    path = image_path(settings, TINY)
+    content = path.read_bytes()
+    return ImageFile(hashlib.sha256(content).hexdigest(), "qcow2", len(content), path)
+
+
+def _kernels(folder: Path) -> str:
+    """Make the folder of kernels with the lab's kernel."""
+    kernel = folder / "kernels" / KERNEL
+    kernel.mkdir(parents=True)
+    for name, file in (("vmlinux", TINY_KERNEL), ("initrd", TINY_INITRD)):
+        (kernel / name).symlink_to(image_path(load(), file))
+    return str(kernel.parent)
+
+
+@asynccontextmanager
+async def _namespace(folder: Path) -> AsyncIterator[Endpoint]:
+    """Serve SSH whose commands run in a namespace with a bridge."""
+    name = f"rffc-{os.getpid()}"
+    enter = ["nsenter", f"--net=/run/netns/{name}"]
+    for words in (["ip", "netns", "add", name], [*enter, "ip", "link", "add", BRIDGE, "type", "bridge"],
+                  [*enter, "ip", "address", "add", f"{NET}.1/24", "dev", BRIDGE],
+                  [*enter, "ip", "link", "set", BRIDGE, "up"], [*enter, "ip", "link", "set", "lo", "up"]):  # fmt: skip
+        subprocess.run(words, check=True)
+    try:
+        keys = folder / "ssh"
+        keys.mkdir()
+        async with sshd(keys, prefix=enter) as endpoint:
+            yield endpoint
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+@asynccontextmanager
+async def _real() -> AsyncIterator[Endpoint]:
+    user, _, where = REAL.rpartition("@")
+    address, _, port = where.partition(":")
+    key = await scan_host_key(address, int(port or 22))
+    file = Path(os.environ["RACKFLOW_FIRECRACKER_KEY"])
+    yield Endpoint("real", address, int(port or 22), user or "root", file, key.public)
+
+
+def _shim_place(folder: Path, *, jailed: bool) -> Place:
+    jail = {"jailer": str(SHIM_JAILER), "jails": str(folder / "jails"), "user": "0:0"} if jailed else {}
+    return Place(str(folder / "state"), str(folder / "run"), _kernels(folder), str(SHIM), **jail)
+
+
+@asynccontextmanager
+async def micro_vms(*, boot: bool, jailed: bool = False) -> AsyncIterator[MicroVms]:
+    """Connect to a host for microVMs, and leave it as it was. boot: they have a system on their disks."""
+    if not REAL and (os.geteuid() != 0 or shutil.which("qemu-system-x86_64") is None):
+        pytest.skip("the shim of Firecracker needs root and qemu-system-x86_64")
+    with tempfile.TemporaryDirectory(prefix="rffc-", dir="/var/tmp") as name:  # sockets want short paths
+        folder = Path(name)
+        async with _connected(folder, await asyncio.to_thread(_tiny), jailed) as found:
+            if boot:
+                assert found.image is not None
+                await found.storage.ensure_image(found.image)
+            yield found if boot else replace(found, image=None)
+
+
+@asynccontextmanager
+async def _connected(folder: Path, image: ImageFile, jailed: bool) -> AsyncIterator[MicroVms]:
+    key = folder / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    place = Place() if REAL else _shim_place(folder, jailed=jailed)
+    async with _real() if REAL else _namespace(folder) as endpoint:
+        transport = await connect(endpoint, DriverSettings())
+        remote = "/var/lib/rackflow/self-test" if REAL else str(folder)
+        vms = MicroVms(transport, place, remote, key, image)
+        try:
+            if REAL:
+                await transport.run(["mkdir", "-p", remote])
+                await transport.put(key, f"{remote}/key", mode=0o600)
+            await vms.storage.prepare()
+            yield vms
+        finally:
+            await vms.clean()
+            await transport.close()
+
+
+def hypervisor(vms: MicroVms) -> SeenInside:
+    """Return the driver of a host, with a way into its guests."""
+    found = SeenInside(vms.transport, DriverSettings(), vms.place)
+    found.vms = vms
+    return found

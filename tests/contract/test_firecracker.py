@@ -1,0 +1,46 @@
+"""Firecracker's driver passes the suites of all hypervisors: on a shim of its API, or a real host (firecracker.py).
+
+The guests of the quick suites find nothing on their disks: what the driver and the VMM do is looked at. That guests
+boot, keep their memory in snapshots and hear Ctrl-Alt-Del is seen from inside in test_firecracker_guests.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from core.settings import DriverSettings
+from drivers.hypervisor.firecracker import FirecrackerHypervisor
+from tests.contract.firecracker import MicroVms, micro_vms
+from tests.contract.hypervisor import HypervisorContract, HypervisorRig
+from tests.contract.hypervisor_powers import PowersContract
+
+
+@pytest.fixture
+async def vms() -> AsyncIterator[MicroVms]:
+    async with micro_vms(boot=False) as found:
+        yield found
+
+
+def rig_of(vms: MicroVms, hypervisor: FirecrackerHypervisor) -> HypervisorRig:
+    return HypervisorRig(
+        hypervisor, vms.new, vms.broken, vms.take_name, at_once=3, delays_s=(0.0, 0.1), file_bytes=vms.file_bytes,
+        reboot_grace_s=1.0, guests=False, console_talk=(b"x", b"x"),
+    )  # fmt: skip
+
+
+class TestFirecracker(HypervisorContract):
+    @pytest.fixture
+    async def rig(self, vms: MicroVms) -> AsyncIterator[HypervisorRig]:
+        hypervisor = FirecrackerHypervisor(vms.transport, DriverSettings(), vms.place)
+        yield rig_of(vms, hypervisor)
+        await hypervisor.close()
+
+
+class TestFirecrackerPowers(PowersContract):
+    @pytest.fixture
+    async def rig(self, vms: MicroVms) -> AsyncIterator[HypervisorRig]:
+        hypervisor = FirecrackerHypervisor(vms.transport, DriverSettings(), vms.place)
+        yield rig_of(vms, hypervisor)
+        await hypervisor.close()
