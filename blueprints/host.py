@@ -35,7 +35,7 @@ class HostSpec(Spec):
     address: str = Field(min_length=1)
     port: Annotated[int, Field(ge=1, le=65535, description="of SSH; esxi: of the API, 443 by default")] = 22
     user: str = "root"
-    driver: Literal["kvm", "lxd", "esxi", "fake"] | None = Field(
+    driver: Literal["kvm", "lxd", "firecracker", "esxi", "fake"] | None = Field(
         default=None, description="by default what is found on it; esxi: an ESXi host or a vCenter; fake is simulated"
     )
     place: str | None = Field(

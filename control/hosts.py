@@ -25,6 +25,7 @@ _PASSING = (Unreachable.code, CredentialRejected.code)  # errors that are over w
 KINDS: dict[str, tuple[InstanceKind, ...]] = {  # what a driver runs, where its capabilities do not say it
     "kvm": (InstanceKind.VM,),
     "lxd": (InstanceKind.CONTAINER,),
+    "firecracker": (InstanceKind.VM,),
     "esxi": (InstanceKind.VM,),
     "fake": (InstanceKind.VM, InstanceKind.CONTAINER),
 }

@@ -46,6 +46,7 @@ def shape_of(
         datastore=where.datastore, labels=tuple(sorted(where.host_labels.items())), nics=tuple(sorted(counts.items())),
         fixed=tuple((n.network, addresses.number(n.address)) for n, has_one in drawn if n.address and not has_one),
         avoid=frozenset(avoid), arch=where.architecture or "",
+        kernel=(image.spec.get("kernel") or "") if image else "",
         capabilities=frozenset(where.capabilities) | powers_of(spec), where=where.where, rank=where.rank,
         own_labels=tuple(sorted(spec.labels.items())), rules=rules_of(spec.affinity, spec.anti_affinity),
         pci=tuple(sorted(spec.pci.items())), pinned=spec.cpu_pinning, one_cell=spec.numa is not None,
@@ -118,6 +119,7 @@ class Cloud:
             stores=self._stores(c), nets={name: self._net(c, net) for name, net in self.networks.items()},
             images=self._images(c, {shape.image for shape in shapes if shape.image}),
             archs=tuple(row["architecture"] for row in rows),
+            kernels=tuple(_kernels(row["capabilities"]) for row in rows),
             capabilities=tuple(
                 frozenset(k for k, v in row["capabilities"].items() if v is True)
                 | frozenset(row["capabilities"].get("grants") or ()) for row in rows
@@ -249,6 +251,11 @@ def _looked_before(host: sa.RowMapping, datastore: sa.RowMapping) -> bool:
 def _memory_ratio(row: Mapping[Any, Any]) -> float:
     own = row["memory_overcommit"]
     return float(row["cluster_memory"] if own is None else own)
+
+
+def _kernels(capabilities: Mapping[str, Any]) -> tuple[str, ...] | None:
+    said: Sequence[str] | None = capabilities.get("kernels")
+    return None if said is None else tuple(said)
 
 
 def _kinds(row: Mapping[Any, Any]) -> tuple[str, ...]:

@@ -150,7 +150,7 @@ class FirecrackerCore(Alone):
         """Wait until the VMM has taken its configuration. Raise HostFault, with what it said, when it did not."""
         try:
             async with asyncio.timeout(_BOOT_S):
-                while (await self._call(name, "GET", "/", doing="starting"))["state"] == "Not started":
+                while (await self._call(name, "GET", "/", doing="starting"))["state"] == "Not started":  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
         except Busy as error:
             said = await self._script(scripts.WHY, self.place.definition(name), self.place.running(name), check=False)

@@ -66,8 +66,8 @@ class MicroVms:
         """Return the spec of a microVM whose disks are there."""
         instance_id, number = new_id(), len(self.made) + 10
         self.made.append(instance_id)
-        disk = VolumeSpec(instance_id, "root", 0, self.image.sha256) if self.image else VolumeSpec(instance_id, "root", 8)
-        root = await self.storage.ensure_volume(disk)
+        size_mib, content = (0, self.image.sha256) if self.image else (8, "")
+        root = await self.storage.ensure_volume(VolumeSpec(instance_id, "root", size_mib, content))
         network = BridgeNetwork(self.transport)
         nic = await network.ensure_nic(LAN, NicSpec(0, mac_address(instance_id, 0), f"{NET}.{number}/24"))
         seed = await self.storage.ensure_seed(seed_texts(
@@ -152,6 +152,10 @@ def _kernels(folder: Path) -> str:
     return str(kernel.parent)
 
 
+def _run(*words: str) -> None:
+    subprocess.run(words, check=True)
+
+
 @asynccontextmanager
 async def _namespace(folder: Path) -> AsyncIterator[Endpoint]:
     """Serve SSH whose commands run in a namespace with a bridge."""
@@ -160,14 +164,14 @@ async def _namespace(folder: Path) -> AsyncIterator[Endpoint]:
     for words in (["ip", "netns", "add", name], [*enter, "ip", "link", "add", BRIDGE, "type", "bridge"],
                   [*enter, "ip", "address", "add", f"{NET}.1/24", "dev", BRIDGE],
                   [*enter, "ip", "link", "set", BRIDGE, "up"], [*enter, "ip", "link", "set", "lo", "up"]):  # fmt: skip
-        subprocess.run(words, check=True)
+        _run(*words)
     try:
         keys = folder / "ssh"
         keys.mkdir()
         async with sshd(keys, prefix=enter) as endpoint:
             yield endpoint
     finally:
-        subprocess.run(["ip", "netns", "del", name], check=False)
+        _run("ip", "netns", "del", name)
 
 
 @asynccontextmanager
@@ -201,7 +205,7 @@ async def micro_vms(*, boot: bool, jailed: bool = False) -> AsyncIterator[MicroV
 @asynccontextmanager
 async def _connected(folder: Path, image: ImageFile, jailed: bool) -> AsyncIterator[MicroVms]:
     key = folder / "key"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
     place = Place() if REAL else _shim_place(folder, jailed=jailed)
     async with _real() if REAL else _namespace(folder) as endpoint:
         transport = await connect(endpoint, DriverSettings())

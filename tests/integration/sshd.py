@@ -65,8 +65,9 @@ async def sshd(folder: Path, *, prefix: Sequence[str] = ()) -> AsyncIterator[End
     (folder / "key").write_bytes(own.export_private_key())
     (folder / "key").chmod(0o600)
     server = await asyncssh.create_server(
-        _Server, "127.0.0.1", 0, server_host_keys=[host_key], process_factory=partial(_run, prefix=prefix), encoding=None
-    )
+        _Server, "127.0.0.1", 0, server_host_keys=[host_key], process_factory=partial(_run, prefix=prefix),
+        encoding=None,
+    )  # fmt: skip
     public = host_key.export_public_key().decode().strip()
     try:
         yield Endpoint("here", "127.0.0.1", server.get_port(), "root", folder / "key", public)
