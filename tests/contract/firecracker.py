@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,7 @@ from core.ids import mac_address, new_id, on_host
 from core.settings import DriverSettings
 from core.states import InstanceKind
 from drivers.firecracker_host import RawStorage
+from drivers.hypervisor import firecracker_scripts as scripts
 from drivers.hypervisor.base import Capabilities, ExecResult, InstanceSpec
 from drivers.hypervisor.firecracker import FirecrackerHypervisor
 from drivers.hypervisor.firecracker_place import Place
@@ -31,11 +34,12 @@ from drivers.network.base import NetworkSpec, NicSpec
 from drivers.network.bridge import BridgeNetwork
 from drivers.storage.base import ImageFile, VolumeSpec
 from drivers.storage.seed import seed_texts
-from drivers.transport.base import Endpoint, Transport
+from drivers.transport.base import Endpoint, Result, Transport
 from drivers.transport.hostkey import scan_host_key
 from drivers.transport.ssh import connect
 from lab.images import TINY, TINY_INITRD, TINY_KERNEL, build, image_path
 from lab.settings import load
+from tests.contract import firecracker_api
 from tests.integration.sshd import sshd
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,7 +111,20 @@ class MicroVms:
         await self.transport.run(["sh", "-c", script, "sh", self.place.run, self.place.state, self.folder], check=False)
 
 
-class SeenInside(FirecrackerHypervisor, Executes):
+class Checked(FirecrackerHypervisor):
+    """The driver, all of whose requests are held against Firecracker's API as it is published."""
+
+    async def _call(self, name: str, method: str, path: str, body: Any = None, **more: Any) -> Any:
+        firecracker_api.check(method, path, body)
+        return await super()._call(name, method, path, body, **more)
+
+    async def _script(self, script: str, *words: str, stdin: bytes = b"", **more: Any) -> Result:
+        if script == scripts.START:
+            firecracker_api.check_configuration(json.loads(stdin.splitlines()[1]))
+        return await super()._script(script, *words, stdin=stdin, **more)
+
+
+class SeenInside(Checked, Executes):
     """The driver with a way in that tests have and it has not: SSH to the guest, from its host."""
 
     vms: MicroVms

@@ -11,8 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from core.settings import DriverSettings
-from drivers.hypervisor.firecracker import FirecrackerHypervisor
-from tests.contract.firecracker import MicroVms, micro_vms
+from tests.contract.firecracker import Checked, MicroVms, micro_vms
 from tests.contract.hypervisor import HypervisorContract, HypervisorRig
 from tests.contract.hypervisor_powers import PowersContract
 
@@ -23,7 +22,7 @@ async def vms() -> AsyncIterator[MicroVms]:
         yield found
 
 
-def rig_of(vms: MicroVms, hypervisor: FirecrackerHypervisor) -> HypervisorRig:
+def rig_of(vms: MicroVms, hypervisor: Checked) -> HypervisorRig:
     return HypervisorRig(
         hypervisor, vms.new, vms.broken, vms.take_name, at_once=3, delays_s=(0.0, 0.1), file_bytes=vms.file_bytes,
         reboot_grace_s=1.0, guests=False, console_talk=(b"x", b"x"),
@@ -33,7 +32,7 @@ def rig_of(vms: MicroVms, hypervisor: FirecrackerHypervisor) -> HypervisorRig:
 class TestFirecracker(HypervisorContract):
     @pytest.fixture
     async def rig(self, vms: MicroVms) -> AsyncIterator[HypervisorRig]:
-        hypervisor = FirecrackerHypervisor(vms.transport, DriverSettings(), vms.place)
+        hypervisor = Checked(vms.transport, DriverSettings(), vms.place)
         yield rig_of(vms, hypervisor)
         await hypervisor.close()
 
@@ -41,6 +40,6 @@ class TestFirecracker(HypervisorContract):
 class TestFirecrackerPowers(PowersContract):
     @pytest.fixture
     async def rig(self, vms: MicroVms) -> AsyncIterator[HypervisorRig]:
-        hypervisor = FirecrackerHypervisor(vms.transport, DriverSettings(), vms.place)
+        hypervisor = Checked(vms.transport, DriverSettings(), vms.place)
         yield rig_of(vms, hypervisor)
         await hypervisor.close()
