@@ -17,12 +17,12 @@ _IN_JAIL = ("/kernel", "/initrd", "/disks")
 class Place:
     """Folders and programs of one host. jailer "": none is used; user: "UID:GID" that jailed VMMs run as."""
 
-    state: str = "/var/lib/rackflow/firecracker"
-    run: str = "/run/rackflow/firecracker"
-    kernels: str = "/var/lib/rackflow/kernels"
+    state: str
+    run: str
+    kernels: str
     program: str = "firecracker"
     jailer: str = ""
-    jails: str = "/srv/jailer"
+    jails: str = ""
     user: str = ""
 
     def definition(self, name: str) -> str:
@@ -95,5 +95,6 @@ class Place:
 def place_of(settings: DriverSettings) -> Place:
     """Return the place that the settings mean."""
     return Place(
-        program=settings.firecracker, jailer=settings.jailer, jails=settings.jails, user=settings.jail_user
-    )
+        settings.microvms, settings.microvms_run, settings.kernels, settings.firecracker,
+        jailer=settings.jailer, jails=settings.jails, user=settings.jail_user,
+    )  # fmt: skip

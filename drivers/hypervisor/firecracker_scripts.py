@@ -101,7 +101,7 @@ echo $code >"$run/ended"
 # "--", the command line of the VMM. stdin: definition, configuration, metadata, a line each.
 START = f"""{_COMMON}
 def=$1 run=$2 socket=$3 jail=$4 user=$5 supervise=$6; shift 6
-alone
+user=${{user%:*}}; alone
 [ -e "$def/definition.json" ] || exit {ABSENT}
 ! alive || {{ echo there; exit 0; }}
 clear; rm -rf --one-file-system "$run"; mkdir "$run"
@@ -117,7 +117,8 @@ while [ "$1" != -- ]; do
   case $1 in
     tap)
       ip link del "$2" 2>/dev/null || :
-      ip tuntap add dev "$2" mode tap ${{user:+user "$user"}}; echo "$2" >>"$run/taps"
+      ip tuntap add dev "$2" mode tap ${{user:+user "$user"}}
+      echo "$2" >>"$run/taps"
       ip link set dev "$2" address "$3"; ip link set dev "$2" master "$4" up ;;
     file)
       [ -e "$3" ] || {{ echo "there is no $3" >&2; exit {FAILED}; }}

@@ -28,7 +28,7 @@ from drivers.firecracker_host import RawStorage
 from drivers.hypervisor import firecracker_scripts as scripts
 from drivers.hypervisor.base import Capabilities, ExecResult, InstanceSpec
 from drivers.hypervisor.firecracker import FirecrackerHypervisor
-from drivers.hypervisor.firecracker_place import Place
+from drivers.hypervisor.firecracker_place import Place, place_of
 from drivers.hypervisor.powers import Executes
 from drivers.network.base import NetworkSpec, NicSpec
 from drivers.network.bridge import BridgeNetwork
@@ -223,7 +223,7 @@ async def micro_vms(*, boot: bool, jailed: bool = False) -> AsyncIterator[MicroV
 async def _connected(folder: Path, image: ImageFile, jailed: bool) -> AsyncIterator[MicroVms]:
     key = folder / "key"
     _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
-    place = Place() if REAL else _shim_place(folder, jailed=jailed)
+    place = place_of(DriverSettings()) if REAL else _shim_place(folder, jailed=jailed)
     async with _real() if REAL else _namespace(folder) as endpoint:
         transport = await connect(endpoint, DriverSettings())
         remote = "/var/lib/rackflow/self-test" if REAL else str(folder)

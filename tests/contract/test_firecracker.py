@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from core.settings import DriverSettings
+from core.states import PowerState
 from tests.contract.firecracker import Checked, MicroVms, micro_vms
 from tests.contract.hypervisor import HypervisorContract, HypervisorRig
 from tests.contract.hypervisor_powers import PowersContract
@@ -35,6 +36,28 @@ class TestFirecracker(HypervisorContract):
         hypervisor = Checked(vms.transport, DriverSettings(), vms.place)
         yield rig_of(vms, hypervisor)
         await hypervisor.close()
+
+
+async def test_a_life_in_a_jail() -> None:
+    """The files that a jailed VMM sees are those of its jail, and none is left when it has ended."""
+    async with micro_vms(boot=False, jailed=True) as vms:
+        driver = Checked(vms.transport, DriverSettings(), vms.place)
+        spec = await vms.new()
+        await driver.prepare()
+        await driver.define(spec)
+        assert await driver.start(spec.name) is True
+        jail = vms.place.jail(spec.name)
+        inside = (await vms.transport.run(["ls", jail, f"{jail}/disks"])).stdout.split()
+        assert {"api.sock", "kernel", "initrd", "root", "seed", "config.json"} <= set(inside)
+        assert await driver.snapshot(spec.name, "s1", memory=True) is True
+        assert await driver.revert(spec.name, "s1") is True
+        assert (await driver.observe(spec.name)).power is PowerState.RUNNING
+        assert await driver.stop(spec.name, grace_s=0) is True
+        mounts = (await vms.transport.run(["cat", "/proc/mounts"])).stdout
+        assert jail not in mounts
+        assert await driver.undefine(spec.name) is True
+        assert (await vms.transport.run(["ls", jail], check=False)).exit_code != 0
+        await driver.close()
 
 
 class TestFirecrackerPowers(PowersContract):
