@@ -1,7 +1,7 @@
 """A host for microVMs: a network namespace of this machine with a bridge, its own SSH server, and the lab's shim.
 
-With RACKFLOW_FIRECRACKER=USER@ADDRESS[:PORT] (and RACKFLOW_FIRECRACKER_KEY, a private key) the same tests run on a real
-host that has Firecracker, the bridge `br0` and, as a kernel named `tiny`, the lab's tiny.vmlinux and tiny.initrd.
+With RACKFLOW_FIRECRACKER=USER@ADDRESS[:PORT] and RACKFLOW_FIRECRACKER_KEY, a private key, the same tests run on a real
+host where `firecracker` is installed: scripts/firecracker. What they need else they bring along and take away again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from drivers.firecracker_host import RawStorage
 from drivers.hypervisor import firecracker_scripts as scripts
 from drivers.hypervisor.base import Capabilities, ExecResult, InstanceSpec
 from drivers.hypervisor.firecracker import FirecrackerHypervisor
-from drivers.hypervisor.firecracker_place import Place, place_of
+from drivers.hypervisor.firecracker_place import Place
 from drivers.hypervisor.powers import Executes
 from drivers.network.base import NetworkSpec, NicSpec
 from drivers.network.bridge import BridgeNetwork
@@ -44,7 +44,7 @@ from tests.integration.sshd import sshd
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIM, SHIM_JAILER = ROOT / "lab/firecracker/firecracker", ROOT / "lab/firecracker/jailer"
-BRIDGE, NET = "br0", "10.99.0"
+BRIDGE, NET = "rfself0", "10.99.0"
 LAN = NetworkSpec("lan", "bridge", BRIDGE)
 KERNEL = "tiny"
 BOOT_ARGS = "root=/dev/vda1 rw quiet tsc=reliable no_timer_check mitigations=off"
@@ -95,11 +95,11 @@ class MicroVms:
     async def take_name(self, name: str) -> None:
         """Let there be a microVM that is not ours."""
         folder = self.place.definition(name)
-        await self.transport.run(["mkdir", "-p", folder])
-        await self.transport.put(b'{"name":"theirs"}', f"{folder}/definition.json")
+        await self.transport.run(["mkdir", "-p", folder], sudo=True)
+        await self.transport.put(b'{"name":"theirs"}', f"{folder}/definition.json", sudo=True)
 
     async def file_bytes(self, path: str) -> int:
-        found = await self.transport.run(["stat", "-c", "%s", path], check=False)
+        found = await self.transport.run(["stat", "-c", "%s", path], sudo=True, check=False)
         return int(found.stdout) if found.exit_code == 0 else 0
 
     async def clean(self) -> None:
@@ -107,8 +107,9 @@ class MicroVms:
         script = """for vm in "$1"/*; do
           [ ! -e "$vm/pid" ] || { read -r s _ v _ <"$vm/pid"; kill -KILL "$v" "$s"; }
           [ ! -e "$vm/taps" ] || while read -r tap; do ip link del "$tap"; done <"$vm/taps"
-        done 2>/dev/null; rm -rf "$1" "$2" "$3"/store/instances"""
-        await self.transport.run(["sh", "-c", script, "sh", self.place.run, self.place.state, self.folder], check=False)
+        done 2>/dev/null; ip link del "$3" 2>/dev/null; rm -rf --one-file-system "$1" "$2"/*; rmdir "$2" """
+        words = [self.place.run, self.folder, BRIDGE]
+        await self.transport.run(["sh", "-c", script, "sh", *words], sudo=True, check=False)
 
 
 class Checked(FirecrackerHypervisor):
@@ -141,7 +142,7 @@ class SeenInside(Checked, Executes):
         ssh = ["ssh", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes",
                "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5", "-i", f"{self.vms.folder}/key"]  # fmt: skip
         found = await self._transport.run(
-            [*ssh, f"root@{self.vms.address(name)}", quoted], stdin=stdin, timeout_s=timeout_s, check=False
+            [*ssh, f"root@{self.vms.address(name)}", quoted], stdin=stdin, timeout_s=timeout_s, sudo=True, check=False
         )
         return ExecResult(found.exit_code, found.stdout, found.stderr if found.exit_code == 255 else "")
 
@@ -160,31 +161,19 @@ def _tiny() -> ImageFile:
     return ImageFile(hashlib.sha256(content).hexdigest(), "qcow2", len(content), path)
 
 
-def _kernels(folder: Path) -> str:
-    """Make the folder of kernels with the lab's kernel."""
-    kernel = folder / "kernels" / KERNEL
-    kernel.mkdir(parents=True)
-    for name, file in (("vmlinux", TINY_KERNEL), ("initrd", TINY_INITRD)):
-        (kernel / name).symlink_to(image_path(load(), file))
-    return str(kernel.parent)
-
-
 def _run(*words: str) -> None:
     subprocess.run(words, check=True)
 
 
 @asynccontextmanager
 async def _namespace(folder: Path) -> AsyncIterator[Endpoint]:
-    """Serve SSH whose commands run in a namespace with a bridge."""
-    name = f"rffc-{os.getpid()}"
+    """Serve SSH whose commands run in a namespace of their own."""
+    name, keys = f"rffc-{os.getpid()}", folder / "ssh"
+    keys.mkdir()
     enter = ["nsenter", f"--net=/run/netns/{name}"]
-    for words in (["ip", "netns", "add", name], [*enter, "ip", "link", "add", BRIDGE, "type", "bridge"],
-                  [*enter, "ip", "address", "add", f"{NET}.1/24", "dev", BRIDGE],
-                  [*enter, "ip", "link", "set", BRIDGE, "up"], [*enter, "ip", "link", "set", "lo", "up"]):  # fmt: skip
-        _run(*words)
+    _run("ip", "netns", "add", name)
     try:
-        keys = folder / "ssh"
-        keys.mkdir()
+        _run(*enter, "ip", "link", "set", "lo", "up")
         async with sshd(keys, prefix=enter) as endpoint:
             yield endpoint
     finally:
@@ -195,14 +184,30 @@ async def _namespace(folder: Path) -> AsyncIterator[Endpoint]:
 async def _real() -> AsyncIterator[Endpoint]:
     user, _, where = REAL.rpartition("@")
     address, _, port = where.partition(":")
-    key = await scan_host_key(address, int(port or 22))
-    file = Path(os.environ["RACKFLOW_FIRECRACKER_KEY"])
+    key, file = await scan_host_key(address, int(port or 22)), Path(os.environ["RACKFLOW_FIRECRACKER_KEY"])
     yield Endpoint("real", address, int(port or 22), user or "root", file, key.public)
 
 
-def _shim_place(folder: Path, *, jailed: bool) -> Place:
-    jail = {"jailer": str(SHIM_JAILER), "jails": str(folder / "jails"), "user": "0:0"} if jailed else {}
-    return Place(str(folder / "state"), str(folder / "run"), _kernels(folder), str(SHIM), **jail)
+def _place(folder: str, *, jailed: bool) -> Place:
+    jail = {"jailer": str(SHIM_JAILER), "jails": f"{folder}/jails", "user": "0:0"} if jailed else {}
+    return Place(f"{folder}/state", f"{folder}/run", f"{folder}/kernels", "firecracker" if REAL else str(SHIM), **jail)
+
+
+async def _equip(vms: MicroVms) -> None:
+    """Give the host a bridge, the lab's kernel and the key of the guests."""
+    script = """set -e; mkdir -p "$1"
+        ip link add "$2" type bridge; ip address add "$3" dev "$2"; ip link set "$2" up"""
+    words = [vms.place.kernel(KERNEL), BRIDGE, f"{NET}.1/24"]
+    await vms.transport.run(["sh", "-c", script, "sh", *words], sudo=True)
+    for name, file in (("vmlinux", TINY_KERNEL), ("initrd", TINY_INITRD)):
+        path, target = image_path(load(), file), f"{vms.place.kernel(KERNEL)}/{name}"
+        if REAL:
+            await vms.transport.put(path, target, sudo=True)
+        else:
+            await vms.transport.run(["ln", "-s", str(path), target])
+    if REAL:
+        await vms.transport.put(vms.key, f"{vms.folder}/key", mode=0o600, sudo=True)
+    await vms.storage.prepare()
 
 
 @asynccontextmanager
@@ -210,33 +215,32 @@ async def micro_vms(*, boot: bool, jailed: bool = False) -> AsyncIterator[MicroV
     """Connect to a host for microVMs, and leave it as it was. boot: they have a system on their disks."""
     if not REAL and (os.geteuid() != 0 or shutil.which("qemu-system-x86_64") is None):
         pytest.skip("the shim of Firecracker needs root and qemu-system-x86_64")
+    if REAL and jailed:
+        pytest.skip("the jail is tested on the shim")
+    image = await asyncio.to_thread(_tiny)
     with tempfile.TemporaryDirectory(prefix="rffc-", dir="/var/tmp") as name:  # sockets want short paths
         folder = Path(name)
-        async with _connected(folder, await asyncio.to_thread(_tiny), jailed) as found:
+        async with (
+            _real() if REAL else _namespace(folder) as endpoint, _connected(folder, endpoint, image, jailed) as found
+        ):  # fmt: skip
             if boot:
-                assert found.image is not None
-                await found.storage.ensure_image(found.image)
+                await found.storage.ensure_image(image)
             yield found if boot else replace(found, image=None)
 
 
 @asynccontextmanager
-async def _connected(folder: Path, image: ImageFile, jailed: bool) -> AsyncIterator[MicroVms]:
+async def _connected(folder: Path, endpoint: Endpoint, image: ImageFile, jailed: bool) -> AsyncIterator[MicroVms]:
     key = folder / "key"
     _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
-    place = place_of(DriverSettings()) if REAL else _shim_place(folder, jailed=jailed)
-    async with _real() if REAL else _namespace(folder) as endpoint:
-        transport = await connect(endpoint, DriverSettings())
-        remote = "/var/lib/rackflow/self-test" if REAL else str(folder)
-        vms = MicroVms(transport, place, remote, key, image)
-        try:
-            if REAL:
-                await transport.run(["mkdir", "-p", remote])
-                await transport.put(key, f"{remote}/key", mode=0o600)
-            await vms.storage.prepare()
-            yield vms
-        finally:
-            await vms.clean()
-            await transport.close()
+    there = "/var/lib/rackflow-self-test" if REAL else str(folder)
+    transport = await connect(endpoint, DriverSettings())
+    vms = MicroVms(transport, _place(there, jailed=jailed), there, key, image)
+    try:
+        await _equip(vms)
+        yield vms
+    finally:
+        await vms.clean()
+        await transport.close()
 
 
 def hypervisor(vms: MicroVms) -> SeenInside:
