@@ -61,6 +61,11 @@ async def test_a_life_in_a_jail() -> None:
 
 
 class TestFirecrackerPowers(PowersContract):
+    SLOW = (  # many starts, each some CPU seconds under emulation
+        "test_a_snapshot_brings_back_what_was_on_the_disk", "test_snapshots_that_were_killed",
+        "test_a_reboot_that_was_killed", "test_reboot[False]", "test_console",
+    )  # fmt: skip
+
     @pytest.fixture
     async def rig(self, vms: MicroVms) -> AsyncIterator[HypervisorRig]:
         hypervisor = Checked(vms.transport, DriverSettings(), vms.place)

@@ -13,7 +13,7 @@ import pytest
 from core.states import PowerState
 from tests.contract.firecracker import MicroVms, SeenInside, hypervisor, micro_vms
 from tests.contract.hypervisor import HypervisorContract, HypervisorRig
-from tests.contract.hypervisor_powers import PowersContract
+from tests.contract.hypervisor_powers import PowersContract, until_read
 
 
 @pytest.fixture
@@ -50,6 +50,9 @@ async def test_a_life_seen_from_inside(vms: MicroVms, driver: SeenInside) -> Non
     assert (await driver.metrics(spec.name))["block"]["read_bytes"] > 2**20
     await driver.exec(spec.name, ["tee", "/dev/kept"], stdin=b"one")
 
+    async with driver.console(spec.name) as stream:
+        await stream.write(b"\necho a$((1+1))b\n")
+        assert b"a2b" in await until_read(stream, b"a2b")
     assert await driver.reclaim(spec.name, 32) is True
     async with asyncio.timeout(20):
         while (await driver.balloon(spec.name))["actual_mib"] < 32:

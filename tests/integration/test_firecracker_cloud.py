@@ -16,7 +16,7 @@ from core.ids import on_host
 from core.states import HostState, InstanceState, OperationState, PowerState, Verb
 from drivers.pool import HostPool
 from tasks.runtime import Runtime, set_runtime
-from tests.contract.firecracker import BOOT_ARGS, BRIDGE, KERNEL, MicroVms, micro_vms
+from tests.contract.firecracker import BOOT_ARGS, KERNEL, MicroVms, micro_vms
 from tests.integration.line import Line, image_files
 
 
@@ -27,7 +27,7 @@ async def vms() -> AsyncIterator[MicroVms]:
 
 
 @pytest.fixture
-async def micro(line: Line, vms: MicroVms) -> Line:
+async def micro(line: Line, vms: MicroVms) -> AsyncIterator[Line]:
     """The line, where a host `m1` is enrolled beside the simulated ones."""
     place, end = vms.place, vms.transport.endpoint
     drivers = replace(
@@ -42,11 +42,12 @@ async def micro(line: Line, vms: MicroVms) -> Line:
     line.store.write_now(lambda c: c.execute(sa.update(tables.datastore).values(path=f"{vms.folder}/store")))
     spec = {
         "name": "m1", "driver": "firecracker", "address": end.address, "port": end.port,
-        "key_file": str(end.key_file), "bridges": [{"name": BRIDGE}],
+        "key_file": str(end.key_file), "bridges": [{"name": "br0"}],
     }  # fmt: skip
     (op,) = await line.run(Verb.ENROLL, {"hosts": [spec]})
     assert op.state is OperationState.DONE, op.error
-    return line
+    yield line
+    await line.runtime.locks.close()
 
 
 async def imported(line: Line, folder: Path, **more: Any) -> None:
@@ -78,7 +79,8 @@ async def test_a_whole_life(micro: Line, vms: MicroVms, tmp_path: Path) -> None:
         (Verb.SNAPSHOT, {"snapshot": "s1"}, InstanceState.RUNNING),
         (Verb.REVERT, {"snapshot": "s1"}, InstanceState.RUNNING),
         (Verb.REBOOT, {"hard": True}, InstanceState.RUNNING), (Verb.POWEROFF, {}, InstanceState.OFF),
-        (Verb.START, {}, InstanceState.RUNNING),
+        (Verb.START, {}, InstanceState.RUNNING), (Verb.DROP_SNAPSHOT, {"snapshot": "s1"}, InstanceState.RUNNING),
+        (Verb.UNDEPLOY, {"grace_s": 0}, InstanceState.UNDEPLOYED), (Verb.START, {}, InstanceState.RUNNING),
     ):  # fmt: skip
         (op,) = await micro.run(verb, {"instances": ["web"], **how})
         assert (op.state, micro.instance("web")["state"]) == (OperationState.DONE, state), (verb, op.error)
