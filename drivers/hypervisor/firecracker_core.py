@@ -70,8 +70,11 @@ class FirecrackerCore(Alone):
     # -- looking
 
     async def _look(self, name: str = "*") -> dict[str, Vm]:
-        found = await self._script(scripts.LOOK, self.place.state, self.place.run, name)
-        return parse(found.stdout)
+        words = (self.place.state, self.place.run, name)
+        found = parse((await self._script(scripts.LOOK, *words)).stdout)
+        if any(vm.is_lost for vm in found.values()):  # or it was just being started anew
+            found = parse((await self._script(scripts.LOOK, *words)).stdout)
+        return found
 
     async def _find(self, name: str) -> Vm | None:
         return (await self._look(name)).get(name) if _NAME.fullmatch(name) else None

@@ -20,8 +20,10 @@ CHANGED = "changed"
 # $run: the VM's folder. Changes of one VM follow each other, also those of callers that are gone.
 _COMMON = """set -eu; umask 007
 alone() {
-  dir=${run%/*}  # gone after a boot
-  [ -d "$dir" ] || { mkdir -p "$dir"; ! getent group kvm >/dev/null || chgrp kvm "$dir"; chmod 2750 "$dir"; }
+  dir=${run%/*}
+  if [ ! -d "$dir" ]; then  # gone after a boot
+    (umask 022; mkdir -p "$dir"); ! getent group kvm >/dev/null || chgrp kvm "$dir"; chmod 2750 "$dir"
+  fi
   exec 9>"$run.lock"; flock -w 60 9
 }
 same() { # PID BEGUN: is that process still the one?
@@ -60,17 +62,17 @@ done
 
 CAPACITY = "nproc; grep -E '^(MemTotal|MemAvailable):' /proc/meminfo"
 
-# $1 STATE, $2 RUN, $3 a name or *
+# $1 STATE, $2 RUN, $3 a name or *. Processes before the files that say how they ended: a supervisor that is gone has
+# written that down.
 LOOK = """
-for part in "$1 definition.json" "$2 running.json" "$2 pid" "$2 ended" "$2 cut" "$2 held"; do
-  cd "${part% *}" 2>/dev/null && tail -v -n +1 -- ./$3/"${part##* }" 2>/dev/null
-  echo
-done
-echo '==> units <=='; getconf CLK_TCK; getconf PAGESIZE
+show() { cd "$1" 2>/dev/null && tail -v -n +1 -- ./$2/"$3" 2>/dev/null; echo; }
+pids=$(show "$2" "$3" pid); echo "$pids"; echo
 echo '==> processes <=='
-cd "$2" 2>/dev/null || exit 0
-files=$(cat ./$3/pid 2>/dev/null | while read -r s _ v _; do echo /proc/$s/stat /proc/$v/stat; done)
-cat $files /dev/null 2>/dev/null || :
+files=$(echo "$pids" | while read -r s b v _; do case $s in [0-9]*) echo /proc/$s/stat /proc/$v/stat ;; esac; done)
+cat $files /dev/null 2>/dev/null
+echo '==> units <=='; getconf CLK_TCK; getconf PAGESIZE
+show "$1" "$3" definition.json
+for file in running.json ended cut held; do show "$2" "$3" $file; done
 """
 
 # $1 STATE/NAME, $2 RUN/NAME, $3 what a definition of ours holds, $4 folder of its kernel; stdin: the definition.
@@ -83,13 +85,27 @@ mkdir -p "$1"; cat >"$1/.part"; sync "$1/.part"
 mv "$1/.part" "$1/definition.json"; echo {CHANGED}
 """
 
-# $1 STATE/NAME, $2 RUN/NAME, then the command line of the VMM
+# $1 STATE/NAME, $2 RUN/NAME, then the command line of the VMM. Its logs are cut to their ends when they have grown:
+# what a guest prints must not fill the host. Blocks are counted, not bytes: one that does not append leaves a hole.
 SUPERVISE = """umask 007; trap '' HUP; def=$1 run=$2; shift 2
+cut_logs() {
+  trap 'kill $!; exit' TERM
+  while :; do
+    sleep 60 & wait $!
+    for file in "$def/console.log" "$def/log" "$def/metrics"; do
+      [ "$(stat -c %b "$file")" -gt 16384 ] || continue  # 8 MiB
+      tail -c 1048576 "$file" >"$def/.end"; cat "$def/.end" >"$file"; rm "$def/.end"
+    done
+  done
+}
+cut_logs </dev/null >/dev/null 2>&1 &
+keeper=$!
 begun() { stat=$(cat "/proc/$1/stat"); set -- ${stat##*) }; echo "${20}"; }
 "$@" <>"$run/console.in" >>"$def/console.log" 2>&1 &
 vmm=$!
 echo "$$ $(begun $$) $vmm $(begun $vmm)" >"$run/.pid"; mv "$run/.pid" "$run/pid"
 wait $vmm; code=$?
+kill $keeper
 while read -r tap; do ip link del "$tap"; done <"$run/taps"
 while read -r file; do umount -l "$file"; done <"$run/mounts"
 rm -f "$run/taps" "$run/mounts"

@@ -13,6 +13,7 @@ from drivers.hypervisor.base import ObservedInstance
 
 _SECTION = re.compile(r"^==> (.+) <==\n", re.MULTILINE)
 _ENDED_WELL = 0
+_LOST = "it was killed together with its supervisor"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Vm:
     def is_ours(self) -> bool:
         """Say whether we defined it."""
         return bool(self.wanted.get("instance_id"))
+
+    @property
+    def is_lost(self) -> bool:
+        """Say whether nobody noted how it ended."""
+        return self.reason == _LOST
 
     def observed(self, power: PowerState, reason: str = "") -> ObservedInstance:
         """Return it as the contract has it. reason: why its power is what it is, where the files do not say it."""
@@ -124,6 +130,6 @@ def _reason(parts: _Parts) -> str:
     if "cut" in parts.files or "pid" not in parts.files:
         return ""
     if "ended" not in parts.files:
-        return "it was killed together with its supervisor"
+        return _LOST
     code = parts.files["ended"]
     return "" if code == str(_ENDED_WELL) else f"Firecracker ended with exit code {code}"

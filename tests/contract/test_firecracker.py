@@ -6,12 +6,19 @@ boot, keep their memory in snapshots and hear Ctrl-Alt-Del is seen from inside i
 
 from __future__ import annotations
 
+import asyncio
+import os
+import subprocess
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from core.settings import DriverSettings
 from core.states import PowerState
+from drivers.hypervisor.base import ObservedInstance
+from drivers.hypervisor.firecracker_scripts import SUPERVISE
+from drivers.transport.ssh import connect
 from tests.contract.firecracker import Checked, MicroVms, micro_vms
 from tests.contract.hypervisor import HypervisorContract, HypervisorRig
 from tests.contract.hypervisor_powers import PowersContract
@@ -36,6 +43,59 @@ class TestFirecracker(HypervisorContract):
         hypervisor = Checked(vms.transport, DriverSettings(), vms.place)
         yield rig_of(vms, hypervisor)
         await hypervisor.close()
+
+
+async def test_what_runs_outlives_the_connection_and_its_supervisor(vms: MicroVms) -> None:
+    spec = await vms.new()
+    connection = await connect(vms.transport.endpoint, DriverSettings())
+    first = Checked(connection, DriverSettings(), vms.place)
+    await first.prepare()
+    await first.define(spec)
+    await first.start(spec.name)
+    await first.close()
+    await connection.close()
+    other, driver = vms.transport, Checked(vms.transport, DriverSettings(), vms.place)
+    assert (await driver.observe(spec.name)).power is PowerState.RUNNING
+    assert await driver.suspend(spec.name) is True
+    assert [one.power for one in await driver.instances()] == [PowerState.PAUSED]
+    supervisor = (await other.get(f"{vms.place.running(spec.name)}/pid")).decode().split()[0]
+    await other.run(["kill", "-KILL", supervisor])
+    assert await driver.resume(spec.name) is True
+    assert await driver.stop(spec.name, grace_s=0) is True
+    assert (await driver.observe(spec.name)).power is PowerState.STOPPED
+    assert "rf52" not in (await other.run(["ip", "-br", "link"])).stdout, "a tap is left"
+    assert await driver.start(spec.name) is True
+    vmm = (await other.get(f"{vms.place.running(spec.name)}/pid")).decode().split()[2]
+    await other.run(["kill", "-KILL", vmm])
+    seen = await settled(driver, spec.name)
+    assert (seen.power, seen.reason) == (PowerState.CRASHED, "Firecracker ended with exit code 137")
+    await driver.close()
+
+
+async def settled(driver: Checked, name: str) -> ObservedInstance:
+    """Return what is seen once its supervisor has noticed."""
+    async with asyncio.timeout(10):
+        while (seen := await driver.observe(name)).power is PowerState.RUNNING:
+            await asyncio.sleep(0.1)
+    return seen
+
+
+def test_a_supervisor_keeps_logs_short_and_notes_the_end(tmp_path: Path) -> None:
+    for file in ("log", "metrics"):
+        (tmp_path / file).write_text(file)
+    for file in ("taps", "mounts"):
+        (tmp_path / file).touch()
+    os.mkfifo(tmp_path / "console.in")
+    script = SUPERVISE.replace("sleep 60", "sleep 0.1")
+    assert script != SUPERVISE
+    vmm = "head -c 20000000 /dev/zero; for n in 1 2 3 4 5 6 7 8; do sleep 0.25; echo tick $n; done; exit 3"
+    words = ["sh", "-c", script, "test", str(tmp_path), str(tmp_path), "sh", "-c", vmm]
+    subprocess.run(words, check=False, timeout=30, stdin=subprocess.DEVNULL)
+    log = (tmp_path / "console.log").read_bytes()
+    assert len(log) < 2**23
+    assert log.endswith(b"tick 7\ntick 8\n")
+    assert (tmp_path / "metrics").read_text() == "metrics"
+    assert (tmp_path / "ended").read_text() == "3\n"
 
 
 async def test_a_life_in_a_jail() -> None:
