@@ -78,6 +78,11 @@ class AnalyticsClient:
         """Return what clusters will be asked for and when they run out, one dict per cluster and resource."""
         return list(self._call("outlook", {}))
 
+    def health(self, machine_id: str, sensor: str | None = None, *, limit: int = 100) -> dict[str, Any]:
+        """Return what a machine's BMC told: {"sensors", "log"}, or of one sensor {"readings"}."""
+        asked = {"machine_id": machine_id, "sensor": sensor, "limit": limit}
+        return dict(self._call("health", asked, timeout_s=self._query_timeout_s))
+
     def usage(self) -> list[dict[str, Any]]:
         """Return the newest sample of each instance seen in the last hour, one dict each."""
         return list(self._call("usage", {}))

@@ -28,6 +28,7 @@ from analytics.export import columns, stream
 from analytics.forecast import outlook
 from analytics.learn import learn_all
 from analytics.lifecycle import history
+from analytics.machines import health
 from analytics.query import Queries, to_json
 from analytics.record import USAGE, insert_allocation, insert_outbox, insert_usage
 from analytics.regressions import regressions
@@ -220,6 +221,9 @@ class _Server(flight.FlightServerBase):  # type: ignore[misc]
             "features": lambda body: owner.features.get(body.get("known")),
             "eta": lambda body: eta(owner.database, body["steps"]),
             "outlook": lambda _: outlook(owner.database),
+            "health": lambda body: health(
+                self._fresh(owner).database, body["machine_id"], body.get("sensor"), int(body["limit"])
+            ),
             "usage": lambda _: instance_usage(self._fresh(owner).database),
             "regressions": lambda _: regressions(self._fresh(owner).database, now()),
             "backtest": lambda _: self._fresh(owner).learn(judge=True),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import orjson
 import pyarrow as pa
 
+from analytics import machines
 from analytics.database import Database
 from core.errors import Invalid
 
@@ -25,6 +26,7 @@ ALLOCATION = pa.schema([
     ("resource", pa.string()), ("total", pa.float64()), ("used", pa.float64()),
 ])  # fmt: skip
 
+_ROW = {"outbox_id", "occurred_at", "kind", "subject", "payload"}  # columns that are not taken out of the payload
 _COMMON = [("outbox_id", pa.int64()), ("occurred_at", _AT), ("kind", pa.string()), ("subject", pa.string())]
 EVENTS = pa.schema([
     *_COMMON, ("instance_id", pa.string()), ("instance", pa.string()), ("owner", pa.string()), ("host", pa.string()),
@@ -55,12 +57,17 @@ _ALIASES: dict[str, tuple[str, ...]] = {
 
 
 def insert_outbox(database: Database, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Insert outbox rows {id, at, kind, subject, payload}, each id once; return how many were new."""
+    """Insert outbox rows {id, at, kind, subject, payload}, each id once; return how many rows of tables were new."""
     once = {int(row["id"]): row for row in rows}
     steps = [_flat(row, STEPS) for row in once.values() if row["kind"] == "step"]
-    events = [_flat(row, EVENTS) for row in once.values() if row["kind"] != "step"]
+    looks = [row for row in once.values() if row["kind"] == machines.KIND]
+    events = [_flat(row, EVENTS) for row in once.values() if row["kind"] not in ("step", machines.KIND)]
+    sensors = [one for row in looks for one in machines.sensor_rows(row)]
+    log = [one for row in looks for one in machines.log_rows(row)]
     with database.write() as cursor:
-        return _insert_new(cursor, "events", events, EVENTS) + _insert_new(cursor, "steps", steps, STEPS)
+        _insert_new(cursor, "machine_log", log, machines.LOG)
+        seen = _insert_new(cursor, "machine_sensors", sensors, machines.SENSORS)
+        return seen + _insert_new(cursor, "events", events, EVENTS) + _insert_new(cursor, "steps", steps, STEPS)
 
 
 def usage_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -102,28 +109,44 @@ def _insert_new(cursor: Any, table: str, rows: list[dict[str, Any]], schema: pa.
     there = {found for (found,) in cursor.fetchall()}
     new = [row for row in rows if row["outbox_id"] not in there]
     if new:
-        columns = schema if table == "events" else pa.schema([field for field in schema if field.name != "kind"])
+        columns = schema if table != "steps" else pa.schema([field for field in schema if field.name != "kind"])
         append(cursor, table, pa.Table.from_pylist(new, schema=columns))
     return len(new)
 
 
 def _flat(row: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
     payload = row["payload"]
-    found = {field.name: _pick(payload, field.name, field.type) for field in schema}
+    found = {name: pick(payload) for name, pick in _PICKS[schema is STEPS]}
     subject = str(row["subject"])
     if subject.startswith("instance/"):
         found["instance_id"] = found["instance_id"] or subject.removeprefix("instance/")
         found["instance"] = found["instance"] or payload.get("name")
     at = row["at"] if isinstance(row["at"], datetime) else datetime.fromisoformat(row["at"])
-    return {**found, "outbox_id": int(row["id"]), "occurred_at": at, "kind": row["kind"], "subject": subject,
-            "payload": json.dumps(payload, default=str)}  # fmt: skip
+    found |= {"outbox_id": int(row["id"]), "occurred_at": at, "kind": row["kind"], "subject": subject}
+    return {**found, "payload": orjson.dumps(payload, default=str, option=orjson.OPT_NON_STR_KEYS).decode()}
 
 
-def _pick(payload: Mapping[str, Any], column: str, kind: pa.DataType) -> Any:
-    value = next((payload[key] for key in _ALIASES.get(column, (column,)) if payload.get(key) is not None), None)
-    if column == "error" and isinstance(value, Mapping):
-        return f"{value.get('code', 'error')}: {value.get('message', '')}"
-    try:
-        return None if value is None else _PYTHON[kind](value)
-    except (TypeError, ValueError):
-        return None  # an odd value must not stop the rows behind it; it still stands in payload
+def _pick(column: str, kind: pa.DataType) -> Callable[[Mapping[str, Any]], Any]:
+    """Return what takes a column's value out of a payload; an odd one must not stop the rows behind it."""
+    keys, convert = _ALIASES.get(column, (column,)), _PYTHON[kind]
+
+    def pick(payload: Mapping[str, Any]) -> Any:
+        for key in keys:
+            if (value := payload.get(key)) is not None:
+                break
+        else:
+            return None
+        if column == "error" and isinstance(value, Mapping):
+            return f"{value.get('code', 'error')}: {value.get('message', '')}"
+        try:
+            return convert(value)
+        except (TypeError, ValueError):
+            return None  # it still stands in payload
+
+    return pick
+
+
+_PICKS = [  # of events, of steps
+    [(field.name, _pick(field.name, field.type)) for field in schema if field.name not in _ROW]
+    for schema in (EVENTS, STEPS)
+]

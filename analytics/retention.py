@@ -7,7 +7,10 @@ from datetime import datetime, timedelta
 
 from analytics.database import Database
 
-RECORDED = ("events", "steps", "usage", "usage_5min", "usage_hour", "usage_day", "allocation")
+RECORDED = (
+    "events", "steps", "usage", "usage_5min", "usage_hour", "usage_day", "allocation", "machine_sensors", "machine_log",
+)  # fmt: skip
+SENSORS_DAYS = 90  # readings of BMCs are kept for so long
 LEVELS = (("usage", "usage_5min", 300), ("usage_5min", "usage_hour", 3600), ("usage_hour", "usage_day", 86_400))
 
 _ROLL_UP = """
@@ -56,4 +59,6 @@ def roll_up(database: Database, now: datetime, keep_days: Sequence[int]) -> int:
     for width_s, days in ((3600, keep_days[0]), (86_400, keep_days[2])):
         with database.write() as cursor:
             cursor.execute(_THIN.format(width=width_s * 1_000_000), {"before": now - timedelta(days=days)})
+    with database.write() as cursor:
+        cursor.execute("DELETE FROM machine_sensors WHERE sampled_at < $at", {"at": now - timedelta(days=SENSORS_DAYS)})
     return gone

@@ -48,6 +48,17 @@ CREATE TABLE IF NOT EXISTS allocation (   -- noun: host, cluster, datastore, net
     resource VARCHAR NOT NULL, total DOUBLE, used DOUBLE
 );
 
+CREATE TABLE IF NOT EXISTS machine_sensors (  -- one row per sensor and look at a BMC; "BMC answers" is 1 or 0
+    outbox_id BIGINT NOT NULL, sampled_at TIMESTAMPTZ NOT NULL, machine_id VARCHAR NOT NULL, machine VARCHAR,
+    sensor VARCHAR NOT NULL, value DOUBLE, unit VARCHAR, health VARCHAR
+);
+CREATE TABLE IF NOT EXISTS machine_log (      -- entries of event logs, as each was first seen by a worker
+    outbox_id BIGINT NOT NULL, sampled_at TIMESTAMPTZ NOT NULL, machine_id VARCHAR NOT NULL, machine VARCHAR,
+    entry VARCHAR, logged_at TIMESTAMPTZ, severity VARCHAR, message VARCHAR
+);
+
+COMMENT ON TABLE machine_sensors IS 'what BMCs told at each look, for 90 days; the sensor BMC answers is 1 or 0';
+COMMENT ON TABLE machine_log IS 'entries of the event logs of BMCs; one may stand there again after a restart of the worker';
 COMMENT ON TABLE allocation IS 'what can be given away (overcommit included) and what is: per host, cluster, datastore on a host, network';
 COMMENT ON TABLE events IS 'every change that was told: kind is lifecycle, operation, host, image, …';
 COMMENT ON TABLE steps IS 'every attempt of a step that ended; outcome is done, compensated, or the code of the error';
@@ -123,6 +134,13 @@ SELECT name AS cluster, resource, max(sampled_at) AS sampled_at, arg_max(total, 
        arg_max(used, sampled_at) AS used, max(used) AS used_max
 FROM allocation WHERE noun = 'cluster' AND sampled_at > now() - INTERVAL 7 DAY GROUP BY name, resource;
 COMMENT ON VIEW cluster_use IS 'what each cluster can give away (overcommit included) and what is given, now and at most in the last 7 days';
+
+CREATE OR REPLACE VIEW machine_health AS
+SELECT machine_id, arg_max(machine, sampled_at) AS machine, sensor, arg_max(unit, sampled_at) AS unit,
+       max(sampled_at) AS sampled_at, arg_max(value, sampled_at) AS value, arg_max(health, sampled_at) AS health,
+       min(value) AS min_week, round(avg(value), 3) AS avg_week, max(value) AS max_week, count(*) AS samples
+FROM machine_sensors WHERE sampled_at > now() - INTERVAL 7 DAY GROUP BY machine_id, sensor;
+COMMENT ON VIEW machine_health IS 'newest reading of each sensor of each machine, with the least, mean and greatest of the last 7 days';
 
 CREATE OR REPLACE VIEW step_durations AS
 SELECT verb, step, driver, count(*) AS runs, count(*) FILTER (outcome NOT IN ('done', 'compensated')) AS failures,

@@ -9,8 +9,8 @@ from fastapi import Header
 from fastapi.responses import JSONResponse
 
 from api.context import Context
-from control import requests
 from control.access import Principal
+from control.requests import Accepted, Ask
 from core.states import Verb
 
 Key = Annotated[
@@ -23,9 +23,7 @@ async def accept(
     ctx: Context, caller: Principal, verb: Verb, body: Mapping[str, Any], key: str | None
 ) -> JSONResponse:
     """Enter a request into the ledger. Raise Invalid, NotFound, Denied, Conflict."""
-    done = await ctx.store.write(
-        lambda c: requests.submit(c, caller, verb, body, source="api", idempotency_key=key)
-    )
+    done: Accepted = await ctx.requests.add(Ask(caller, verb, body, "api", key))
     if not done.repeated:
         ctx.wake()
     operations = [

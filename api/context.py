@@ -15,6 +15,8 @@ from starlette.requests import HTTPConnection
 
 from analytics.client import AnalyticsClient
 from api.tickets import Tickets
+from control.gather import Gather
+from control.requests import submit_all
 from control.store import Store
 from core.clock import now
 from core.errors import Invalid, RackflowError
@@ -40,6 +42,9 @@ class Context:
     _pool: HostPool | None = None
     _features: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.requests = Gather(self.store.write, submit_all)
+
     @property
     def pool(self) -> HostPool:
         """Return this process's connections to hosts, made when first asked for."""
@@ -62,7 +67,7 @@ class Context:
         self.analytics.close()
 
 
-def get_context(connection: HTTPConnection) -> Context:
+async def get_context(connection: HTTPConnection) -> Context:  # async: FastAPI runs other functions in a thread
     """Return the context of the app that serves this request or WebSocket."""
     found: Context = connection.app.state.context
     return found
@@ -76,7 +81,7 @@ State = Annotated[str | None, Query(description="only in this state")]
 LabelQuery = Annotated[list[str] | None, Query(alias="label", description="KEY=VALUE; several must all hold")]
 
 
-def labels_of(label: LabelQuery = None) -> dict[str, str]:
+async def labels_of(label: LabelQuery = None) -> dict[str, str]:
     """Return the labels asked for. Raise Invalid."""
     bad = next((text for text in label or () if "=" not in text), None)
     if bad is not None:

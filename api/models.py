@@ -293,6 +293,13 @@ class ConsoleTicket(Answer):
     expires_at: At
 
 
+class Configuration(Answer):
+    host: str
+    actions: list[str] = Field(description="what would be done, in order")
+    notes: list[str] = Field(description="what no command changes, such as the firmware's settings")
+    complete: bool = Field(description="false: more may show when these are done")
+
+
 class Foreign(Answer):
     """An instance on a host that is not ours. problems: why it cannot be adopted."""
 

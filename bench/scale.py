@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -26,13 +27,14 @@ import psutil
 import yaml
 
 from bench.cloud import Cloud, cloud, say
+from core.states import UNFINISHED
 from tests.integration.line import image_files
 
 HOSTS, BURST, CLIENTS = 100, 1000, 8
-LONGEST_S = 900
+LONGEST_S = 1800
 LATENCY_S = 0.005
 BASE = Path("/var/tmp/rackflow-scale")
-FILL, ENROLL = 2000, 250  # of one request
+FILL, ENROLL = 2000, 2500  # of one request
 NETWORK = {
     "name": "wide", "bridge": "br0", "subnet": "10.64.0.0/14", "default_for": ["vm", "container"],
     "ranges": [{"first": "10.64.0.10", "last": "10.67.200.250"}],
@@ -70,8 +72,12 @@ def _rackflow(folder: Path) -> Iterator[Cloud]:
 
 def _round(c: Cloud, hosts: int, instances: int) -> dict[str, float]:
     """Bring the cloud to that many hosts and instances, then measure two bursts, which are deleted again."""
+    began = time.monotonic()
     _enroll(c, hosts)
+    enrolled = time.monotonic()
     _fill(c, instances)
+    filled = time.monotonic()
+    say(f"{hosts} hosts after {enrolled - began:.0f} s, {instances} instances {filled - enrolled:.0f} s later")
     found: dict[str, float] = {}
     for key, submit in (("one_request", _one_request), ("thousand_requests", _many_requests)):
         names = [f"{key.split('_')[0]}-{hosts}-{number}" for number in range(BURST)]
@@ -82,7 +88,8 @@ def _round(c: Cloud, hosts: int, instances: int) -> dict[str, float]:
         _until_all_run(c, instances + BURST)
         took, used = time.monotonic() - began, _cpu(c) - before
         parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in used.most_common())
-        say(f"{BURST} on {hosts} hosts, {key}: {took:.2f} s ({accepted:.2f} s to accept); CPU seconds: {parts}")
+        say(f"{BURST} on {hosts} hosts, {key}: {took:.2f} s ({accepted:.2f} s to accept); CPU seconds: {parts}; "
+            f"load {os.getloadavg()[0]:.1f}")  # fmt: skip
         found |= {f"{key}_s": round(took, 2), f"{key}_cpu_s": round(used.total(), 2)}
         if key == "thousand_requests":
             found |= _memory(c)
@@ -152,7 +159,9 @@ def _until_all_run(c: Cloud, wanted: int) -> None:
 
 def _until_idle(c: Cloud) -> None:
     until = time.monotonic() + LONGEST_S
-    while _ask(c, "SELECT count(*) FROM operation WHERE finished_at IS NULL AND verb != 'reconcile'") != [(0,)]:
+    unfinished = ", ".join(f"'{state}'" for state in UNFINISHED)  # by its index: there are thousands that have ended
+    query = f"SELECT count(*) FROM operation WHERE state IN ({unfinished}) AND verb != 'reconcile'"
+    while _ask(c, query) != [(0,)]:
         if time.monotonic() > until:
             raise RuntimeError(f"operations are under way after {LONGEST_S} s")
         time.sleep(0.05)

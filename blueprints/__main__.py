@@ -1,4 +1,6 @@
-"""`python -m blueprints schema NOUN | validate FILE... | read FILE...`: for people, editors and the command line."""
+"""`python -m blueprints schema NOUN | validate FILE... | read FILE... | machines FILE...`: for people, editors and the
+command line.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from blueprints import machine_file
 from blueprints.blueprint import NOUNS, Blueprint, load, load_files
 from blueprints.schema import MODELS, schema
 from core.errors import Invalid, RackflowError
@@ -27,11 +30,17 @@ def _loaded(files: Sequence[str]) -> Blueprint:
     return load_files([Path(file) for file in files])
 
 
+def _machines(file: str) -> list[dict[str, Any]]:
+    return machine_file.parse(sys.stdin.read(), "<stdin>") if file == "-" else machine_file.load(Path(file))
+
+
 def _run(options: argparse.Namespace) -> None:
     if options.verb == "schema":
         print(json.dumps(schema(options.noun), indent=2))
     elif options.verb == "read":
         print(json.dumps(_plain(_loaded(options.files))))
+    elif options.verb == "machines":
+        print(json.dumps([row for file in options.files for row in _machines(file)], default=str))
     else:
         blueprint = _loaded(options.files)
         counts = [(noun, len(getattr(blueprint, noun))) for noun in NOUNS]
@@ -44,7 +53,10 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="errors as one JSON object on stderr")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("schema", help="print a JSON Schema").add_argument("noun", help=", ".join(MODELS))
-    for verb, words in (("validate", "say what is wrong"), ("read", "print as JSON, several files as one")):
+    for verb, words in (
+        ("validate", "say what is wrong"), ("read", "print as JSON, several files as one"),
+        ("machines", "print machines to be enrolled as JSON, of YAML or CSV"),
+    ):  # fmt: skip
         verbs.add_parser(verb, help=words).add_argument("files", nargs="+", metavar="FILE", help="- is stdin")
     return parser.parse_args(argv)
 

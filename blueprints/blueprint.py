@@ -62,7 +62,7 @@ def load(source: str | Path, *, file: str = "") -> Blueprint:
     Raise Invalid with all that is wrong in evidence["errors"]: file, line, field, message.
     """
     if isinstance(source, Path):
-        return load(_read_file(source), file=file or str(source))
+        return load(read_file(source), file=file or str(source))
     return _checked(read(source), file)
 
 
@@ -86,7 +86,8 @@ def parse(data: Any) -> Blueprint:
     return _checked(Text(data=data), "")
 
 
-def _read_file(path: Path) -> str:
+def read_file(path: Path) -> str:
+    """Return a file's text. Raise Invalid (it cannot be read, is too large, is no text)."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise invalid([Problem(None, "", f"is larger than {MAX_BYTES // 2**20} MiB", str(path))])
@@ -138,13 +139,13 @@ def _problem(entry: Mapping[str, Any]) -> Problem:
     return Problem(entry["line"], entry["field"], entry["message"], entry["file"] or "")
 
 
-def invalid(problems: Iterable[Problem]) -> Invalid:
-    """Return the error for what is wrong, in the order of the lines."""
+def invalid(problems: Iterable[Problem], what: str = "blueprint", noun: str = "blueprint") -> Invalid:
+    """Return the error for what is wrong, in the order of the lines. what: was read; noun: whose schema helps."""
     ordered = sorted(problems, key=lambda p: (p.file, p.line or 0))
     more = f" (and {len(ordered) - 1} more)" if len(ordered) > 1 else ""
     return Invalid(
-        f"the blueprint is not valid: {ordered[0]}{more}",
-        subject="blueprint",
+        f"the {what} is not valid: {ordered[0]}{more}",
+        subject=what,
         evidence={"errors": [problem.to_dict() for problem in ordered]},
-        fix="correct it and try again; `rackflow schema blueprint` shows all fields",
+        fix=f"correct it and try again; `rackflow schema {noun}` shows all fields",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -35,8 +35,10 @@ class HostSpec(Spec):
     address: str = Field(min_length=1)
     port: Annotated[int, Field(ge=1, le=65535, description="of SSH; esxi: of the API, 443 by default")] = 22
     user: str = "root"
-    driver: Literal["kvm", "lxd", "firecracker", "esxi", "fake"] | None = Field(
-        default=None, description="by default what is found on it; esxi: an ESXi host or a vCenter; fake is simulated"
+    driver: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,15}$")] | None = Field(
+        default=None, examples=["kvm", "lxd", "firecracker", "esxi", "fake"],
+        description="by default what is found on it; esxi: an ESXi host or a vCenter; fake is simulated; packages may "
+        "bring others (`rackflow driver list`)",
     )
     place: str | None = Field(
         default=None, description="of a vCenter: DATACENTER/CLUSTER, …/CLUSTER/HOST or …/CLUSTER/Resources/POOL"
@@ -76,6 +78,6 @@ class HostSpec(Spec):
     def _password_where_it_is_used(self) -> HostSpec:
         if self.driver == "esxi" and not self.password_file:
             raise ValueError("esxi needs password_file: a file on the front-end with the password of its user")
-        if self.driver != "esxi" and (self.place or self.password_file):
-            raise ValueError("place and password_file are for driver esxi")
+        if self.driver in (None, "kvm", "lxd", "fake") and (self.place or self.password_file):
+            raise ValueError("place and password_file are for driver esxi, and for those of packages that take them")
         return self

@@ -17,7 +17,7 @@ class ImageSpec(Spec):
     kind: InstanceKind = InstanceKind.VM
     source: str = Field(min_length=1, description="path on the front-end, file:// or http(s):// URL")
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    format: Literal["auto", "qcow2", "raw", "vmdk", "tar"] = "auto"
+    format: Literal["auto", "qcow2", "raw", "vmdk", "ova", "tar"] = "auto"
     os: str = ""
     kernel: Name | None = Field(
         default=None, description="of hosts that boot no disk by itself (firecracker), by its name there"

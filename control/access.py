@@ -27,6 +27,10 @@ RIGHTS: dict[str, tuple[frozenset[Verb], frozenset[Verb]]] = {
     OPERATOR: (frozenset(Verb), frozenset(Verb)),
     USER: (_OWN, frozenset()),
 }
+_TOKEN, _ACCOUNT = tables.token, tables.user
+_HOLDER = sa.select(_ACCOUNT.c.id, _ACCOUNT.c.name, _ACCOUNT.c.role, _TOKEN.c.expires_at).where(
+    _TOKEN.c.user_id == _ACCOUNT.c.id, _TOKEN.c.sha256 == sa.bindparam("sha256")
+)
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,7 @@ def new_token(c: sa.Connection, principal: Principal, label: str, expires_at: da
 
 def authenticate(c: sa.Connection, token: str) -> Principal:
     """Return who holds this token. Raise Denied when it is unknown or has expired."""
-    t, u = tables.token, tables.user
-    row = c.execute(
-        sa.select(u.c.id, u.c.name, u.c.role, t.c.expires_at)
-        .where(t.c.user_id == u.c.id, t.c.sha256 == _digest(token))
-    ).mappings().one_or_none()  # fmt: skip
+    row = c.execute(_HOLDER, {"sha256": _digest(token)}).mappings().one_or_none()
     if row is None:
         raise Denied("the token is not known here", fix="see RACKFLOW_TOKEN_FILE, or make a new token")
     if row["expires_at"] is not None and row["expires_at"] < now():

@@ -6,7 +6,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, ip_address
+from itertools import repeat
 from socket import AF_INET, inet_ntop, inet_pton
+from struct import unpack
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,14 @@ def number(address: str) -> int:
         return int.from_bytes(inet_pton(AF_INET, address))  # a tenth of what ip_address takes
     except OSError:
         return int(ip_address(address))
+
+
+def numbers(texts: Sequence[str]) -> tuple[int, ...]:
+    """Return many addresses as integers. Raise ValueError."""
+    try:
+        return unpack(f">{len(texts)}I", b"".join(map(inet_pton, repeat(AF_INET), texts)))
+    except OSError:
+        return tuple(map(number, texts))
 
 
 def text(address: int) -> str:

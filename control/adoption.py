@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from blueprints.instance import DiskSpec, InstanceSpec, NicSpec
-from control import instances_on, outbox, sql, tables
+from control import instances_on, marks, outbox, sql, tables
 from control.accept.deploy import check_names_free
 from control.hosts import HostRecord
 from control.instances import lifecycle_event
@@ -172,6 +172,7 @@ def take_back(c: sa.Connection, op: Operation, ids: Sequence[str]) -> None:
     there = [row["id"] for row in rows]
     at = now()
     sql.run_in(c, there, lambda part: sa.delete(_LEASE).where(_LEASE.c.instance_id.in_(part)))
+    marks.touch_of(c, there)
     sql.run_in(c, there, lambda part: sa.update(_T).where(_T.c.id.in_(part)).values(
         state=InstanceState.DELETED, live_name=None, host_id=None, datastore_id=None, reason="", deleted_at=at,
         updated_at=at,

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from blueprints.datastore import DatastoreSpec
-from control import clusters, sql, tables
+from control import clusters, marks, sql, tables
 from control.access import Principal, require_admin
 from core.clock import now, rfc3339
 from core.errors import Conflict, NotFound
@@ -24,7 +24,7 @@ _ON_CLUSTER = (
     .where(sa.or_(_T.c.cluster_id.is_(None), _CLUSTER.c.name == sa.bindparam("cluster")))
     .order_by(_T.c.created_at, _T.c.id)
 )  # fmt: skip
-_SEEN_ON = sa.select(_HOST.c.datastore_id).where(_HOST.c.host_id == sa.bindparam("host"))
+_SEEN_ON = sa.select(_HOST.c.host_id, _HOST.c.datastore_id).where(sql.among(_HOST.c.host_id))
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ def ensure(c: sa.Connection, principal: Principal, spec: DatastoreSpec) -> tuple
     if changed:
         c.execute(sa.update(_T).where(_T.c.id == row_id).values(values))
     if "path" in changed:  # what was seen at the old path says nothing of the new one
+        marks.touch_all(c)
         c.execute(sa.delete(_HOST).where(_HOST.c.datastore_id == row_id))
         c.execute(sa.delete(tables.image_copy).where(tables.image_copy.c.datastore_id == row_id))
     return row_id, bool(changed)
@@ -118,15 +119,19 @@ def delete(c: sa.Connection, principal: Principal, name: str) -> None:
             f"datastore {name} holds volumes of {', '.join(users[:5])}", f"datastore/{name}", {"instances": users},
             "delete those instances first",
         )  # fmt: skip
+    marks.touch_all(c)
     c.execute(sa.update(tables.instance).where(tables.instance.c.datastore_id == found.id).values(datastore_id=None))
     for table in (_HOST, tables.image_copy):
         c.execute(sa.delete(table).where(table.c.datastore_id == found.id))
     c.execute(sa.delete(_T).where(_T.c.id == found.id))
 
 
-def seen_on(c: sa.Connection, host_id: str) -> set[str]:
-    """Return the ids of the datastores that the last look found on a host."""
-    return set(c.scalars(_SEEN_ON, {"host": host_id}))
+def seen_on(c: sa.Connection, host_ids: Collection[str]) -> dict[str, set[str]]:
+    """Return the ids of the datastores that the last look found on each host."""
+    found: dict[str, set[str]] = {one: set() for one in host_ids}
+    for row in sql.fetch_among(c, list(found), _SEEN_ON):
+        found[row["host_id"]].add(row["datastore_id"])
+    return found
 
 
 def list_(c: sa.Connection, principal: Principal, *, name: str | None = None) -> list[dict[str, Any]]:

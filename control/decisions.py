@@ -11,7 +11,7 @@ from control import sql, tables
 from control.placement.model import Choice
 from core.clock import now, rfc3339
 from core.errors import NotFound
-from core.ids import new_id
+from core.ids import new_ids
 
 _T = tables.decision
 
@@ -23,22 +23,20 @@ def record(
 
     What was decided together shares one record: the first has it, the others say `same_as`.
     """
-    at = now()
     firsts: dict[int, str] = {}
-    ids: dict[str, str] = {}
-    rows: list[dict[str, Any]] = []
-    for choice, operation_id, instance_id in decided:
-        row_id = ids[operation_id] = new_id()
-        own: dict[str, Any] = {"position": choice.position, "datastore": choice.datastore}
+    records: list[dict[str, Any]] = []
+    ids = new_ids(len(decided))
+    for row_id, (choice, _, _) in zip(ids, decided, strict=True):
         first = firsts.setdefault(id(choice.record), row_id)
-        rows.append({
-            "id": row_id, "operation_id": operation_id, "instance_id": instance_id,
-            "host": hosts[choice.host] if choice.host is not None else "",
-            "record": {**own, **choice.record} if first == row_id else {**own, "same_as": first},
-            "features_version": features_version, "created_at": at,
-        })  # fmt: skip
-    sql.insert(c, _T, rows)
-    return ids
+        own: dict[str, Any] = {"position": choice.position, "datastore": choice.datastore}
+        records.append({**own, **choice.record} if first == row_id else {**own, "same_as": first})
+    operations = [operation_id for _, operation_id, _ in decided]
+    sql.insert_columns(c, _T, {
+        "id": ids, "operation_id": operations, "instance_id": [instance_id for _, _, instance_id in decided],
+        "host": [hosts[choice.host] if choice.host is not None else "" for choice, _, _ in decided],
+        "record": records, "features_version": [features_version] * len(ids), "created_at": [now()] * len(ids),
+    })  # fmt: skip
+    return dict(zip(operations, ids, strict=True))
 
 
 def host_for(c: sa.Connection, operation_id: str) -> str:

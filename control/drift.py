@@ -89,6 +89,14 @@ def open_rows(c: sa.Connection, host: str, kinds: Collection[str]) -> dict[Key, 
     }  # fmt: skip
 
 
+_ON_HOSTS = sa.select(_T.c.host).where(sql.among(_T.c.host), _T.c.state == OPEN).distinct()
+
+
+def hosts_with_open(c: sa.Connection, hosts: Collection[str]) -> set[str]:
+    """Return those hosts on which anything is open."""
+    return {row["host"] for row in sql.fetch_among(c, hosts, _ON_HOSTS)}
+
+
 def sync(
     c: sa.Connection, host: str, before: Mapping[Key, Row], found: Collection[Row], busy: Collection[str]
 ) -> dict[Key, str]:
@@ -143,15 +151,16 @@ def residues(c: sa.Connection, host: str) -> list[Residue]:
     ]  # fmt: skip
 
 
+_OWING = sa.select(_T.c.subject, _T.c.host).where(
+    sql.among(_T.c.subject), _T.c.kind == RESIDUE, _T.c.state == OPEN
+)
+
+
 def owing(c: sa.Connection, subjects: Collection[str]) -> dict[str, set[str]]:
     """Return subject -> hosts where something of it is left: it does not go there before that was taken away."""
     found: dict[str, set[str]] = {}
-    for row in sql.fetch_in(
-        c, set(subjects),
-        lambda part: sa.select(_T.c.subject, _T.c.host)
-        .where(_T.c.subject.in_(part), _T.c.kind == RESIDUE, _T.c.state == OPEN),
-    ):  # fmt: skip
-        found.setdefault(row["subject"], set()).add(row["host"])
+    for subject, host in sql.tuples_among(c, set(subjects), _OWING):
+        found.setdefault(subject, set()).add(host)
     return found
 
 

@@ -15,7 +15,7 @@ from control import backups, failover, hosts, images, instances, machines, table
 from control.ledger import Operation
 from control.lifecycle import VERBS
 from core.errors import Invalid
-from core.states import HostState, InstanceState, OperationState, Verb
+from core.states import HostState, InstanceState, MachineState, OperationState, Verb
 
 Ending = Callable[[sa.Connection, Operation, Mapping[str, Any] | None], None]
 
@@ -25,7 +25,10 @@ def _not_enrolled(c: sa.Connection, op: Operation, error: Mapping[str, Any] | No
 
 
 def _no_machine(c: sa.Connection, op: Operation, error: Mapping[str, Any] | None) -> None:
-    machines.set_failed(c, op.subject_id, error)
+    was = op.parameters.get("was")
+    if op.parameters.get("commission"):
+        machines.spare_again(c, op.subject_id)
+    machines.set_failed(c, op.subject_id, error, MachineState(was) if was else None)
 
 
 def _not_imported(c: sa.Connection, op: Operation, error: Mapping[str, Any] | None) -> None:

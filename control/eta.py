@@ -12,9 +12,10 @@ import sqlalchemy as sa
 
 from control.access import Principal
 from control.lifecycle import VERBS
+from control.machine_stages import stages_of
 from control.operation_views import list_
 from control.steps import drivers_of, images_of
-from core.states import OperationState, StepState
+from core.states import OperationState, StepState, Verb
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class StepLeft:
 def steps_left(c: sa.Connection, principal: Principal, ids: Collection[str]) -> dict[str, list[StepLeft]]:
     """Return what each of some operations has still to do, by id, of those that run.
 
-    Of verbs without a table of steps (enroll, import, …) only what runs is known. A user sees only their own.
+    Of verbs without a table of steps (import, …) only what runs is known. A user sees only their own.
     """
     ops = [op for op in list_(c, principal, ids=ids, steps=True) if op["state"] == OperationState.RUNNING]
     images = images_of(c, {op["subject"].partition("/")[2] for op in ops})
@@ -42,7 +43,7 @@ def steps_left(c: sa.Connection, principal: Principal, ids: Collection[str]) -> 
 
 def _left(op: Mapping[str, Any], image: str | None, drivers: Mapping[str, str]) -> list[StepLeft]:
     begun = {step["name"]: step for step in op["steps"]}
-    names = [rule.name for rule in VERBS[op["verb"]].steps] if op["verb"] in VERBS else list(begun)
+    names = _names(op, list(begun))
     last = next((step["host"] for step in reversed(op["steps"]) if step["host"]), None)
     found = []
     for name in names:
@@ -52,6 +53,13 @@ def _left(op: Mapping[str, Any], image: str | None, drivers: Mapping[str, str]) 
             started_at = datetime.fromisoformat(step["started_at"]) if runs else None
             found.append(StepLeft(op["verb"], name, drivers.get(step["host"]), step["host"], image, started_at))
     return found
+
+
+def _names(op: Mapping[str, Any], begun: list[str]) -> list[str]:
+    """Return the steps of an operation, by the table of its verb where there is one."""
+    if op["verb"] == Verb.ENROLL_MACHINE:
+        return stages_of(op["parameters"])
+    return [rule.name for rule in VERBS[op["verb"]].steps] if op["verb"] in VERBS else begun
 
 
 def seconds_left(

@@ -13,6 +13,7 @@ from control.hosts import HostRecord
 from control.ledger import Operation, operation_of
 from control.placement import engine
 from control.placement.model import Request
+from control.placement.weights import DEFAULT
 from control.placing_learned import Features
 from control.placing_view import Cloud
 from core.errors import Retryable
@@ -143,11 +144,12 @@ def _key(op: Operation, guest_id: str) -> str:
 
 def plan(
     c: sa.Connection, op: Operation, host: HostRecord, guests: Sequence[Guest], bound: Mapping[str, Sequence[str]],
-    features: Features | None = None,
+    features: Features | None = None, policy: str = DEFAULT,
 ) -> list[Plan]:  # fmt: skip
     """Return how each of some instances could leave its host, as of now.
 
-    bound: instance id -> what the driver says against moving it live; features: measured and learned figures.
+    bound: instance id -> what the driver says against moving it live; features: measured and learned figures;
+    policy: that which the migrations will be placed by.
     """
     rows = {
         row["id"]: {**row, "capabilities": host.capabilities, "host": host.name, "driver": host.driver}
@@ -159,18 +161,18 @@ def plan(
     go = [one for one in plans if not one.reason]
     shapes = moving.shapes_for(c, Verb.MIGRATE, {}, [rows[one.guest.id] for one in go], features)
     asked = [(one, Request(one.guest.id, one.guest.name, shapes[one.guest.id])) for one in go]
-    return [*(one for one in plans if one.reason), *_targets(c, asked, features)]
+    return [*(one for one in plans if one.reason), *_targets(c, asked, features, policy)]
 
 
 def _targets(
-    c: sa.Connection, asked: Sequence[tuple[Plan, Request]], features: Features | None
+    c: sa.Connection, asked: Sequence[tuple[Plan, Request]], features: Features | None, policy: str
 ) -> list[Plan]:
     """Return plans with a target for each, or with the reason why there is none; room is not taken twice."""
     if not asked:
         return []
     leaving = {one.guest.id for one, _ in asked}
     cloud = Cloud(c, {request.shape for _, request in asked}, lock=False, without=leaving, features=features)
-    choices = engine.choose(cloud.view, [request for _, request in asked], features)
+    choices = engine.choose(cloud.view, [request for _, request in asked], features, policy=policy)
     found: list[Plan] = []
     for (one, request), choice in zip(asked, choices, strict=True):
         if choice.host is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec
-from control import hosts, images, leases, placing, sql, tables
+from control import hosts, images, leases, marks, placing, sql, tables
 from control.changes import changed
 from control.instances import Deployable
 from control.ledger import Operation, guard
@@ -56,6 +56,7 @@ def reserve_more(c: sa.Connection, op: Operation, features: Features | None = No
     })  # fmt: skip
     if row["host_id"] is not None:
         _take(c, op, row, delta, max(0, disk_mib - row["disk_mib"]), features)
+    marks.touch_of(c, [row["id"]])
     sql.update_each(c, _T, [{
         "id": row["id"], "cpu": max(want.cpu, row["cpu"]), "memory_mib": max(want.memory_mib, row["memory_mib"]),
         "disk_mib": max(disk_mib, row["disk_mib"]), "updated_at": now(),
@@ -135,6 +136,7 @@ def _write(c: sa.Connection, row: Mapping[Any, Any], spec: InstanceSpec) -> None
     c.execute(
         sa.delete(_LEASE).where(_LEASE.c.instance_id == row["id"], _LEASE.c.nic_index.not_in(numbers or [-1]))
     )
+    marks.touch_of(c, [row["id"]])
     c.execute(
         sa.update(_T).where(_T.c.id == row["id"]).values(
             spec=spec.model_dump(mode="json"), name=spec.name, live_name=spec.name, cpu=spec.cpu,

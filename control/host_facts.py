@@ -26,9 +26,10 @@ def due(facts: Mapping[str, Any], at: datetime) -> bool:
 def columns(spec: Mapping[str, Any], before: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the record keeps of a look at a machine: facts, and what single instances may have of it.
 
-    before: the facts so far, of which the bridges stay: those are seen by every look.
+    before: the facts so far, of which those stay that are of every look: the bridges, and up to where events were read.
     """
-    kept = {**facts, "bridges": before.get("bridges", {}), "gathered_at": rfc3339(now())}
+    told = {"events_after": before["events_after"]} if "events_after" in before else {}
+    kept = {**facts, **told, "bridges": before.get("bridges", {}), "gathered_at": rfc3339(now())}
     return {"facts": kept, "hardware": offered(facts, spec)}
 
 

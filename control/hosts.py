@@ -15,13 +15,12 @@ from control.ledger import Operation, guard
 from control.placing_hardware import hardware_shown
 from control.waiting import wake
 from core.clock import now, rfc3339
-from core.errors import Conflict, CredentialRejected, NotFound, RackflowError, Unreachable
+from core.errors import Conflict, NotFound, RackflowError
 from core.states import UNFINISHED, HostState, InstanceKind, Verb
 
 _T = tables.host
 _CLUSTER = tables.cluster
 _LONGEST_REST_S = 600
-_PASSING = (Unreachable.code, CredentialRejected.code)  # errors that are over with a look that went well
 KINDS: dict[str, tuple[InstanceKind, ...]] = {  # what a driver runs, where its capabilities do not say it
     "kvm": (InstanceKind.VM,),
     "lxd": (InstanceKind.CONTAINER,),
@@ -159,7 +158,7 @@ def record_enrolled(
         **host_facts.columns(host.spec, host.facts, facts),
         cpus=float(host.spec.get("cpus") or cpus), memory_mib=int(host.spec.get("memory_mib") or memory_mib),
     )  # fmt: skip
-    _tell(c, host, state)
+    tell(c, host, state)
     wake(c)
 
 
@@ -174,7 +173,7 @@ def record_fenced(c: sa.Connection, op: Operation, host_id: str, error: Mapping[
     guard(c, [op])
     host = get(c, host_id)
     _change(c, host_id, state=HostState.FENCED, error=dict(error))
-    _tell(c, host, HostState.FENCED, error)
+    tell(c, host, HostState.FENCED, error)
 
 
 def note_error(c: sa.Connection, host_id: str, error: Mapping[str, Any]) -> None:
@@ -193,34 +192,7 @@ def set_failed(c: sa.Connection, host_id: str, error: Mapping[str, Any] | None) 
     host = get(c, host_id)
     if host.state is HostState.ENROLLING:
         _change(c, host_id, state=HostState.FAULTY, error=dict(error) if error else None)
-        _tell(c, host, HostState.FAULTY)
-        wake(c)
-
-
-def mark_seen(
-    c: sa.Connection, host_id: str, *, datastores: Sequence[tuple[str, int, int]], bridges: Mapping[str, str]
-) -> None:
-    """Write what a look at a host saw: datastores (id, total, free MiB) and bridges (name -> "address/prefix" or "").
-
-    That says which networks and datastores reach the host, and gives its bridges' addresses to networks whose
-    addressing is by host. A host that had not answered is ready again.
-    """
-    host = get(c, host_id)
-    if host.state is HostState.RETIRED:
-        return
-    at = now()
-    grown = reach.record(c, host_id, host.cluster_id, datastores, bridges, at)
-    values: dict[str, Any] = {"seen_at": at}
-    if host.facts.get("bridges") != dict(bridges):
-        values["facts"] = {**host.facts, "bridges": dict(bridges)}
-    if host.state in (HostState.UNREACHABLE, HostState.FAULTY) and host.cpus > 0:
-        values.update(state=HostState.READY, error=None, version=_T.c.version + 1, updated_at=at)
-        _tell(c, host, HostState.READY)
-        grown = True
-    elif host.state is not HostState.FENCED and (host.error or {}).get("code") in _PASSING:
-        values["error"] = None
-    c.execute(sa.update(_T).where(_T.c.id == host_id).values(values))
-    if grown:
+        tell(c, host, HostState.FAULTY)
         wake(c)
 
 
@@ -248,7 +220,7 @@ def set_state(
         return False
     _change(c, host_id, state=state, error=said)
     if state is not host.state:
-        _tell(c, host, state, said)
+        tell(c, host, state, said)
         wake(c)
     return state is not host.state
 
@@ -327,7 +299,7 @@ def _retire(c: sa.Connection, host: HostRecord) -> bool:
     instances_on.abandon(c, host.id, f"its host {host.name} was retired")
     reach.forget(c, host.id)
     _change(c, host.id, state=HostState.RETIRED, live_name=None, error=None)
-    _tell(c, host, HostState.RETIRED)
+    tell(c, host, HostState.RETIRED)
     wake(c)
     return True
 
@@ -336,7 +308,8 @@ def _change(c: sa.Connection, host_id: str, **values: Any) -> None:
     c.execute(sa.update(_T).where(_T.c.id == host_id).values(version=_T.c.version + 1, updated_at=now(), **values))
 
 
-def _tell(c: sa.Connection, host: HostRecord, state: HostState, error: Mapping[str, Any] | None = None) -> None:
+def tell(c: sa.Connection, host: HostRecord, state: HostState, error: Mapping[str, Any] | None = None) -> None:
+    """Let the history and all who watch know that a host is in a state."""
     outbox.emit(
         c, "host", f"host/{host.id}",
         {"host": host.name, "from": host.state, "to": state, "driver": host.driver, "error": error},

@@ -21,6 +21,8 @@ from core.states import UNFINISHED, CopyState, ImageState, InstanceKind, Verb
 _T = tables.image
 _COPY = tables.image_copy
 _BY_ID = sa.select(_T).where(sql.among(_T.c.id))
+_BY_NAME = sa.select(_T).where(sql.among(_T.c.live_name)).order_by(_T.c.id)
+_LOCKED_BY_NAME = _BY_NAME.with_for_update(read=True)
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,8 @@ def records(c: sa.Connection, ids: Collection[str]) -> dict[str, ImageRecord]:
 
 def by_name(c: sa.Connection, names: Collection[str], *, lock: bool = False) -> dict[str, ImageRecord]:
     """Return name -> live image. lock: none of them may be taken away before the transaction ends."""
-
-    def build(part: list[Any]) -> sa.Select[Any]:
-        statement = sa.select(_T).where(_T.c.live_name.in_(part)).order_by(_T.c.id)
-        return statement.with_for_update(read=True) if lock else statement
-
-    return {row["name"]: record_of(row) for row in sql.fetch_in(c, set(names), build)}
+    rows = sql.fetch_among(c, set(names), _LOCKED_BY_NAME if lock else _BY_NAME)
+    return {row["name"]: record_of(row) for row in rows}
 
 
 def get(c: sa.Connection, name_or_id: str) -> ImageRecord:

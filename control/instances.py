@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec
-from control import datastores, drift, hosts, images, leases, outbox, sql, tables
+from control import datastores, drift, hosts, images, leases, marks, outbox, sql, tables
 from control.datastores import DatastoreRecord
 from control.hosts import HostRecord
 from control.images import ImageRecord
@@ -23,11 +23,11 @@ from control.waiting import wake
 from core.clock import now
 from core.errors import Unsupported
 from core.ids import on_host
-from core.states import UNFINISHED, InstanceKind, InstanceState
+from core.states import UNFINISHED, ImageState, InstanceKind, InstanceState
 
 __all__ = [
-    "Deployable", "LeaseRecord", "deployables", "free", "id_of", "list_", "mark_deleted", "not_deleted", "not_parked",
-    "release", "set_state", "set_states", "show",
+    "Deployable", "LeaseRecord", "deployables", "free", "id_of", "list_", "mark_deleted", "no_image", "not_deleted",
+    "not_parked", "places", "release", "set_state", "set_states", "show",
 ]  # fmt: skip
 
 _T, _LEASE = tables.instance, tables.lease
@@ -50,6 +50,9 @@ _LEASES = sa.select(
     _LEASE.join(_NET, _NET.c.id == _LEASE.c.network_id).join(_T, _T.c.id == _LEASE.c.instance_id)
     .outerjoin(_NET_HOST, sa.and_(_NET_HOST.c.network_id == _NET.c.id, _NET_HOST.c.host_id == _T.c.host_id))
 ).where(sql.among(_LEASE.c.instance_id)).order_by(_LEASE.c.instance_id, _LEASE.c.nic_index)  # fmt: skip
+_PLACES = sa.select(_T.c.id, _HOST.c.name.label("host"), _IMAGE.c.state.label("image_state")).select_from(
+    _T.outerjoin(_HOST, _HOST.c.id == _T.c.host_id).outerjoin(_IMAGE, _IMAGE.c.id == _T.c.image_id)
+).where(sql.among(_T.c.id))  # fmt: skip
 StateChange = tuple[str, InstanceState, int, str]  # instance id, state, epoch, reason
 
 
@@ -110,11 +113,16 @@ class Deployable:
     def require_image(self) -> ImageRecord:
         """Return its image. Raise Unsupported for one that was adopted and has none."""
         if self.image is None:
-            raise Unsupported(
-                f"{self.name} was adopted and has no image", f"instance/{self.name}", {},
-                "save its disk as an image first: rackflow instance save-image",
-            )  # fmt: skip
+            raise no_image(self.name)
         return self.image
+
+
+def no_image(name: str) -> Unsupported:
+    """Return the error of what needs the image of an instance that has none."""
+    return Unsupported(
+        f"{name} was adopted and has no image", f"instance/{name}", {},
+        "save its disk as an image first: rackflow instance save-image",
+    )  # fmt: skip
 
 
 def set_state(
@@ -183,6 +191,7 @@ def _free(c: sa.Connection, instance_id: str, **values: Any) -> None:
 def _off_host(c: sa.Connection, instance_id: str, **values: Any) -> None:
     nothing = {"host_id": None, "datastore_id": None, "other_host_id": None, "other_datastore_id": None,
                "granted": None, "other_granted": None}  # fmt: skip
+    marks.touch_of(c, [instance_id])
     c.execute(sa.update(_T).where(_T.c.id == instance_id).values(**nothing, updated_at=now(), **values))
     wake(c)
 
@@ -231,6 +240,12 @@ def not_parked(c: sa.Connection, ids: Collection[str], *, lock: bool) -> set[str
     return (idle | set(ids) - {row["id"] for row in rows}) - {
         row["subject"].removeprefix("instance/") for row in changing
     }  # fmt: skip
+
+
+def places(c: sa.Connection, instance_ids: Sequence[str]) -> dict[str, tuple[str | None, ImageState | None]]:
+    """Return id -> the host that an instance is on and the state of its image; None: on no host, without an image."""
+    rows = sql.fetch_among(c, set(instance_ids), _PLACES)
+    return {row["id"]: (row["host"], ImageState(row["image_state"]) if row["image_state"] else None) for row in rows}
 
 
 def deployables(c: sa.Connection, instance_ids: Sequence[str]) -> dict[str, Deployable]:

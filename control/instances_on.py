@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from control import tables
+from control import marks, tables
 from core.clock import now
 from core.states import InstanceState
 
@@ -76,6 +76,7 @@ def abandon(c: sa.Connection, host_id: str, reason: str) -> None:
     """Take instances off a host that is gone for good: they failed, and their addresses are free again."""
     held = sa.select(_T.c.id).where(_T.c.host_id == host_id)
     c.execute(sa.delete(tables.lease).where(tables.lease.c.instance_id.in_(held)))
+    marks.touch_of(c, list(c.scalars(held)))
     c.execute(
         sa.update(_T).where(_T.c.host_id == host_id).values(
             host_id=None, datastore_id=None, other_host_id=None, other_datastore_id=None,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import repeat
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -12,14 +13,24 @@ from blueprints.instance import InstanceSpec, NicSpec
 from control import addresses, sql, tables
 from control.addresses import Range
 from control.placing_view import Cloud
-from core.ids import mac_address, new_id
+from core.ids import mac_address, new_ids
 
-_T = tables.lease
+_T, _NET = tables.lease, tables.network
 Placed = tuple[str, InstanceSpec, int]  # instance id, spec, index of the host in the cloud's view
+_HELD = sa.select(_T.c.instance_id, _T.c.nic_index, _T.c.id, _NET.c.addressing).where(
+    sql.among(_T.c.instance_id), _NET.c.id == _T.c.network_id
+)
+_TAKEN = sa.select(_T.c.mac).where(sql.among(_T.c.mac))
 
 
-@dataclass(frozen=True)
-class Given:
+class Held(NamedTuple):
+    """A lease that a NIC has. stays: it is good on every host, so it stays when the instance moves."""
+
+    id: str
+    stays: bool
+
+
+class Given(NamedTuple):
     """What one NIC gets. address None: DHCP."""
 
     instance_id: str
@@ -35,11 +46,11 @@ def draw(cloud: Cloud, placed: Sequence[Placed]) -> tuple[list[Given], set[str]]
     pool = _Pool(cloud)
     given: list[Given] = []
     short: set[str] = set()
+    specs = {id(spec): spec for _, spec, _ in placed}  # of what was made alike there is one
     for fixed in (True, False):
+        wanted = {key: [one for one in _numbered(spec) if bool(one[1].address) is fixed] for key, spec in specs.items()}
         for instance_id, spec, h in placed:
-            for index, nic in zip(spec.nic_numbers(), spec.nics, strict=True):
-                if bool(nic.address) is not fixed:
-                    continue
+            for index, nic in wanted[id(spec)]:
                 found = pool.take(nic, h)
                 if found is None:
                     short.add(instance_id)
@@ -48,16 +59,21 @@ def draw(cloud: Cloud, placed: Sequence[Placed]) -> tuple[list[Given], set[str]]
     return [one for one in given if one.instance_id not in short], short
 
 
+def _numbered(spec: InstanceSpec) -> list[tuple[int, NicSpec]]:
+    return list(zip(spec.nic_numbers(), spec.nics, strict=True))
+
+
 class _Pool:
     """The addresses of the cloud's networks while a batch draws from them."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
         self.taken = {
-            net.id: set(cloud.leased[net.id]) | addresses.reserved(net.subnet, net.gateway)
+            net.id: cloud.leased[net.id] | addresses.reserved(net.subnet, net.gateway)
             for net in cloud.networks.values()
         }
         self.free: dict[tuple[str, tuple[Range, ...]], Iterator[tuple[Range, int]]] = {}
+        self.on: dict[tuple[str, int], Iterator[tuple[Range, int]]] = {}  # the same by host
 
     def take(self, nic: NicSpec, h: int) -> tuple[str, str | None, int, str] | None:
         """Return network id, address, prefix length, gateway; None: there is no such address to give."""
@@ -72,29 +88,33 @@ class _Pool:
             item = addresses.range_with(self.cloud.ranges_on(net, h), number)
             found = (item, number) if item is not None and number not in taken else None
         else:
-            key = (net.id, self.cloud.ranges_on(net, h))
-            if key not in self.free:
-                self.free[key] = addresses.free(key[1], taken)
-            found = next(self.free[key], None)
+            stream = self.on.get((net.id, h))
+            if stream is None:
+                key = (net.id, self.cloud.ranges_on(net, h))
+                stream = self.on[net.id, h] = self.free.setdefault(key, addresses.free(key[1], taken))
+            found = next(stream, None)
         if found is None:
             return None
         taken.add(found[1])
         return net.id, addresses.text(found[1]), found[0].prefix_length, found[0].gateway
 
 
+def held(c: sa.Connection, instance_ids: Collection[str]) -> dict[str, dict[int, Held]]:
+    """Return instance id -> number of a NIC -> the lease that it has."""
+    found: dict[str, dict[int, Held]] = {}
+    for instance_id, index, lease_id, addressing in sql.tuples_among(c, set(instance_ids), _HELD):
+        found.setdefault(instance_id, {})[index] = Held(lease_id, addressing != "host")
+    return found
+
+
+def staying(nics: Mapping[int, Held]) -> set[int]:
+    """Return the numbers of those NICs of an instance whose lease stays when it moves."""
+    return {index for index, one in nics.items() if one.stays}
+
+
 def kept(c: sa.Connection, instance_ids: Collection[str]) -> dict[str, set[int]]:
     """Return instance id -> numbers of its NICs whose lease is good on every host, so that it stays when it moves."""
-    net = tables.network
-    rows = sql.fetch_in(
-        c, set(instance_ids),
-        lambda part: sa.select(_T.c.instance_id, _T.c.nic_index).where(
-            _T.c.instance_id.in_(part), net.c.id == _T.c.network_id, net.c.addressing != "host"
-        ),
-    )
-    found: dict[str, set[int]] = {}
-    for row in rows:
-        found.setdefault(row["instance_id"], set()).add(row["nic_index"])
-    return found
+    return {instance_id: staying(nics) for instance_id, nics in held(c, instance_ids).items()}
 
 
 def undrawn(spec: InstanceSpec, kept: Collection[int]) -> InstanceSpec:
@@ -115,30 +135,26 @@ def let_go(c: sa.Connection, instance_id: str) -> None:
     )  # fmt: skip
 
 
-def write(c: sa.Connection, given: Sequence[Given], at: datetime) -> None:
-    """Write leases, each with a MAC that nobody else has; a NIC that has a lease keeps its MAC."""
-    known = _known(c, given)
+def write(
+    c: sa.Connection, given: Sequence[Given], at: datetime, known: Mapping[str, Mapping[int, Held]] | None = None
+) -> None:
+    """Write leases, each with a MAC that nobody else has; a NIC that has a lease keeps its MAC.
+
+    known: what these instances hold already, if it was read in this transaction.
+    """
+    if known is None:
+        known = held(c, {one.instance_id for one in given})
+    old = [one for one in given if one.nic_index in known.get(one.instance_id, ())]
     sql.update_each(c, _T, [
-        {"id": known[one.instance_id, one.nic_index], "address": one.address, "prefix_length": one.prefix_length,
+        {"id": known[one.instance_id][one.nic_index].id, "address": one.address, "prefix_length": one.prefix_length,
          "gateway": one.gateway}
-        for one in given if (one.instance_id, one.nic_index) in known
+        for one in old
     ])  # fmt: skip
-    given = [one for one in given if (one.instance_id, one.nic_index) not in known]
-    macs = _macs(c, given)
-    sql.insert(c, _T, [
-        {"id": new_id(), "network_id": one.network_id, "instance_id": one.instance_id, "nic_index": one.nic_index,
-         "mac": mac, "address": one.address, "prefix_length": one.prefix_length, "gateway": one.gateway,
-         "created_at": at}
-        for one, mac in zip(given, macs, strict=True)
-    ])  # fmt: skip
-
-
-def _known(c: sa.Connection, given: Sequence[Given]) -> dict[tuple[str, int], str]:
-    rows = sql.fetch_in(
-        c, {one.instance_id for one in given},
-        lambda part: sa.select(_T.c.id, _T.c.instance_id, _T.c.nic_index).where(_T.c.instance_id.in_(part)),
-    )  # fmt: skip
-    return {(row["instance_id"], row["nic_index"]): row["id"] for row in rows}
+    new = [one for one in given if one.nic_index not in known.get(one.instance_id, ())] if old else given
+    if new:
+        columns = dict(zip(Given._fields, zip(*new, strict=True), strict=True))
+        made = list(repeat(at, len(new)))
+        sql.insert_columns(c, _T, {"id": new_ids(len(new)), "mac": _macs(c, new), "created_at": made, **columns})
 
 
 def _macs(c: sa.Connection, given: Sequence[Given]) -> list[str]:
@@ -147,8 +163,7 @@ def _macs(c: sa.Connection, given: Sequence[Given]) -> list[str]:
     24 bits of hash are few: among 5000 NICs two are alike about every second time.
     """
     macs = [mac_address(one.instance_id, one.nic_index) for one in given]
-    rows = sql.fetch_in(c, set(macs), lambda part: sa.select(_T.c.mac).where(_T.c.mac.in_(part)))
-    taken = {str(row["mac"]) for row in rows}
+    taken = {str(mac) for (mac,) in sql.tuples_among(c, set(macs), _TAKEN)}
     for at, one in enumerate(given):
         turn = 0
         while macs[at] in taken:

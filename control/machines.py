@@ -14,8 +14,9 @@ from control import machine_rules, outbox, sql, tables
 from control.access import Principal, require_admin
 from control.inventories import changes, losses
 from control.ledger import Operation, guard
+from control.machine_stages import stages_of
 from core.clock import now, rfc3339
-from core.errors import Conflict, NotFound
+from core.errors import Cancelled, Conflict, NotFound
 from core.ids import new_id
 from core.states import UNFINISHED, MachineState
 
@@ -49,6 +50,12 @@ def by_id(c: sa.Connection, ids: Collection[str]) -> dict[str, MachineRecord]:
     """Return id -> machine, retired ones too."""
     rows = sql.fetch_among(c, set(ids), sa.select(_T).where(sql.among(_T.c.id)))
     return {row["id"]: _record(row) for row in rows}
+
+
+def watched(c: sa.Connection) -> list[MachineRecord]:
+    """Return the machines whose BMCs are looked at now and then: those that are known, and not being enrolled."""
+    rows = c.execute(sa.select(_T).where(_T.c.state.in_((MachineState.READY, MachineState.FAULTY))))
+    return [_record(row) for row in rows.mappings()]
 
 
 def get(c: sa.Connection, name: str) -> MachineRecord:
@@ -130,17 +137,54 @@ def record_classified(c: sa.Connection, op: Operation, machine_id: str, classifi
     _change(c, machine_id, classified=dict(classified))
 
 
-def record_checks(c: sa.Connection, op: Operation, machine_id: str, checks: list[dict[str, Any]]) -> None:
-    """Write the outcome of its checks; it is ready when all of them passed. Raise Stale."""
+def record_checks(c: sa.Connection, op: Operation, machine_id: str, kind: str, checks: list[dict[str, Any]]) -> None:
+    """Write the outcome of its checks of one kind (rule, hardware) in place of the last ones of that. Raise Stale."""
     guard(c, [op])
-    _change(c, machine_id, checks=checks)
-    if all(one["passed"] for one in checks):
+    machine = get(c, machine_id)
+    found = [{"kind": kind, **one, "at": rfc3339(now())} for one in checks]
+    kept = [one for one in machine.checks if one.get("kind", "rule") != kind]
+    _change(c, machine_id, checks=[*kept, *found] if kind != "rule" else [*found, *kept])
+    outbox.emit(c, "machine-check", f"machine/{machine_id}", {"machine": machine.name, "checks": found})
+
+
+def pin_ssh_key(c: sa.Connection, op: Operation, machine_id: str, key: str) -> None:
+    """Write the host key that a machine must show from now on. Raise Stale."""
+    guard(c, [op])
+    spec = get(c, machine_id).spec
+    _change(c, machine_id, spec={**spec, "ssh": {**spec["ssh"], "host_key": key}})
+
+
+def set_ready(c: sa.Connection, op: Operation, machine_id: str) -> None:
+    """Mark a machine that went through its stages; a fault that they do not touch stays. Raise Stale."""
+    guard(c, [op])
+    machine = get(c, machine_id)
+    if "check" in stages_of(op.parameters) or _mended(op, machine):
         _change(c, machine_id, state=MachineState.READY, error=None)
+    else:
+        _change(c, machine_id, state=MachineState(op.parameters["was"]))
 
 
-def set_failed(c: sa.Connection, machine_id: str, error: Mapping[str, Any] | None) -> None:
-    """Mark a machine whose enrollment did not come to its end as faulty, with the reason."""
-    if get(c, machine_id).state is MachineState.ENROLLING:
+def _mended(op: Operation, machine: MachineRecord) -> bool:
+    """Say whether nothing but its hardware was wrong with a machine whose hardware alone was tried."""
+    failed = (machine.error or {}).get("evidence", {}).get("failed") or []
+    only = bool(failed) and all(one.get("kind") == "hardware" for one in failed)
+    return only or op.parameters.get("was") == MachineState.READY
+
+
+def spare_again(c: sa.Connection, machine_id: str) -> None:
+    """Let a machine whose commissioning did not come to its end be a spare as before."""
+    _change(c, machine_id, spec={**get(c, machine_id).spec, "spare": True})
+
+
+def set_failed(
+    c: sa.Connection, machine_id: str, error: Mapping[str, Any] | None, was: MachineState | None = None
+) -> None:
+    """Mark a machine whose stages did not come to their end as faulty, with the reason; an abort changes nothing."""
+    if get(c, machine_id).state is not MachineState.ENROLLING:
+        return
+    if was is MachineState.READY and error is not None and error.get("code") == Cancelled.code:
+        _change(c, machine_id, state=was)
+    else:
         _change(c, machine_id, state=MachineState.FAULTY, error=dict(error) if error else None)
 
 
@@ -184,6 +228,34 @@ def rules(c: sa.Connection) -> MachineRulesSpec:
     for row in c.execute(sa.select(_RULE).order_by(_RULE.c.position)):
         found[row.kind].append(row.spec)
     return MachineRulesSpec.model_validate(found)
+
+
+def try_rules(
+    c: sa.Connection, principal: Principal, given: MachineRulesSpec | None, names: Collection[str]
+) -> list[dict[str, Any]]:
+    """Return what rules, by default those in force, would make of machines, by default of all; nothing is written.
+
+    Raise Denied, Invalid, NotFound.
+    """
+    require_admin(principal, "try rules for machines")
+    tried = rules(c) if given is None else given
+    machine_rules.understand(tried)
+    found: list[dict[str, Any]] = []
+    for machine in [get(c, name) for name in names] or [_record(row) for row in _live(c)]:
+        if last_inventory(c, machine.id) is None:
+            found.append({"machine": machine.name, "classified": None, "checks": [], "passed": None})
+            continue
+        seen, _lost = subject(c, machine.id)
+        checks = machine_rules.check(tried.checks, seen)
+        found.append({
+            "machine": machine.name, "classified": machine_rules.classify(tried.classify, seen), "checks": checks,
+            "passed": all(one["passed"] for one in checks),
+        })  # fmt: skip
+    return found
+
+
+def _live(c: sa.Connection) -> list[Mapping[Any, Any]]:
+    return list(c.execute(sa.select(_T).where(_T.c.live_name.is_not(None)).order_by(_T.c.id)).mappings())
 
 
 def list_(c: sa.Connection, principal: Principal, *, state: str | None = None) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec
-from control import datastores, decisions, drift, hosts, images, leases, placing, rounds, sql, tables
+from control import datastores, decisions, drift, hosts, images, leases, marks, placing, rounds, sql, tables
 from control.datastores import DatastoreRecord
 from control.ledger import Operation, Step, guard
 from control.lifecycle import BEGUN, no_return, rule
@@ -31,6 +31,8 @@ from core.errors import Busy, HostFault
 from core.states import InstanceKind, StepState, Verb
 
 _T = tables.instance
+# Kinds of hosts whose disks become those of another kind on their way (drivers/storage/reshape.py), while it is off.
+CONVERTED = {"esxi": ("kvm",), "kvm": ("esxi",)}
 
 
 def reserve(
@@ -71,6 +73,7 @@ def shapes_for(
 ) -> dict[str, Shape]:  # fmt: skip
     """Return instance id -> what its target must offer: as at the deployment, but another host, of the same driver.
 
+    A host of another kind is a target only when it is named, of a VM that is off meanwhile.
     One where something of it is left is no target before that was taken away.
     """
     contents = images.records(c, {row["image_id"] for row in rows if row["image_id"]})
@@ -79,6 +82,7 @@ def shapes_for(
     owing = drift.owing(c, {f"instance/{row['id']}" for row in rows})
     kept = leases.kept(c, {row["id"] for row in rows})
     tried = parameters.get("avoid") or ()
+    named = driver_of(c, parameters.get("host")) if verb is Verb.MIGRATE else ""
     found: dict[str, Shape] = {}
     for row in rows:
         spec, store = InstanceSpec.model_validate(row["spec"]), stores.get(row["datastore_id"])
@@ -88,9 +92,20 @@ def shapes_for(
         shape = shape_of(spec, row["kind"], 0 if shared else row["disk_mib"], image, avoid, drawn)
         where = store.name if shared and store is not None else shape.datastore
         wanted = asked_host(verb, parameters, spec)
-        target = replace(shape, leaves=source.name, driver=source.driver, host=wanted, datastore=where)
+        driver = named if is_converted(source.driver, named) and not shared else source.driver
+        target = replace(shape, leaves=source.name, driver=driver, host=wanted, datastore=where)
         found[row["id"]] = lasting(target, row, features or {})
     return found
+
+
+def driver_of(c: sa.Connection, name: str | None) -> str:
+    """Return the driver of a live host by name, "" if there is none of that name."""
+    return str(c.scalar(sa.select(tables.host.c.driver).where(tables.host.c.live_name == name)) or "") if name else ""
+
+
+def is_converted(driver: str, other: str) -> bool:
+    """Say whether a VM that is off can go from a host of one driver to one of another. Pure."""
+    return other in CONVERTED.get(driver, ())
 
 
 def lasting(shape: Shape, row: Mapping[Any, Any], features: Features) -> Shape:
@@ -212,4 +227,5 @@ def _locked(c: sa.Connection, instance_id: str) -> sa.RowMapping:
 
 
 def _set(c: sa.Connection, instance_id: str, **values: Any) -> None:
+    marks.touch_of(c, [instance_id])
     sql.update_each(c, _T, [{"id": instance_id, "updated_at": now(), **values}])

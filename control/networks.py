@@ -18,6 +18,7 @@ from core.errors import Conflict, NotFound
 from core.ids import new_id
 
 _T, _RANGE, _LEASE = tables.network, tables.address_range, tables.lease
+_ALL = sa.select(_T).order_by(_T.c.name)
 _FIELDS = ("kind", "bridge", "addressing", "subnet", "gateway", "nameservers", "default_for", "labels", "cluster")
 _FIXED = {"kind", "bridge", "addressing", "subnet"}  # while leases stand
 
@@ -44,7 +45,7 @@ def _record(row: sa.RowMapping) -> NetworkRecord:
 
 def records(c: sa.Connection) -> dict[str, NetworkRecord]:
     """Return name -> network, all of them."""
-    return {row["name"]: _record(row) for row in c.execute(sa.select(_T).order_by(_T.c.name)).mappings()}
+    return {row["name"]: _record(row) for row in c.execute(_ALL).mappings()}
 
 
 def ranges(c: sa.Connection, network_ids: Collection[str]) -> dict[str, list[addresses.Range]]:
@@ -56,6 +57,27 @@ def ranges(c: sa.Connection, network_ids: Collection[str]) -> dict[str, list[add
             row["host_id"],
         ))  # fmt: skip
     return {one: sorted(items, key=lambda item: item.first) for one, items in found.items()}
+
+
+_SHARED = sa.select(
+    _RANGE.c.network_id, _RANGE.c.first, _RANGE.c.last, _RANGE.c.prefix_length, _RANGE.c.gateway
+).where(sql.among(_RANGE.c.network_id), _RANGE.c.host_id.is_(None))
+_TAKEN = sa.select(_LEASE.c.address).where(
+    _LEASE.c.network_id == sa.bindparam("network"), _LEASE.c.address.is_not(None)
+)
+
+
+def shared_ranges(c: sa.Connection, network_ids: Collection[str]) -> dict[str, tuple[addresses.Range, ...]]:
+    """Return network id -> its address ranges that are good on every host, lowest first."""
+    found: dict[str, list[addresses.Range]] = {one: [] for one in network_ids}
+    for network_id, first, last, length, gateway in sql.tuples_among(c, network_ids, _SHARED):
+        found[network_id].append(addresses.Range(addresses.number(first), addresses.number(last), length, gateway))
+    return {one: tuple(sorted(items, key=lambda item: item.first)) for one, items in found.items()}
+
+
+def taken(c: sa.Connection, network_ids: Collection[str]) -> dict[str, set[int]]:
+    """Return network id -> the addresses that instances hold."""
+    return {one: set(addresses.numbers(c.scalars(_TAKEN, {"network": one}).all())) for one in network_ids}
 
 
 def leased(c: sa.Connection, network_ids: Collection[str]) -> dict[str, dict[int, str]]:

@@ -60,9 +60,12 @@ def finish(
     finish_all(c, [(op, state, error)])
 
 
-def finish_all(c: sa.Connection, ends: Sequence[tuple[Operation, OperationState, RackflowError | None]]) -> None:
-    """End several operations. Raise Stale, then none has ended."""
-    guard(c, [op for op, _, _ in ends])
+def finish_all(
+    c: sa.Connection, ends: Sequence[tuple[Operation, OperationState, RackflowError | None]], *, looked: bool = False
+) -> None:  # fmt: skip
+    """End several operations. Raise Stale, then none has ended. looked: as in `begin_steps`."""
+    if not looked:
+        guard(c, [op for op, _, _ in ends])
     _end(c, [(op, state, error.to_dict() if error else None) for op, state, error in ends])
 
 

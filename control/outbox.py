@@ -14,14 +14,16 @@ from core.clock import now
 Event = tuple[str, str, dict[str, Any]]  # kind, subject, payload
 
 
-def emit(c: sa.Connection, kind: str, subject: str, payload: dict[str, Any]) -> None:
-    """Write one event."""
-    emit_all(c, [(kind, subject, payload)])
+def emit(
+    c: sa.Connection, kind: str, subject: str, payload: dict[str, Any], *, at: datetime | None = None
+) -> None:  # fmt: skip
+    """Write one event; at: when it was, if not now."""
+    emit_all(c, [(kind, subject, payload)], at=at)
 
 
-def emit_all(c: sa.Connection, events: Sequence[Event]) -> None:
-    """Write events, all with the present time."""
-    at = now()
+def emit_all(c: sa.Connection, events: Sequence[Event], *, at: datetime | None = None) -> None:
+    """Write events, all of one time, the present one if none is given."""
+    at = at or now()
     sql.insert(
         c, tables.outbox,
         [{"at": at, "kind": kind, "subject": subject, "payload": payload, "moved": False}

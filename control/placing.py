@@ -6,9 +6,9 @@ only those instances are placed again. Addresses are safe by a lock on their net
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -17,7 +17,9 @@ from control import decisions, drift, images, leases, rounds, sql, tables
 from control.accept.deploy import check_root, disk_mib
 from control.access import Principal
 from control.images import ImageRecord
+from control.leases import Held
 from control.ledger import Operation, Stale, stale_among
+from control.lifecycle import VERBS
 from control.networks import NetworkRecord
 from control.networks import records as network_records
 from control.placement import engine
@@ -25,22 +27,22 @@ from control.placement.look import could_ever
 from control.placement.model import Choice, Request, Shape
 from control.placement.weights import DEFAULT
 from control.placing_gangs import all_refused, held_back, key_of, mates, never_whole
-from control.placing_hardware import grant
+from control.placing_hardware import Grant, grant
 from control.placing_learned import Features
 from control.placing_lives import expected_s, template_of
 from control.placing_view import Cloud, shape_of
 from core.clock import now
 from core.errors import Busy, Conflict, NoCapacityNow, NoFit, RackflowError
 from core.garbage import uncollected
-from core.states import InstanceKind
+from core.states import InstanceKind, Verb
 
 _T = tables.instance
+_NONE: frozenset[int] = frozenset()
 ROUNDS = 5  # of losing a host to another process
 _TOLD = 20  # hosts in an error's evidence; the decision record has all
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """Where an operation's instance is placed, or why nowhere: NoFit, NoCapacityNow, Busy, Stale or what is wrong."""
 
     operation_id: str
@@ -49,8 +51,7 @@ class Outcome:
     error: RackflowError | None
 
 
-@dataclass(frozen=True)
-class _Wanted:
+class _Wanted(NamedTuple):
     """One instance to be placed. spec: as to its NICs that need an address; its name is that of one alike."""
 
     op: Operation
@@ -58,6 +59,33 @@ class _Wanted:
     request: Request
     disk_mib: int
     spec: InstanceSpec
+
+
+class _Row(NamedTuple):
+    """An instance as it stands. spec: as text; host: by name, None: it has none yet."""
+
+    id: str
+    name: str
+    kind: str
+    spec: str
+    image_id: str
+    owner: str
+    blueprint: str
+    host: str | None
+
+
+_ROWS = (
+    sa.select(
+        _T.c.id, _T.c.name, _T.c.kind, sa.cast(_T.c.spec, sa.Text), _T.c.image_id, _T.c.owner, _T.c.blueprint,
+        tables.host.c.name,
+    ).select_from(_T.outerjoin(tables.host, tables.host.c.id == _T.c.host_id))
+    .where(sql.among(_T.c.id), _T.c.live_name.is_not(None))
+)  # fmt: skip
+_VERSIONS = (
+    sa.select(tables.host.c.id, tables.host.c.version).where(sql.among(tables.host.c.id)).order_by(tables.host.c.id)
+    .with_for_update()
+)  # fmt: skip
+_CHANGED = sa.update(tables.host).where(sql.among(tables.host.c.id)).values(version=tables.host.c.version + 1)
 
 
 @uncollected()
@@ -68,30 +96,30 @@ def place(
 
     features: measured figures by host, with their version. An instance that is placed already stays where it is.
     """
-    outcomes, wanted = _wanted(c, ops, features or {})
-    held = held_back(c, [one.op for one in wanted])
-    for one in wanted:
+    outcomes, wanted, known = _wanted(c, ops, features or {})
+    held = held_back(c, [one.op for one in wanted if one.request.gang])
+    for one in wanted if held else ():
         if one.op.id in held:
             outcomes[one.op.id] = Outcome(one.op.id, one.instance_id, None, held[one.op.id])
-    wanted = [one for one in wanted if one.op.id not in held]
-    gangs = {one.op.id: one.request.gang for one in wanted}
+    wanted = [one for one in wanted if one.op.id not in held] if held else wanted
     version = int((features or {}).get("version") or 0)
     for _ in range(ROUNDS):
         if not wanted:
             break
         requests = [one.request for one in wanted]
-        shapes, owners = {one.shape for one in requests}, {one.owner for one in requests}
+        shapes = set({id(one.shape): one.shape for one in requests}.values())  # to hash each takes its time
+        owners = {one.owner for one in requests}
         cloud = Cloud(c, shapes, lock=True, features=features, owners=owners)
         choices = engine.choose(cloud.view, requests, features, policy=policy)
         rounds.record(c, cloud.view, requests, features, policy, choices)
         lost_hosts = changed(c, cloud, {cloud.ids[ch.host] for ch in choices if ch.host is not None})
-        pairs = list(zip(wanted, choices, strict=True))
-        gone = {one.op.id for one, ch in pairs if ch.host is not None and cloud.ids[ch.host] in lost_hosts}
-        gone = mates(gangs, gone) if gone else gone
-        won = [pair for pair in pairs if pair[0].op.id not in gone]
-        lost = [pair for pair in pairs if pair[0].op.id in gone]
-        lost += _write(c, cloud, won, version, outcomes)
-        wanted = [one for one, _ in lost]
+        won, lost = list(zip(wanted, choices, strict=True)), list[_Wanted]()
+        if lost_hosts:
+            gone = {one.op.id for one, ch in won if ch.host is not None and cloud.ids[ch.host] in lost_hosts}
+            gone = mates({one.op.id: one.request.gang for one in wanted}, gone)
+            lost = [one for one in wanted if one.op.id in gone]
+            won = [pair for pair in won if pair[0].op.id not in gone]
+        wanted = lost + _write(c, cloud, won, known, version, outcomes)
     for one in wanted:
         error = Busy(f"{one.request.name}: other placements were faster, {ROUNDS} times", one.op.subject)
         outcomes[one.op.id] = Outcome(one.op.id, one.instance_id, None, error)
@@ -100,44 +128,36 @@ def place(
 
 def _wanted(
     c: sa.Connection, ops: Sequence[Operation], features: Features
-) -> tuple[dict[str, Outcome], list[_Wanted]]:
-    """Return the outcomes that are clear already, and what there is to place."""
+) -> tuple[dict[str, Outcome], list[_Wanted], dict[str, dict[int, Held]]]:
+    """Return the outcomes that are clear already, what there is to place, and the leases that it has."""
     lost = stale_among(c, ops)
-    rows = {row["id"]: row for row in sql.fetch_in(c, {op.subject_id for op in ops}, _instances)}
-    contents = images.records(c, {row["image_id"] for row in rows.values()})
-    kept = leases.kept(c, list(rows))
+    ids = [op.subject_id for op in ops]
+    rows = {row.id: row for row in map(_Row._make, sql.tuples_among(c, set(ids), _ROWS))}
+    contents = images.records(c, {row.image_id for row in rows.values()})
+    held = leases.held(c, list(rows))
     owing = drift.owing(c, {op.subject for op in ops})
     clear: dict[str, Outcome] = {}
     wanted: list[_Wanted] = []
     known: dict[Hashable, _Alike] = {}
-    for op in ops:
-        row = rows.get(op.subject_id)
+    for op, subject_id in zip(ops, ids, strict=True):
+        row = rows.get(subject_id)
         found: _Wanted | Outcome
         if op.id in lost:
             error = Stale("it was taken over or is finished", f"operation/{op.id}", {"operations": [op.id]})
-            found = Outcome(op.id, op.subject_id, None, error)
+            found = Outcome(op.id, subject_id, None, error)
         elif row is None:
             gone = Conflict(f"instance {op.subject_name} is deleted", op.subject)
-            found = Outcome(op.id, op.subject_id, None, gone)
-        elif row["host"] is not None:
-            found = Outcome(op.id, row["id"], row["host"], None)
+            found = Outcome(op.id, subject_id, None, gone)
+        elif row.host is not None:
+            found = Outcome(op.id, row.id, row.host, None)
         else:
-            found = _request(op, row, contents[row["image_id"]], kept.get(op.subject_id, set()), owing, features, known)
+            kept = leases.staying(held[row.id]) if row.id in held else _NONE
+            found = _request(op, row, contents[row.image_id], kept, owing, features, known)
         if isinstance(found, Outcome):
             clear[op.id] = found
         else:
             wanted.append(found)
-    return clear, wanted
-
-
-def _instances(part: list[Any]) -> sa.Select[Any]:
-    h = tables.host
-    return (
-        sa.select(
-            _T.c.id, _T.c.name, _T.c.kind, sa.cast(_T.c.spec, sa.Text).label("spec"), _T.c.image_id, _T.c.owner,
-            _T.c.blueprint, h.c.name.label("host"),
-        ).select_from(_T.outerjoin(h, h.c.id == _T.c.host_id)).where(_T.c.id.in_(part), _T.c.live_name.is_not(None))
-    )  # fmt: skip
+    return clear, wanted, held
 
 
 @dataclass(frozen=True)
@@ -150,27 +170,29 @@ class _Alike:
 
 
 def _request(
-    op: Operation, row: sa.RowMapping, image: ImageRecord, kept: set[int], owing: Mapping[str, set[str]],
+    op: Operation, row: _Row, image: ImageRecord, kept: Collection[int], owing: Mapping[str, set[str]],
     features: Features, known: dict[Hashable, _Alike],
 ) -> _Wanted | Outcome:  # fmt: skip
     """Return what is wanted. owing: hosts where something of an instance is left, by subject: it goes there later."""
     avoid = frozenset((*(op.parameters.get("avoid") or ()), *owing.get(op.subject, ())))
-    text = _nameless(row["spec"], row["name"])
-    key = text, row["kind"], image.id, frozenset(kept), avoid, row["blueprint"], row["owner"]
+    saved = op.verb is Verb.RESTORE  # with its memory, which not all hosts can go on from
+    key = _nameless(row.spec, row.name), row.kind, image.id, frozenset(kept), avoid, row.blueprint, row.owner, saved
     if key not in known:
-        spec = InstanceSpec.model_validate_json(row["spec"])
-        template = template_of(row["blueprint"], spec.image)
+        spec = InstanceSpec.model_validate_json(row.spec)
+        template = template_of(row.blueprint, spec.image)
         try:
             check_root(spec, image)
         except RackflowError as error:
-            return Outcome(op.id, row["id"], None, error)
+            return Outcome(op.id, row.id, None, error)
         size = disk_mib(spec, image)
-        lives_s = expected_s(features, template, row["owner"], spec.cpu, spec.memory_mib)
-        shape = shape_of(spec, row["kind"], size, image, avoid, kept, lifetime_s=lives_s)
+        lives_s = expected_s(features, template, row.owner, spec.cpu, spec.memory_mib)
+        shape = shape_of(spec, row.kind, size, image, avoid, kept, lifetime_s=lives_s)
+        if saved:
+            shape = replace(shape, capabilities=shape.capabilities | {VERBS[Verb.STOP].needs})
         known[key] = _Alike(shape, size, leases.undrawn(spec, kept))
     alike = known[key]
-    request = Request(op.id, row["name"], alike.shape, row["owner"], alike.spec.priority, key_of(op))
-    return _Wanted(op, row["id"], request, alike.disk_mib, alike.spec)
+    request = Request(op.id, row.name, alike.shape, row.owner, alike.spec.priority, key_of(op))
+    return _Wanted(op, row.id, request, alike.disk_mib, alike.spec)
 
 
 def _nameless(spec: str, name: str) -> str:
@@ -181,42 +203,43 @@ def _nameless(spec: str, name: str) -> str:
 
 def changed(c: sa.Connection, cloud: Cloud, host_ids: set[str]) -> set[str]:
     """Lock the chosen hosts; return those that changed since they were looked at, and mark the others as changed."""
-    t = tables.host
-    rows = sql.fetch_in(
-        c, sorted(host_ids),
-        lambda part: sa.select(t.c.id, t.c.version).where(t.c.id.in_(part)).order_by(t.c.id).with_for_update(),
-    )  # fmt: skip
-    same = [row["id"] for row in rows if row["version"] == cloud.versions[row["id"]]]
-    sql.run_in(c, same, lambda part: sa.update(t).where(t.c.id.in_(part)).values(version=t.c.version + 1))
+    rows = sql.tuples_among(c, sorted(host_ids), _VERSIONS)
+    same = [row_id for row_id, version in rows if version == cloud.versions[row_id]]
+    sql.run_among(c, same, _CHANGED)
     return host_ids - set(same)
 
 
 def _write(
-    c: sa.Connection, cloud: Cloud, won: Sequence[tuple[_Wanted, Choice]], version: int, outcomes: dict[str, Outcome]
-) -> list[tuple[_Wanted, Choice]]:
+    c: sa.Connection, cloud: Cloud, won: Sequence[tuple[_Wanted, Choice]], known: Mapping[str, Mapping[int, Held]],
+    version: int, outcomes: dict[str, Outcome],
+) -> list[_Wanted]:
     """Write decisions, reservations and leases; return those for whom an address or a device was not left after all."""
     placed = [(one, choice, choice.host) for one, choice in won if choice.host is not None]
     given, short = leases.draw(cloud, [(one.instance_id, one.spec, h) for one, _, h in placed])
-    granted, unfit = grant(cloud.hardware, [(one.instance_id, one.request.shape, h) for one, _, h in placed])
-    short |= unfit
+    granted: dict[str, Grant] = {}
+    if cloud.hardware:
+        granted, unfit = grant(cloud.hardware, [(one.instance_id, one.request.shape, h) for one, _, h in placed])
+        short |= unfit
+    lost: list[_Wanted] = []
     if short:
         without = {one.op.id for one, _ in won if one.instance_id in short}
         without = mates({one.op.id: one.request.gang for one, _ in won}, without)
         short = {one.instance_id for one, _ in won if one.op.id in without}
         given = [one for one in given if one.instance_id not in short]
-    lost = [(one, choice) for one, choice in won if one.instance_id in short]
-    kept = [(one, choice, h) for one, choice, h in placed if one.instance_id not in short]
+        lost = [one for one, _ in won if one.instance_id in short]
+        won = [pair for pair in won if pair[0].instance_id not in short]
+        placed = [one for one in placed if one[0].instance_id not in short]
     at = now()
-    sql.update_each(
-        c, _T,
-        [{"id": one.instance_id, "host_id": cloud.ids[h], "datastore_id": cloud.stores.get(choice.datastore or ""),
-          "disk_mib": one.disk_mib, "updated_at": at, **({"granted": granted.get(one.instance_id)} if granted else {})}
-         for one, choice, h in kept],
-    )  # fmt: skip
-    leases.write(c, given, at)
-    decided = [(choice, one.op.id, one.instance_id) for one, choice in won if one.instance_id not in short]
+    sql.update_columns(c, _T, {
+        "id": [one.instance_id for one, _, _ in placed], "host_id": [cloud.ids[h] for _, _, h in placed],
+        "datastore_id": [cloud.stores.get(choice.datastore or "") for _, choice, _ in placed],
+        "disk_mib": [one.disk_mib for one, _, _ in placed], "updated_at": [at] * len(placed),
+        **({"granted": [granted.get(one.instance_id) for one, _, _ in placed]} if granted else {}),
+    })  # fmt: skip
+    leases.write(c, given, at, known)
+    decided = [(choice, one.op.id, one.instance_id) for one, choice in won]
     ids = decisions.record(c, decided, cloud.view.names, version)
-    for one, _, h in kept:
+    for one, _, h in placed:
         outcomes[one.op.id] = Outcome(one.op.id, one.instance_id, cloud.view.names[h], None)
     possible: dict[Shape, bool] = {}
     refused = {one.op.id: (one, choice) for one, choice in won if choice.host is None}

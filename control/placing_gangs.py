@@ -36,8 +36,8 @@ def held_back(c: sa.Connection, ops: Sequence[Operation]) -> dict[str, RackflowE
     """Return operation id -> why it is not placed now, for those whose gang is not whole among these operations."""
     gangs: dict[str, list[Operation]] = defaultdict(list)
     for op in ops:
-        if key_of(op):
-            gangs[key_of(op)].append(op)
+        if key := key_of(op):
+            gangs[key].append(op)
     members = _members(c, gangs)
     found: dict[str, RackflowError] = {}
     for key, mine in gangs.items():

@@ -87,6 +87,11 @@ def powers_of(spec: InstanceSpec) -> frozenset[str]:
     return frozenset(name for name, value in asked.items() if value)
 
 
+def asks(shape: Shape) -> bool:
+    """Return whether a shape wants something for itself."""
+    return bool(shape.pinned or shape.one_cell or shape.hugepage_kib or shape.pci)
+
+
 def hardware_of(c: sa.Connection, rows: Sequence[Mapping[Any, Any]], shapes: Collection[Shape]) -> list[Machine]:
     """Return what each host offers, with what is granted. rows: of hosts; one of which no cell is known is one cell."""
     found = [_machine(row) for row in rows]
@@ -201,7 +206,7 @@ def grant(
     found: dict[str, Grant] = {}
     short: set[str] = set()
     for key, shape, h in placed:
-        if not (shape.pinned or shape.one_cell or shape.hugepage_kib or shape.pci):
+        if not asks(shape):
             continue
         one = _grant(machines[h], shape)
         if one is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -11,18 +11,29 @@ import numpy as np
 import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec
-from control import addresses, hosts, instances_on, networks, placing_learned, sql, tables
+from control import addresses, instances_on, networks, placing_book, placing_learned, sql, tables
 from control.images import ImageRecord
 from control.networks import NetworkRecord
-from control.placement.model import Guests, Mask, Net, Shape, Store, View, mask_of, millis
+from control.placement.model import Guests, Ints, Mask, Net, Shape, Store, View, millis
 from control.placing_ahead import Room, ahead
-from control.placing_hardware import hardware_of, pools_of, powers_of, shared_part
-from control.placing_learned import Features
+from control.placing_book import Sizes
+from control.placing_hardware import asks, hardware_of, pools_of, powers_of, shared_part
+from control.placing_learned import Cores, Features, own_or
 from control.placing_rules import guests_of, rules_of
 from core.states import CopyState, HostState
 
-_HOST, _CLUSTER, _DS, _DS_HOST = tables.host, tables.cluster, tables.datastore, tables.datastore_host
-_SIZES = sa.select(_DS_HOST.c.datastore_id, _DS_HOST.c.host_id, _DS_HOST.c.total_mib, _DS_HOST.c.free_mib)
+_CLUSTER, _DS, _NET, _COPY = tables.cluster, tables.datastore, tables.network, tables.image_copy
+_LOCK_CLUSTERS = sa.select(_CLUSTER.c.id).order_by(_CLUSTER.c.id).with_for_update()
+_LOCK_NETWORKS = (
+    sa.select(_NET.c.id).where(_NET.c.name.in_(sa.bindparam("names", expanding=True))).order_by(_NET.c.id)
+    .with_for_update(key_share=True)
+)  # fmt: skip
+_DATASTORES = sa.select(_DS.c.id, _DS.c.name, _DS.c.shared, _DS.c.overcommit, _DS.c.created_at).order_by(
+    _DS.c.created_at, _DS.c.id
+)
+_COPIES = sa.select(_COPY.c.sha256, _COPY.c.host_id).where(
+    sql.among(_COPY.c.sha256), _COPY.c.state == CopyState.READY
+)
 
 
 def shape_of(
@@ -70,26 +81,24 @@ class Cloud:
         """
         ruled = any(shape.rules or shape.own_labels for shape in shapes)
         if lock and ruled:  # a rule may be about hosts that nobody else would lock, such as those of a rack
-            c.execute(sa.select(_CLUSTER.c.id).order_by(_CLUSTER.c.id).with_for_update()).all()
+            c.execute(_LOCK_CLUSTERS).all()
         wanted = {name for shape in shapes for name, _ in (*shape.nics, *shape.fixed)}
         if lock and wanted:
-            net = tables.network
-            c.execute(
-                sa.select(net.c.id).where(net.c.name.in_(wanted)).order_by(net.c.id).with_for_update(key_share=True)
-            ).all()  # fmt: skip
+            c.execute(_LOCK_NETWORKS, {"names": sorted(wanted)}).all()
         known = networks.records(c)
         self.networks: dict[str, NetworkRecord] = {name: known[name] for name in sorted(wanted) if name in known}
-        self.rows = list(c.execute(_hosts()).mappings())
-        self.ids = [str(row["id"]) for row in self.rows]
+        self._book = placing_book.read(c)
+        self.ids = self._book.ids
         self.at = sql.db_now(c)
-        self.versions = {str(row["id"]): int(row["version"]) for row in self.rows}
-        self.ranges = networks.ranges(c, [net.id for net in self.networks.values()])
-        self._ranges_on: dict[str, dict[str | None, tuple[addresses.Range, ...]]] = {}
-        self.leased = networks.leased(c, [net.id for net in self.networks.values()])
+        self.versions = dict(zip(self.ids, self._book.versions, strict=True))
+        net_ids = [net.id for net in self.networks.values()]
+        self._ranges = networks.shared_ranges(c, net_ids)
+        self._ranges_on: dict[tuple[str, int], tuple[addresses.Range, ...]] = {}
+        self.leased = networks.taken(c, net_ids)
         self.stores: dict[str, str] = {}  # datastore name -> id
-        self._index = {host_id: h for h, host_id in enumerate(self.ids)}
-        self.hardware = hardware_of(c, self.rows, shapes)
-        guests = guests_of(c, self._index, without) if ruled else None
+        single = self._book.columns["has_hardware"].any() or any(map(asks, shapes))
+        self.hardware = hardware_of(c, self._book.rows, shapes) if single else []  # of each host, or it plays no part
+        guests = guests_of(c, self._book.index, without) if ruled else None
         self.view = self._view(c, shapes, guests, features or {})
         if len(owners) > 1:
             cpu, memory_mib = float(self.view.cpu_limit_m.sum()) / 1000, float(self.view.memory_limit_mib.sum())
@@ -98,166 +107,111 @@ class Cloud:
     def _view(
         self, c: sa.Connection, shapes: Collection[Shape], guests: Guests | None, features: Features
     ) -> View:
-        held = instances_on.reserved(c, self.ids)
-        mine = [held.get(host_id, instances_on.NOTHING) for host_id in self.ids]
-        rows, used = shared_part(self.rows, mine, self.hardware)
-        cpu = placing_learned.cores(c, rows, used, features, self.at)
-        memory = np.array([int(row["memory_mib"] * _memory_ratio(row) + 1e-6) for row in rows], np.int64)
-        memory_left = memory - np.array([one.memory_mib for one in used], np.int64)
-        usable = [row["state"] == HostState.READY for row in rows]
-        windows_s, holds = ahead(c, rows, Room(cpu.left_m, memory_left, usable), self.at)
+        book, columns = self._book, self._book.columns
+        cpu, memory, memory_left, instances = self._room(c, features)
+        usable = [state == HostState.READY for state in columns["states"]]
+        windows_s, holds = ahead(c, book.rows, Room(cpu.left_m, memory_left, usable), self.at)
         return View(
-            names=tuple(row["name"] for row in rows), states=tuple(_state(row, self.at) for row in rows),
-            unknown=mask_of([_is_unknown(row) for row in rows]),
-            clusters=tuple(row["cluster"] for row in rows), labels=tuple(row["labels"] for row in rows),
-            kinds=tuple(_kinds(row) for row in rows), drivers=tuple(row["driver"] for row in rows),
-            cpus_m=np.array([int(row["cpus"] * 1000) for row in self.rows], np.int64), cpu_limit_m=cpu.limit_m,
-            cpu_left_m=cpu.left_m, learned=cpu.learned, memory_limit_mib=memory,
-            memory_left_mib=memory_left, windows_s=windows_s, holds=holds,
-            physical_mib=np.array([max(row["physical_mib"] or 0, row["memory_mib"]) for row in rows], np.int64),
-            instances=np.array([one.instances for one in used], np.int64),
-            stores=self._stores(c), nets={name: self._net(c, net) for name, net in self.networks.items()},
-            images=self._images(c, {shape.image for shape in shapes if shape.image}),
-            archs=tuple(row["architecture"] for row in rows),
-            kernels=tuple(_kernels(row["capabilities"]) for row in rows),
-            capabilities=tuple(
-                frozenset(k for k, v in row["capabilities"].items() if v is True)
-                | frozenset(row["capabilities"].get("grants") or ()) for row in rows
-            ),
-            guests=guests, **pools_of(self.hardware, shapes),
+            names=columns["names"], states=_states(columns["states"], columns["retry_at"], self.at),
+            unknown=columns["unknown"], clusters=columns["clusters"], labels=columns["labels"], kinds=columns["kinds"],
+            drivers=columns["drivers"], cpus_m=columns["cpus_m"], cpu_limit_m=cpu.limit_m, cpu_left_m=cpu.left_m,
+            learned=cpu.learned, memory_limit_mib=memory, memory_left_mib=memory_left, windows_s=windows_s, holds=holds,
+            physical_mib=columns["physical_mib"], instances=instances,
+            stores=self._stores(c), nets={name: self._net(net) for name, net in self.networks.items()},
+            images=self._images(c, {shape.image for shape in shapes if shape.image}), archs=columns["archs"],
+            kernels=columns["kernels"], capabilities=columns["capabilities"], guests=guests,
+            **pools_of(self.hardware, shapes),
         )  # fmt: skip
+
+    def _room(self, c: sa.Connection, features: Features) -> tuple[Cores, Ints, Ints, Ints]:
+        """Return cores, then of memory what may be given away and what is left, and how many instances there are."""
+        book, columns = self._book, self._book.columns
+        limit = columns["memory_limit_mib"]
+        if not (self.hardware or columns["learns"].any()):
+            cores = Cores(columns["cpu_limit_m"], columns["cpu_limit_m"] - book.held_cpu_m, columns["learns"])
+            return cores, limit, limit - book.held.memory_mib, book.held.instances
+        rows: Sequence[Any] = book.rows
+        used = [book.held.at(h) for h in range(len(rows))]
+        if self.hardware:
+            rows, used = shared_part(rows, used, self.hardware)
+        limit = np.array([int(row["memory_mib"] * own_or(row, "memory_overcommit") + 1e-6) for row in rows], np.int64)
+        left = limit - np.array([one.memory_mib for one in used], np.int64)
+        return placing_learned.cores(c, rows, used, features, self.at), limit, left, book.held.instances
 
     def _stores(self, c: sa.Connection) -> dict[str, Store]:
-        seen: dict[str, dict[int, tuple[int, int]]] = {}
-        for store_id, host_id, total_mib, free_mib in c.execute(_SIZES).all():
-            if host_id in self._index:
-                seen.setdefault(store_id, {})[self._index[host_id]] = total_mib, free_mib
-        i = tables.instance
-        allocated: dict[tuple[str, int], int] = {}
-        for store, host in ((i.c.datastore_id, i.c.host_id), (i.c.other_datastore_id, i.c.other_host_id)):
-            for row in c.execute(
-                sa.select(store.label("store"), host.label("host"), sa.func.sum(i.c.disk_mib).label("mib"))
-                .where(host.is_not(None), store.is_not(None)).group_by(store, host)
-            ).mappings():  # fmt: skip
-                if row["host"] in self._index:
-                    key = (row["store"], self._index[row["host"]])
-                    allocated[key] = allocated.get(key, 0) + int(row["mib"])
         found: dict[str, Store] = {}
-        for row in c.execute(sa.select(_DS).order_by(_DS.c.created_at, _DS.c.id)).mappings():
-            self.stores[row["name"]] = row["id"]
-            found[row["name"]] = self._store(row, seen.get(row["id"], {}), allocated)
+        for row in c.execute(_DATASTORES):
+            self.stores[row.name] = row.id
+            seen = self._book.sizes.get(row.id)
+            found[row.name] = _store(row, seen or placing_book.no_sizes(len(self.ids)), self._book.columns["looked_us"])
         return found
 
-    def _store(
-        self, row: sa.RowMapping, seen: Mapping[int, tuple[int, int]], allocated: Mapping[tuple[str, int], int]
-    ) -> Store:
-        """Return one datastore: a group per host, or one for all where it is shared. seen: by host, whole and free."""
-        n, factor = len(self.ids), row["overcommit"]
-        groups = {h: 0 if row["shared"] else at for at, h in enumerate(sorted(seen))}
-        size = max(groups.values(), default=-1) + 1
-        limit, free, used = (np.zeros(size, np.int64) for _ in range(3))
-        for h, group in groups.items():
-            limit[group] = max(limit[group], int(seen[h][0] * factor))
-            free[group] = max(free[group], int(seen[h][1] * factor))
-            used[group] += allocated.get((row["id"], h), 0)
-        return Store(
-            group=np.array([groups.get(h, -1) for h in range(n)], np.int64), limit_mib=limit, left_mib=limit - used,
-            free_mib=free,
-            unseen=mask_of([h not in seen and _looked_before(host, row) for h, host in enumerate(self.rows)]),
-        )  # fmt: skip
-
-    def _net(self, c: sa.Connection, net: NetworkRecord) -> Net:
+    def _net(self, net: NetworkRecord) -> Net:
         """Return one network. Hosts whose ranges are the same draw from one group."""
-        nh = tables.network_host
-        there = {self._index.get(h) for h in c.scalars(sa.select(nh.c.host_id).where(nh.c.network_id == net.id))}
-        unusable, taken = addresses.reserved(net.subnet, net.gateway), set(self.leased[net.id])
+        none = np.zeros(len(self.ids), np.bool_)
+        reach, own = self._book.reach.get(net.id, none), self._book.own.get(net.id, {})
+        unusable, taken = addresses.reserved(net.subnet, net.gateway), self.leased[net.id]
         spans: dict[tuple[tuple[int, int], ...], int] = {}
-        group = np.full(len(self.ids), -1, np.int64)
-        for h in sorted(h for h in there if h is not None):
-            key = tuple((r.first, r.last) for r in self.ranges_on(net, h))
-            group[h] = spans.setdefault(key, len(spans))
+        group = np.full(len(reach), -1, np.int64)
+        if own:
+            for h in np.flatnonzero(reach).tolist():
+                group[h] = spans.setdefault(_span(self.ranges_on(net, h)), len(spans))
+        elif reach.any():
+            group[reach] = spans.setdefault(_span(self._ranges[net.id]), 0)
         pools = [[addresses.Range(a, b, 0, "") for a, b in key] for key in spans]
         return Net(
-            reach=mask_of([h in there for h in range(len(self.ids))]), dhcp=net.addressing == "dhcp", group=group,
+            reach=reach, dhcp=net.addressing == "dhcp", group=group,
             left=np.array([addresses.count_free(pool, taken | unusable) for pool in pools], np.int64),
             whole=np.array([addresses.count_free(pool, unusable) for pool in pools], np.int64),
             spans=tuple(spans), taken=frozenset(taken), reserved=frozenset(unusable),
         )  # fmt: skip
 
     def ranges_on(self, net: NetworkRecord, h: int) -> tuple[addresses.Range, ...]:
-        """Return the address ranges of a network that are good on one host."""
-        found = self._ranges_on.get(net.id)
-        if found is None:
-            found = self._ranges_on[net.id] = _by_host(self.ranges[net.id])
-        return found.get(self.ids[h], found[None])
+        """Return the address ranges of a network that are good on one host, lowest first."""
+        shared, own = self._ranges[net.id], self._book.own.get(net.id, {}).get(h)
+        if own is None:
+            return shared
+        if (net.id, h) not in self._ranges_on:
+            self._ranges_on[net.id, h] = tuple(sorted((*shared, *own), key=lambda item: item.first))
+        return self._ranges_on[net.id, h]
 
     def _images(self, c: sa.Connection, images: Collection[str]) -> dict[str, Mask]:
-        copy = tables.image_copy
         found = {sha: np.zeros(len(self.ids), np.bool_) for sha in images}
-        for row in sql.fetch_in(
-            c, images,
-            lambda part: sa.select(copy.c.sha256, copy.c.host_id)
-            .where(copy.c.sha256.in_(part), copy.c.state == CopyState.READY),
-        ):  # fmt: skip
-            if row["host_id"] in self._index:
-                found[row["sha256"]][self._index[row["host_id"]]] = True
+        index = self._book.index
+        for sha, host_id in sql.tuples_among(c, images, _COPIES):
+            if host_id in index:
+                found[sha][index[host_id]] = True
         return found
 
 
-def _by_host(ranges: Sequence[addresses.Range]) -> dict[str | None, tuple[addresses.Range, ...]]:
-    """Return the ranges that are good on each host that has some of its own, and on all others (None)."""
-    own = {r.host_id for r in ranges}
-    return {one: tuple(r for r in ranges if r.host_id in (None, one)) for one in {None, *own}}
+def _span(ranges: Sequence[addresses.Range]) -> tuple[tuple[int, int], ...]:
+    return tuple((item.first, item.last) for item in ranges)
 
 
-def _hosts() -> sa.Select[Any]:
-    return (
-        sa.select(
-            _HOST.c.id, _HOST.c.name, _HOST.c.state, _HOST.c.driver, _HOST.c.cpus, _HOST.c.memory_mib,
-            _HOST.c.cpu_overcommit, _HOST.c.memory_overcommit, _HOST.c.cpu_learned_max,
-            _HOST.c.labels, _HOST.c.capabilities, _HOST.c.version,
-            _HOST.c.seen_at, _HOST.c.retry_at, _HOST.c.facts["memory_mib"].as_integer().label("physical_mib"),
-            _HOST.c.facts["architecture"].as_string().label("architecture"),
-            _HOST.c.cluster_id, _HOST.c.hardware,
-            _CLUSTER.c.name.label("cluster"), _CLUSTER.c.cpu_overcommit.label("cluster_cpu_overcommit"),
-            _CLUSTER.c.cpu_learned_max.label("cluster_cpu_learned_max"),
-            _CLUSTER.c.memory_overcommit.label("cluster_memory"),
-        )
-        .where(_HOST.c.cluster_id == _CLUSTER.c.id, _HOST.c.live_name.is_not(None)).order_by(_HOST.c.name)
+def _store(row: Any, seen: Sizes, looked_us: Ints) -> Store:
+    """Return one datastore: a group per host, or one for all where it is shared."""
+    there = seen.there
+    counts = int(there.sum())
+    group = np.where(there, 0 if row.shared else np.cumsum(there) - 1, -1)
+    limit, free = ((part[there] * row.overcommit).astype(np.int64) for part in (seen.total_mib, seen.free_mib))
+    used = seen.allocated_mib[there]
+    if row.shared and counts:
+        limit, free, used = (np.array([one], np.int64) for one in (limit.max(), free.max(), used.sum()))
+    return Store(
+        group=group, limit_mib=limit, left_mib=limit - used, free_mib=free,
+        unseen=~there & (looked_us > 0) & (looked_us < placing_book.micros(row.created_at)),
     )  # fmt: skip
 
 
 BACKED_OFF = "backed-off"  # ready, but steps failed there because of it: passed over for a while
 
 
-def _state(row: Mapping[Any, Any], at: datetime) -> str:
-    resting = row["state"] == HostState.READY and row["retry_at"] is not None and row["retry_at"] > at
-    return BACKED_OFF if resting else str(row["state"])
-
-
-_ENABLED = (HostState.READY, HostState.UNREACHABLE)
-
-
-def _is_unknown(host: Mapping[Any, Any]) -> bool:
-    """Return whether a host may soon turn out to fit: it is being enrolled, or was not looked at yet."""
-    return host["state"] == HostState.ENROLLING or (host["state"] in _ENABLED and host["seen_at"] is None)
-
-
-def _looked_before(host: sa.RowMapping, datastore: sa.RowMapping) -> bool:
-    """Return whether the last look at an enabled host was before a datastore was made."""
-    return host["state"] in _ENABLED and host["seen_at"] is not None and host["seen_at"] < datastore["created_at"]
-
-
-def _memory_ratio(row: Mapping[Any, Any]) -> float:
-    own = row["memory_overcommit"]
-    return float(row["cluster_memory"] if own is None else own)
-
-
-def _kernels(capabilities: Mapping[str, Any]) -> tuple[str, ...] | None:
-    said: Sequence[str] | None = capabilities.get("kernels")
-    return None if said is None else tuple(said)
-
-
-def _kinds(row: Mapping[Any, Any]) -> tuple[str, ...]:
-    said: Sequence[str] = row["capabilities"].get("kinds") or hosts.KINDS.get(row["driver"], ())
-    return tuple(str(kind) for kind in said)
+def _states(states: tuple[str, ...], retry_at: Sequence[datetime | None], at: datetime) -> tuple[str, ...]:
+    """Return the states of hosts as placement sees them."""
+    resting = [h for h, until in enumerate(retry_at) if until is not None and until > at]
+    if not resting:
+        return states
+    found = list(states)
+    for h in resting:
+        found[h] = BACKED_OFF if states[h] == HostState.READY else states[h]
+    return tuple(found)

@@ -12,6 +12,10 @@ from control.access import Principal
 from core.errors import Denied, Invalid
 
 _ACCOUNT, _INSTANCE = tables.user, tables.instance
+_LIMITS = sa.select(_ACCOUNT.c.max_instances, _ACCOUNT.c.max_cpu, _ACCOUNT.c.max_memory_mib).where(
+    _ACCOUNT.c.name == sa.bindparam("account")
+)
+_LOCKED = _LIMITS.with_for_update()
 _WORDS = {"instances": "instances", "cpu": "cores", "memory_mib": "MiB of memory"}
 
 
@@ -26,10 +30,7 @@ class Amount:
 
 def limits(c: sa.Connection, name: str, *, lock: bool = False) -> Amount:
     """Return an account's quota. lock: nobody else adds to its use before the transaction ends."""
-    statement = sa.select(_ACCOUNT.c.max_instances, _ACCOUNT.c.max_cpu, _ACCOUNT.c.max_memory_mib).where(
-        _ACCOUNT.c.name == name
-    )
-    row = c.execute(statement.with_for_update() if lock else statement).one_or_none()
+    row = c.execute(_LOCKED if lock else _LIMITS, {"account": name}).one_or_none()
     return Amount(None, None, None) if row is None else Amount(row[0], row[1], row[2])
 
 

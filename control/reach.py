@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from control import addresses, sql, tables
+from control import addresses, marks, sql, tables
 from core.clock import rfc3339
 from core.ids import new_id
 
@@ -17,45 +18,70 @@ _DS, _DS_HOST = tables.datastore, tables.datastore_host
 _NETWORKS = sa.select(_NET.c.id, _NET.c.bridge, _NET.c.addressing).where(
     sa.or_(_NET.c.cluster_id.is_(None), _NET.c.cluster_id == sa.bindparam("cluster"))
 )
-_BRIDGES = sa.select(_NET_HOST.c.network_id, _NET_HOST.c.cidr).where(_NET_HOST.c.host_id == sa.bindparam("host"))
-_DATASTORES = sa.select(_DS_HOST.c.datastore_id).where(_DS_HOST.c.host_id == sa.bindparam("host"))
+_BRIDGES = sa.select(_NET_HOST.c.host_id, _NET_HOST.c.network_id, _NET_HOST.c.cidr).where(
+    sql.among(_NET_HOST.c.host_id)
+)
+_DATASTORES = sa.select(_DS_HOST.c.host_id, _DS_HOST.c.datastore_id).where(sql.among(_DS_HOST.c.host_id))
 
 
-def record(
-    c: sa.Connection, host_id: str, cluster_id: str, datastores: Sequence[tuple[str, int, int]],
-    bridges: Mapping[str, str], at: datetime,
-) -> bool:  # fmt: skip
-    """Write what was seen on a host; return whether something reaches it that did not before."""
-    grown = _datastores(c, host_id, datastores, at)
-    nets = c.execute(_NETWORKS, {"cluster": cluster_id}).all()
-    there = {net.id: bridges[net.bridge] for net in nets if net.bridge in bridges}
-    before = {row.network_id: row.cidr for row in c.execute(_BRIDGES, {"host": host_id})}
-    lost = sorted(set(before) - set(there))
-    if lost:
-        c.execute(sa.delete(_NET_HOST).where(_NET_HOST.c.host_id == host_id, _NET_HOST.c.network_id.in_(lost)))
-    sql.upsert(
-        c, _NET_HOST,
-        [{"network_id": net, "host_id": host_id, "cidr": cidr, "seen_at": at} for net, cidr in sorted(there.items())],
-    )  # fmt: skip
-    by_host = {net.id for net in nets if net.addressing == "host"}
-    changed = [net for net, cidr in there.items() if before.get(net) != cidr and net in by_host]
-    set_ranges(c, [(net, host_id, there[net]) for net in changed])
-    return grown or bool(changed) or bool(set(there) - set(before))
+@dataclass(frozen=True)
+class Reach:
+    """What a look found on a host: datastores (id, total, free MiB), bridges (name -> "address/prefix" or "")."""
+
+    host_id: str
+    cluster_id: str
+    datastores: Sequence[tuple[str, int, int]]
+    bridges: Mapping[str, str]
 
 
-def _datastores(c: sa.Connection, host_id: str, seen: Sequence[tuple[str, int, int]], at: datetime) -> bool:
-    before = set(c.scalars(_DATASTORES, {"host": host_id}))
-    now_there = {row_id for row_id, _, _ in seen}
-    if before - now_there:
-        c.execute(
-            sa.delete(_DS_HOST).where(_DS_HOST.c.host_id == host_id, _DS_HOST.c.datastore_id.in_(before - now_there))
-        )
+def record(c: sa.Connection, seen: Sequence[Reach], at: datetime) -> bool:
+    """Write what was seen on some hosts; return whether something reaches one of them that did not before.
+
+    The caller updates the hosts' own rows, which gives them new marks (marks.py).
+    """
+    grown = _datastores(c, seen, at)
+    nets = {one: c.execute(_NETWORKS, {"cluster": one}).all() for one in sorted({look.cluster_id for look in seen})}
+    before: dict[str, dict[str, str]] = {look.host_id: {} for look in seen}
+    for row in sql.fetch_among(c, list(before), _BRIDGES):
+        before[row["host_id"]][row["network_id"]] = row["cidr"]
+    rows, changed = [], []
+    for look in seen:
+        known = before[look.host_id]
+        there = {net.id: look.bridges[net.bridge] for net in nets[look.cluster_id] if net.bridge in look.bridges}
+        if lost := sorted(known.keys() - there.keys()):
+            c.execute(
+                sa.delete(_NET_HOST).where(_NET_HOST.c.host_id == look.host_id, _NET_HOST.c.network_id.in_(lost))
+            )
+        by_host = {net.id for net in nets[look.cluster_id] if net.addressing == "host"}
+        rows += [
+            {"network_id": net, "host_id": look.host_id, "cidr": cidr, "seen_at": at}
+            for net, cidr in sorted(there.items())
+        ]
+        changed += [(n, look.host_id, cidr) for n, cidr in there.items() if n in by_host and known.get(n) != cidr]
+        grown = grown or bool(there.keys() - known.keys())
+    sql.upsert(c, _NET_HOST, rows)
+    set_ranges(c, changed)
+    return grown or bool(changed)
+
+
+def _datastores(c: sa.Connection, seen: Sequence[Reach], at: datetime) -> bool:
+    before: dict[str, set[str]] = {look.host_id: set() for look in seen}
+    for row in sql.fetch_among(c, list(before), _DATASTORES):
+        before[row["host_id"]].add(row["datastore_id"])
+    grown = False
+    for look in seen:
+        there = {row_id for row_id, _, _ in look.datastores}
+        if lost := before[look.host_id] - there:
+            c.execute(
+                sa.delete(_DS_HOST).where(_DS_HOST.c.host_id == look.host_id, _DS_HOST.c.datastore_id.in_(lost))
+            )
+        grown = grown or bool(there - before[look.host_id])
     sql.upsert(
         c, _DS_HOST,
-        [{"datastore_id": row_id, "host_id": host_id, "total_mib": total, "free_mib": free, "seen_at": at}
-         for row_id, total, free in sorted(seen)],
+        [{"datastore_id": row_id, "host_id": look.host_id, "total_mib": total, "free_mib": free, "seen_at": at}
+         for look in seen for row_id, total, free in sorted(look.datastores)],
     )  # fmt: skip
-    return bool(now_there - before)
+    return grown
 
 
 def set_ranges(c: sa.Connection, bridges: Iterable[tuple[str, str, str]]) -> None:
@@ -86,6 +112,7 @@ def spread_network(c: sa.Connection, network_id: str, at: datetime) -> None:
         statement = statement.where(host.c.cluster_id == net.cluster_id)
     seen = {row.id: (row.facts.get("bridges") or {}).get(net.bridge) for row in c.execute(statement)}
     there = {host_id: cidr for host_id, cidr in seen.items() if cidr is not None}
+    marks.touch_all(c)
     c.execute(sa.delete(_NET_HOST).where(_NET_HOST.c.network_id == network_id))
     sql.insert(
         c, _NET_HOST,
@@ -97,6 +124,7 @@ def spread_network(c: sa.Connection, network_id: str, at: datetime) -> None:
 
 def forget(c: sa.Connection, host_id: str) -> None:
     """Take away all that was seen on a host that is retired."""
+    marks.touch(c, [host_id])
     for table in (_DS_HOST, _NET_HOST, _RANGE, tables.image_copy):
         c.execute(sa.delete(table).where(table.c.host_id == host_id))
 

@@ -6,7 +6,7 @@ being changed, is left alone: what was seen of it may be older than the change.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -24,8 +24,8 @@ _ON = (InstanceState.RUNNING, InstanceState.SUSPENDED, InstanceState.OFF)
 _BUSY = sa.exists().where(_OP.c.subject == sa.literal("instance/") + _T.c.id, _OP.c.state.in_(UNFINISHED))
 _UNFINISHED = sa.select(_OP.c.subject).where(sql.among(_OP.c.subject), _OP.c.state.in_(UNFINISHED))
 _EXPECTED = (
-    sa.select(_T.c.id, _T.c.name, _T.c.state, _T.c.epoch, _T.c.host_name, _BUSY.label("busy"))
-    .where(_T.c.host_id == sa.bindparam("host")).order_by(_T.c.id)
+    sa.select(_T.c.host_id, _T.c.id, _T.c.name, _T.c.state, _T.c.epoch, _T.c.host_name, _BUSY.label("busy"))
+    .where(sql.among(_T.c.host_id)).order_by(_T.c.id)
 )  # fmt: skip
 
 
@@ -107,12 +107,15 @@ KINDS = tuple(sorted({rule.kind for rule in RULES.values()} | set(_UNEXPECTED)))
 _PARKED = (_S.STOPPED, _S.UNDEPLOYED)
 
 
-def expected_on(c: sa.Connection, host_id: str) -> list[Expected]:
-    """Return what the record has on a host. Read it before the look, so that a change meanwhile is noticed."""
-    return [
-        Expected(row.id, row.name, InstanceState(row.state), row.epoch, bool(row.busy), row.host_name)
-        for row in c.execute(_EXPECTED, {"host": host_id})
-    ]
+def expected_on(c: sa.Connection, host_ids: Collection[str]) -> dict[str, list[Expected]]:
+    """Return what the record has on hosts. Read it before the look, so that a change meanwhile is noticed."""
+    found: dict[str, list[Expected]] = {one: [] for one in host_ids}
+    for row in sql.fetch_among(c, list(found), _EXPECTED):
+        state = InstanceState(row["state"])
+        found[row["host_id"]].append(
+            Expected(row["id"], row["name"], state, row["epoch"], bool(row["busy"]), row["host_name"])
+        )
+    return found
 
 
 def _busy(c: sa.Connection, subjects: Sequence[str]) -> set[str]:

@@ -6,14 +6,16 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 
 from blueprints.change import PARAMETERS
 from blueprints.common import Spec
+from blueprints.instance import InstanceSpec
 from control import access, sql, tables
-from control.accept import backup, change, deploy, host, host_change, image, machine, plan
+from control.accept import backup, change, deploy, host, host_change, image, machine, machine_change, plan
 from control.accept.draft import Acceptor, Draft
 from control.access import Principal, sees_all
 from control.ledger import Operation, guard, operation_of
@@ -32,10 +34,12 @@ ACCEPTORS: dict[Verb, Acceptor] = {
     Verb.DROP_BACKUP: backup.acceptor(Verb.DROP_BACKUP),
     Verb.ENROLL: host.enroll,
     Verb.RETIRE: host.retire,
+    Verb.CONFIGURE: host.configure,
     Verb.EVACUATE: host_change.evacuate,
     Verb.FENCE: host_change.fence,
     Verb.ADOPT: host_change.adopt,
     Verb.ENROLL_MACHINE: machine.enroll,
+    Verb.CHANGE_MACHINE: machine_change.change,
     Verb.RECONCILE: host.reconcile,
     Verb.APPLY_PLAN: plan.apply,
     Verb.IMPORT: image.import_,
@@ -51,6 +55,17 @@ class Accepted:
     request_id: str
     operations: list[Operation]
     repeated: bool
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request, as `submit` takes it."""
+
+    principal: Principal
+    verb: Verb
+    body: Mapping[str, Any]
+    source: str
+    idempotency_key: str | None = None
 
 
 def submit(
@@ -74,13 +89,64 @@ def submit(
     known = [draft.existing for draft in drafts if draft.existing is not None]
     if len(known) == len(drafts):
         return Accepted(known[0].request_id, known, True)
-    request_id = new_id()
-    sql.insert(c, _T, [{
-        "id": request_id, "user_id": principal.id, "source": source[:32], "idempotency_key": key,
-        "body_sha256": digest, "created_at": now(),
-    }])  # fmt: skip
-    entered = _enter(c, principal, verb, request_id, [draft for draft in drafts if draft.existing is None])
+    new = [draft for draft in drafts if draft.existing is None]
+    ((request_id, entered),) = _enter(c, principal, verb, source, [(key, digest, new)])
     return Accepted(request_id, [*known, *entered], False)
+
+
+def submit_all(c: sa.Connection, asks: Sequence[Ask]) -> list[Accepted | RackflowError]:
+    """Enter requests that came at the same time, each all of it or nothing; the answers come in the same order.
+
+    Those that ask for instances, and differ in nothing else, are looked at and written together: that takes as many
+    statements as one of them. When that is refused each is looked at by itself, so that every one gets its own error.
+    """
+    alike: dict[Any, list[int]] = {}
+    for n, ask in enumerate(asks):
+        alike.setdefault(_likeness(ask) or n, []).append(n)
+    found: dict[int, Accepted | RackflowError] = {}
+    for places in alike.values():
+        found.update(zip(places, _submit_alike(c, [asks[n] for n in places]), strict=True))
+    return [found[n] for n in range(len(asks))]
+
+
+def _likeness(ask: Ask) -> Any:
+    """Return what requests have in common that may be entered together; None: this one goes alone."""
+    specs = ask.body.get("instances")
+    if ask.verb is not Verb.DEPLOY or ask.idempotency_key or not isinstance(specs, list) or not _count(ask):
+        return None
+    return ask.principal, ask.source, *((name, value) for name, value in sorted(ask.body.items()) if value is not specs)
+
+
+def _count(ask: Ask) -> int:
+    """Return how many instances specs make; 0 when they are to be read first."""
+    specs = ask.body["instances"]
+    if not all(isinstance(spec, InstanceSpec) for spec in specs):
+        return 0
+    return sum(1 if spec.count is None else spec.count for spec in specs)
+
+
+def _submit_alike(c: sa.Connection, asks: Sequence[Ask]) -> list[Accepted | RackflowError]:
+    try:
+        with c.begin_nested():
+            return [*(_together(c, asks) if asks[1:] else [_alone(c, asks[0])])]
+    except RackflowError as error:
+        return [one for ask in asks for one in _submit_alike(c, [ask])] if asks[1:] else [error]
+
+
+def _alone(c: sa.Connection, ask: Ask) -> Accepted:
+    return submit(c, ask.principal, ask.verb, ask.body, source=ask.source, idempotency_key=ask.idempotency_key)
+
+
+def _together(c: sa.Connection, asks: Sequence[Ask]) -> list[Accepted]:
+    """Enter requests that are alike as if they were one, but for their rows."""
+    first = asks[0]
+    body = {**first.body, "instances": [spec for ask in asks for spec in ask.body["instances"]]}
+    drafts = iter(ACCEPTORS[first.verb](c, first.principal, body))
+    parts = [(None, _digest(ask.verb, ask.body), list(islice(drafts, _count(ask)))) for ask in asks]
+    return [
+        Accepted(request_id, entered, False)
+        for request_id, entered in _enter(c, first.principal, first.verb, first.source, parts)
+    ]
 
 
 def submit_for(
@@ -130,9 +196,17 @@ def _earlier(c: sa.Connection, key: str, digest: str | None) -> Accepted | None:
 
 
 def _enter(
-    c: sa.Connection, principal: Principal, verb: Verb, request_id: str, drafts: Sequence[Draft]
-) -> list[Operation]:
+    c: sa.Connection, principal: Principal, verb: Verb, source: str,
+    parts: Sequence[tuple[str | None, str, Sequence[Draft]]],
+) -> list[tuple[str, list[Operation]]]:  # fmt: skip
+    """Write requests, each with its key, digest and operations; return the id and the operations of each."""
     at = now()
+    requested: list[dict[str, Any]] = [
+        {"id": new_id(), "user_id": principal.id, "source": source[:32], "idempotency_key": key, "body_sha256": digest,
+         "created_at": at} for key, digest, _ in parts
+    ]  # fmt: skip
+    sql.insert(c, _T, requested)
+    drafts = [(row["id"], draft) for row, (_, _, drafts) in zip(requested, parts, strict=True) for draft in drafts]
     ids = sorted(new_id() for _ in drafts)  # so that a later look finds them in the order asked for
     rows = [
         {
@@ -143,10 +217,13 @@ def _enter(
             "flow_run_id": None, "cancel_requested": False, "attempts": 0, "not_before": draft.not_before,
             "priority": draft.priority, "created_at": at, "started_at": None, "finished_at": None,
         }
-        for row_id, draft in zip(ids, drafts, strict=True)
+        for row_id, (request_id, draft) in zip(ids, drafts, strict=True)
     ]  # fmt: skip
     sql.insert(c, _OP, rows)
-    return [operation_of(row) for row in rows]
+    entered: dict[str, list[Operation]] = {row["id"]: [] for row in requested}
+    for (request_id, _), row in zip(drafts, rows, strict=True):
+        entered[request_id].append(operation_of(row))
+    return list(entered.items())
 
 
 def show(c: sa.Connection, principal: Principal, request_id: str, *, steps: bool = False) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from control.placement import model
 
+_SCALARS = frozenset((str, int, float, bool, type(None)))
 _SAME = 0  # a patch: nothing differs
 _CLASSES = {name: kind for name, kind in vars(model).items() if isinstance(kind, type) and is_dataclass(kind)}
 _FEW = 4  # a patch by places pays while less than one in so many differs
@@ -46,12 +47,12 @@ def plain(value: Any) -> Any:
     if is_dataclass(value):
         return ["class", type(value).__name__, [plain(getattr(value, one.name)) for one in fields(value)]]
     if isinstance(value, Mapping):
-        return ["map", [[plain(key), plain(one)] for key, one in value.items()]]
+        return ["map", [[plain(key), one if type(one) in _SCALARS else plain(one)] for key, one in value.items()]]
     if isinstance(value, frozenset | set):
         return ["set", [plain(one) for one in sorted(value)]]
     if isinstance(value, tuple | list):
         kind = "tuple" if isinstance(value, tuple) else "list"
-        return [kind, [one if type(one) is str else plain(one) for one in value]]
+        return [kind, [one if type(one) in _SCALARS else plain(one) for one in value]]
     raise TypeError(f"{type(value).__name__} has no form in a record")
 
 
@@ -71,7 +72,8 @@ def back(said: Any) -> Any:
 
 
 def patch(old: Any, new: Any) -> Any:
-    """Return in JSON form how new differs: _SAME, or [kind, …]: "new" all of it, "parts" of it, "at" some places."""
+    """Return in JSON form how new differs: _SAME, or [kind, …]: "new" all of it, "parts" of it, "at" some places,
+    "keys": these and no others."""
     if old is new:
         return _SAME
     if type(old) is type(new):
@@ -92,7 +94,8 @@ def patch(old: Any, new: Any) -> Any:
 
 def _patch_mapping(old: Mapping[Any, Any], new: Mapping[Any, Any]) -> Any:
     if list(old) != list(new):
-        return ["new", plain(new)]
+        parts = [patch(old[key], one) if key in old else ["new", plain(one)] for key, one in new.items()]
+        return ["keys", [[plain(key), part] for key, part in zip(new, parts, strict=True)]]
     return _parts({str(n): (old[key], new[key]) for n, key in enumerate(new)})
 
 
@@ -133,6 +136,9 @@ def patched(old: Any, said: Any) -> Any:
     kind, *rest = said
     if kind == "new":
         return back(rest[0])
+    if kind == "keys":
+        keys = [(back(key), part) for key, part in rest[0]]
+        return {key: patched(old.get(key), part) for key, part in keys}
     if kind == "between":
         begin, end, values = rest
         return (*old[:begin], *map(back, values), *old[len(old) - end :])

@@ -72,10 +72,11 @@ def record(
     read = _read_of(features)
     if base.features != read or not _is_there(c, base.features_id):
         base.features, base.features_id = read, _insert(c, FEATURES, codec.dump(read))
-    shapes = {shape: n for n, shape in enumerate(dict.fromkeys(request.shape for request in requests))}
+    shapes = {id(request.shape): request.shape for request in requests}  # to hash each takes its time
+    places = {key: n for n, key in enumerate(shapes)}
     data = codec.dump({
-        "view": codec.patch(base.view, view), "shapes": [codec.plain(shape) for shape in shapes],
-        "requests": [[r.key, r.name, shapes[r.shape], r.owner, r.priority, r.gang] for r in requests],
+        "view": codec.patch(base.view, view), "shapes": [codec.plain(shape) for shape in shapes.values()],
+        "requests": [[r.key, r.name, places[id(r.shape)], r.owner, r.priority, r.gang] for r in requests],
         "choices": [[choice.host, choice.datastore, choice.position] for choice in choices], "told": digest(choices),
     })  # fmt: skip
     base.worn = _WORTH * len(data) > base.size + _SMALL * len(requests)

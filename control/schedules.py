@@ -18,6 +18,9 @@ from core.ids import new_id
 from core.states import Verb
 
 _T, _I = tables.schedule, tables.instance
+_AFTER_START = sa.select(_T.c.id, _T.c.after_start_s).where(
+    sql.among(_T.c.instance_id), _T.c.after_start_s.is_not(None), _T.c.enabled.is_(True)
+)
 LEAST_EVERY_S = 60
 
 
@@ -158,11 +161,7 @@ def _following(row: Mapping[Any, Any], at: datetime) -> datetime | None:
 def started(c: sa.Connection, instance_ids: Sequence[str]) -> None:
     """Count the schedules that run some time after a start of these instances from now on."""
     at = now()
-    rows = sql.fetch_in(
-        c, instance_ids,
-        lambda part: sa.select(_T.c.id, _T.c.after_start_s)
-        .where(_T.c.instance_id.in_(part), _T.c.after_start_s.is_not(None), _T.c.enabled.is_(True)),
-    )  # fmt: skip
+    rows = sql.fetch_among(c, instance_ids, _AFTER_START)
     sql.update_each(
         c, _T, [{"id": row["id"], "next_at": at + timedelta(seconds=row["after_start_s"])} for row in rows]
     )

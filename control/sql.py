@@ -11,12 +11,17 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from control import sql_many
+from control.sql_among import CHUNK, PARAMETER, among, parts
 from control.tables import UtcDateTime
 from core.clock import now
 
+__all__ = [
+    "CHUNK", "PARAMETER", "LostRace", "among", "chunks", "db_now", "fetch_among", "fetch_in", "insert",
+    "insert_columns", "parts", "run_among", "run_in", "tuples_among", "update_columns", "update_each", "upsert",
+]  # fmt: skip
+
 T = TypeVar("T")
 Rows = Sequence[sa.RowMapping]
-CHUNK = 1000  # values in one IN list; every database takes more, but plans stay short
 
 _CLOCKS: dict[str, str] = {
     "postgresql": "timezone('utc', clock_timestamp())",
@@ -44,20 +49,34 @@ class LostRace(Exception):
     """Somebody else was faster: the store rolls back and tries again."""
 
 
-def among(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
-    """Return the condition of `fetch_among`: the column has one of the values."""
-    return column.in_(sa.bindparam("among", expanding=True, type_=column.type))
-
-
 def fetch_among(c: sa.Connection, values: Collection[Any], statement: sa.Select[Any]) -> list[sa.RowMapping]:
-    """Run a select with `among` in it once per chunk of values and return all rows.
+    """Run a select with `among` in it for all values and return all rows.
 
     For what is asked often: to build a statement each time takes longer than to run it.
     """
     rows: list[sa.RowMapping] = []
-    for part in chunks(values):
-        rows.extend(c.execute(statement, {"among": part}).mappings().all())
+    for part in parts(c.dialect.name, values):
+        rows.extend(c.execute(statement, {PARAMETER: part}).mappings().all())
     return rows
+
+
+def tuples_among(
+    c: sa.Connection, values: Collection[Any], statement: sa.Select[Any]
+) -> list[Sequence[Any]]:
+    """Do as `fetch_among`, but return tuples: for many rows, whose values are taken by their places.
+
+    Values that follow each other are asked for together: what stands side by side is found sooner.
+    """
+    rows: list[Sequence[Any]] = []
+    for part in parts(c.dialect.name, sorted(values)):
+        rows.extend(c.execute(statement, {PARAMETER: part}).all())
+    return rows
+
+
+def run_among(c: sa.Connection, values: Collection[Any], statement: sa.Update | sa.Delete) -> None:
+    """Run an update or delete with `among` in it for all values."""
+    for part in parts(c.dialect.name, values):
+        c.execute(statement, {PARAMETER: part})
 
 
 def fetch_in(
@@ -78,27 +97,29 @@ def run_in(c: sa.Connection, values: Collection[Any], build: Callable[[list[Any]
 def insert(c: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows, all with the same keys, in one go."""
     if rows:
-        sql_many.run(c, _insert(table), rows)
+        sql_many.insert(c, table, _columns(rows))
 
 
-@cache
-def _insert(table: sa.Table) -> sa.Insert:
-    return sa.insert(table)
+def insert_columns(c: sa.Connection, table: sa.Table, columns: sql_many.Columns) -> None:
+    """Insert rows that are given column by column."""
+    if len(next(iter(columns.values()))):
+        sql_many.insert(c, table, columns)
 
 
 def update_each(c: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], key: str = "id") -> None:
-    """Give each row, found by its key, values of its own; all rows have the same keys."""
-    if not rows:
-        return
-    names = {name: "k_key" if name == key else f"v_{name}" for name in rows[0]}
-    statement = _update(table, key, tuple(name for name in rows[0] if name != key))
-    sql_many.run(c, statement, [{names[name]: value for name, value in row.items()} for row in rows])
+    """Give each row, found by its key, values of its own; all rows have the same keys, and the last one counts."""
+    if rows:
+        sql_many.update(c, table, key, _columns(list({row[key]: row for row in rows}.values())))
 
 
-@cache
-def _update(table: sa.Table, key: str, names: tuple[str, ...]) -> sa.Update:
-    columns = {name: sa.bindparam(f"v_{name}", type_=table.c[name].type) for name in names}
-    return sa.update(table).where(table.c[key] == sa.bindparam("k_key")).values(columns)
+def update_columns(c: sa.Connection, table: sa.Table, columns: sql_many.Columns, key: str = "id") -> None:
+    """Do as `update_each` with values that are given column by column; no key is there twice."""
+    if len(columns[key]):
+        sql_many.update(c, table, key, columns)
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def upsert(c: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -16,6 +16,9 @@ from core.ids import new_id
 from core.states import StepState
 
 _STEP, _INSTANCE, _IMAGE, _HOST = tables.step, tables.instance, tables.image, tables.host
+_BY_ID = sa.select(_STEP).where(sql.among(_STEP.c.id))
+_KEYS = sa.select(_STEP.c.id, _STEP.c.operation_id, _STEP.c.sequence).where(sql.among(_STEP.c.operation_id))
+_ENDED = ("id", "state", "changed", "evidence", "error", "finished_at")  # what the end of a step changes
 _OF_OPERATIONS = sa.select(_STEP).where(sql.among(_STEP.c.operation_id))
 _IMAGE_NAMES = sa.select(_INSTANCE.c.id, _IMAGE.c.name).where(
     _INSTANCE.c.image_id == _IMAGE.c.id, sql.among(_INSTANCE.c.id)
@@ -27,7 +30,7 @@ Fail = tuple[Operation, int, RackflowError]
 Key = tuple[str, int]  # operation id, sequence
 
 
-def steps_of(c: sa.Connection, ids: Sequence[str]) -> dict[str, list[Step]]:
+def steps_of(c: sa.Connection, ids: Collection[str]) -> dict[str, list[Step]]:
     """Return every operation's steps in order; an empty list where none has begun."""
     rows = sql.fetch_among(c, set(ids), _OF_OPERATIONS)
     found: dict[str, list[Step]] = {one: [] for one in ids}
@@ -43,11 +46,14 @@ def begin_step(
     return begin_steps(c, [(op, sequence, name, host, compensation)])[0]
 
 
-def begin_steps(c: sa.Connection, begins: Sequence[Begin]) -> list[Step]:
-    """Begin steps of several operations; the answers come in the same order. Raise Stale, then none has begun."""
-    ops = [op for op, *_ in begins]
-    guard(c, ops)
-    known = _by_key(c, ops)
+def begin_steps(c: sa.Connection, begins: Sequence[Begin], *, looked: bool = False) -> list[Step]:
+    """Begin steps of several operations; the answers come in the same order. Raise Stale, then none has begun.
+
+    looked: the caller has looked at these operations in this transaction (ledger.look), and found none that is stale.
+    """
+    if not looked:
+        guard(c, [op for op, *_ in begins])
+    known = _by_key(c, {(op.id, sequence) for op, sequence, *_ in begins})
     at = now()
     begun: list[Step] = []
     for op, sequence, name, host, compensation in begins:
@@ -61,7 +67,7 @@ def begin_steps(c: sa.Connection, begins: Sequence[Begin]) -> list[Step]:
             )  # fmt: skip
         begun.append(step)
     running = [step for step in begun if step.state is StepState.RUNNING]
-    _save(c, [s for s in running if (s.operation_id, s.sequence) in known])
+    sql.update_each(c, _STEP, [_row(s) for s in running if (s.operation_id, s.sequence) in known])
     sql.insert(c, _STEP, [_row(s) for s in running if (s.operation_id, s.sequence) not in known])
     return begun
 
@@ -82,15 +88,18 @@ def end_step(
     end_steps(c, [(op, sequence, changed, evidence)])
 
 
-def end_steps(c: sa.Connection, ends: Sequence[End]) -> None:
-    """End steps of several operations well. Raise Stale or NotFound, then none has ended."""
-    _finish(
-        c,
-        [
-            (op, sequence, {"state": StepState.DONE, "changed": changed, "evidence": evidence, "error": None})
-            for op, sequence, changed, evidence in ends
-        ],
-    )
+def end_steps(
+    c: sa.Connection, ends: Sequence[End], *, begun: Collection[Step] = (), looked: bool = False
+) -> None:  # fmt: skip
+    """End steps of several operations well. Raise Stale or NotFound, then none has ended.
+
+    begun: steps as the caller began them, which need not be read again; looked: as in `begin_steps`.
+    """
+    changes = [
+        (op, sequence, {"state": StepState.DONE, "changed": changed, "evidence": evidence, "error": None})
+        for op, sequence, changed, evidence in ends
+    ]
+    _finish(c, changes, {(step.operation_id, step.sequence): step for step in begun}, looked=looked)
 
 
 def fail_step(c: sa.Connection, op: Operation, sequence: int, error: RackflowError) -> None:
@@ -113,10 +122,14 @@ def undo_steps(c: sa.Connection, undone: Sequence[tuple[Operation, int]]) -> Non
     _finish(c, [(op, sequence, {"state": StepState.COMPENSATED}) for op, sequence in undone])
 
 
-def _finish(c: sa.Connection, changes: Sequence[tuple[Operation, int, Mapping[str, Any]]]) -> None:
-    ops = [op for op, _, _ in changes]
-    guard(c, ops)
-    known = _by_key(c, ops)
+def _finish(
+    c: sa.Connection, changes: Sequence[tuple[Operation, int, Mapping[str, Any]]],
+    begun: Mapping[Key, Step] | None = None, *, looked: bool = False,
+) -> None:  # fmt: skip
+    if not looked:
+        guard(c, [op for op, _, _ in changes])
+    known = dict(begun or {})
+    known |= _by_key(c, {(op.id, sequence) for op, sequence, _ in changes} - known.keys())
     at = now()
     finished: list[tuple[Operation, Step]] = []
     for op, sequence, values in changes:
@@ -124,21 +137,24 @@ def _finish(c: sa.Connection, changes: Sequence[tuple[Operation, int, Mapping[st
         if step is None:
             raise NotFound(f"operation {op.id} has no step {sequence}", f"operation/{op.id}")
         finished.append((op, replace(step, **{"finished_at": at, **values})))
-    _save(c, [step for _, step in finished])
+    sql.update_each(c, _STEP, [{name: getattr(step, name) for name in _ENDED} for _, step in finished])
     _tell(c, finished)
 
 
-def _by_key(c: sa.Connection, ops: Sequence[Operation]) -> dict[Key, Step]:
-    found = steps_of(c, [op.id for op in ops])
-    return {(step.operation_id, step.sequence): step for steps in found.values() for step in steps}
+def _by_key(c: sa.Connection, keys: Collection[Key]) -> dict[Key, Step]:
+    """Return those of these steps that there are. Most do not exist yet, which an index tells without their rows."""
+    if not keys:
+        return {}
+    places = [sequence for _, sequence in keys]
+    span = _KEYS.where(_STEP.c.sequence.between(min(places), max(places)))  # an operation on all hosts has thousands
+    rows = sql.fetch_among(c, {op_id for op_id, _ in keys}, span)
+    there = [row["id"] for row in rows if (row["operation_id"], row["sequence"]) in keys]
+    steps = [step_of(row) for row in sql.fetch_among(c, there, _BY_ID)]
+    return {(step.operation_id, step.sequence): step for step in steps}
 
 
 def _row(step: Step) -> dict[str, Any]:
     return {name: getattr(step, name) for name in Step.__dataclass_fields__}
-
-
-def _save(c: sa.Connection, steps: Sequence[Step]) -> None:
-    sql.update_each(c, _STEP, [_row(step) for step in steps])
 
 
 def _tell(c: sa.Connection, finished: Sequence[tuple[Operation, Step]]) -> None:

@@ -34,6 +34,7 @@ _JSON: dict[str, Any] = {
 }  # fmt: skip
 _RACES = {"40001", "40P01", "55P03", 1020, 1205, 1213}  # SQLSTATE of PostgreSQL; error numbers of MySQL and MariaDB
 _THREADS = 6
+_PAGES_KIB = 16 * 1024  # of SQLite's writer: a page that a large transaction changes often is written once
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -86,8 +87,8 @@ def _sqlite_engine(url: sa.URL, *, writer: bool) -> sa.Engine:
     @event.listens_for(engine, "connect")
     def _connect(raw: Any, _record: Any) -> None:
         raw.isolation_level = None  # sqlite3 must not begin transactions of its own
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON",
-                       "query_only=" + ("OFF" if writer else "ON")):  # fmt: skip
+        role = ("query_only=OFF", f"cache_size=-{_PAGES_KIB}") if writer else ("query_only=ON",)
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON", *role):
             raw.execute(f"PRAGMA {pragma}").close()
 
     @event.listens_for(engine, "begin")

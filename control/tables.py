@@ -6,7 +6,9 @@ so that a unique index keeps one live row per name and at most one unfinished op
 
 from __future__ import annotations
 
+import secrets
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,6 +25,11 @@ metadata = sa.MetaData(
 )
 
 
+@lru_cache(maxsize=4096)
+def _utc(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """Aware UTC in Python, naive UTC with microseconds in the database."""
 
@@ -35,6 +42,10 @@ class UtcDateTime(TypeDecorator[datetime]):
 
             return dialect.type_descriptor(DATETIME(fsp=6))
         return dialect.type_descriptor(sa.DateTime())
+
+    def result_processor(self, dialect: sa.Dialect, coltype: Any) -> Any:
+        """Return what converts a value; SQLite's is text, and many rows have the same one."""
+        return _utc if dialect.name == "sqlite" else super().result_processor(dialect, coltype)
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
@@ -70,6 +81,17 @@ def _at(name: str, *, nullable: bool = False, index: bool = False) -> sa.Column[
     return sa.Column(name, UtcDateTime, nullable=nullable, index=index)
 
 
+def _where_set(name: str) -> sa.Index:
+    """Return an index of an instance's column without the rows where it is NULL, on databases that can."""
+    some = sa.text(f"{name} IS NOT NULL")
+    return sa.Index(f"ix_instance_{name}", name, sqlite_where=some, postgresql_where=some)
+
+
+def new_mark() -> int:
+    """Return a number that nothing else has."""
+    return secrets.randbits(63)
+
+
 cluster = sa.Table(
     "cluster", metadata, _id(), sa.Column("name", sa.String(63), nullable=False, unique=True),
     sa.Column("cpu_overcommit", sa.Double, nullable=False), sa.Column("memory_overcommit", sa.Double, nullable=False),
@@ -92,9 +114,11 @@ host = sa.Table(
     _json("spec"), _json("labels"), _json("facts"), _json("capabilities"),
     _maybe_json("hardware"),  # what single instances may have for themselves; NULL: nothing (see placing_hardware.py)
     sa.Column("version", sa.Integer, nullable=False),  # grows with each placement and each change; guards conflicts
+    sa.Column("mark", sa.BigInteger, nullable=False, server_default="0", onupdate=new_mark),  # see marks.py
     # steps that failed in a row because of it; nothing is placed on it before retry_at
     sa.Column("failures", sa.Integer, nullable=False, server_default="0"), _at("retry_at", nullable=True),
     _at("seen_at", nullable=True), _maybe_json("error"), _at("created_at"), _at("updated_at"),
+    sa.Index("ix_host_mark", "live_name", "id", "version", "mark"),  # which hosts changed, without reading their rows
 )  # fmt: skip
 
 machine = sa.Table(  # a machine with a BMC; what is unique of live ones is NULL when it is retired, or not known yet
@@ -184,8 +208,8 @@ instance = sa.Table(
     sa.Column("cpu", sa.Double, nullable=False), sa.Column("memory_mib", sa.Integer, nullable=False),
     sa.Column("disk_mib", sa.BigInteger, nullable=False),  # root and further disks
     _ref("image_id", "image"),  # NULL: adopted
-    _ref("host_id", "host"), _ref("datastore_id", "datastore"),
-    sa.Column("other_host_id", sa.String(20), index=True), sa.Column("other_datastore_id", sa.String(20)),
+    _ref("host_id", "host", index=False), _ref("datastore_id", "datastore", index=False),
+    sa.Column("other_host_id", sa.String(20)), sa.Column("other_datastore_id", sa.String(20)),
     # cores, cell, pages and devices of these hosts that are its alone; NULL: none
     _maybe_json("granted"), _maybe_json("other_granted"),
     sa.Column("host_name", sa.String(255), nullable=False, server_default=""),
@@ -193,11 +217,12 @@ instance = sa.Table(
     sa.Column("epoch", sa.Integer, nullable=False),  # of the last operation that changed it; older observations lose
     sa.Column("reason", sa.String(1024), nullable=False),  # why pending, held or failed
     _at("created_at", index=True), _at("updated_at"), _at("deleted_at", nullable=True),
+    _where_set("host_id"), _where_set("datastore_id"), _where_set("other_host_id"),
 )  # fmt: skip
 
-lease = sa.Table(
-    "lease", metadata, _id(), _ref("network_id", "network", nullable=False),
-    _ref("instance_id", "instance", nullable=False),
+lease = sa.Table(  # its unique constraints serve as indexes of network and instance as well
+    "lease", metadata, _id(), _ref("network_id", "network", nullable=False, index=False),
+    _ref("instance_id", "instance", nullable=False, index=False),
     sa.Column("nic_index", sa.Integer, nullable=False), sa.Column("mac", sa.String(17), nullable=False, unique=True),
     sa.Column("address", sa.String(64)),  # NULL: DHCP
     sa.Column("prefix_length", sa.Integer, nullable=False), sa.Column("gateway", sa.String(64), nullable=False),

@@ -136,8 +136,10 @@ class Verb(StrEnum):
     EVACUATE = "evacuate"  # move away what runs there
     FENCE = "fence"  # cut its power, because it is dead
     RETIRE = "retire"  # take a host out
+    CONFIGURE = "configure"  # make it a hypervisor over SSH
     # to a machine with a BMC
     ENROLL_MACHINE = "enroll-machine"  # look at it, classify it, check it
+    CHANGE_MACHINE = "change-machine"  # its power, its LED, its disks
     # to an image
     IMPORT = "import"  # bring an image into the front-end's store
     STAGE = "stage"  # copy an image to hosts

@@ -18,7 +18,7 @@ from daemon import notify
 
 log = logging.getLogger("rackflow.analytics")
 
-_LOOK_S = 1.0
+_LOOK_S = 2.0  # between two looks at the outbox; whoever asks for history has it looked at before
 _BATCH = 2000
 _KEPT = timedelta(days=30)  # moved events stay that long in the state database, so that history can be rebuilt
 _ROUNDS_KEPT = timedelta(days=7)  # of placement, to be replayed

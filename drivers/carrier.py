@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from drivers.transport.base import Progress
 
@@ -44,6 +44,15 @@ class Carrier(Protocol):
         ...
 
 
+@runtime_checkable
+class TakesDirectly(Protocol):
+    """A carrier that can have an instance's files copied where they lie, so that they do not pass through here."""
+
+    async def take_from(self, source: Carrier, instance_id: str) -> int | None:
+        """Take all of an instance from another carrier as `write` does; return bytes moved, None: not from that one."""
+        ...
+
+
 @asynccontextmanager
 async def closing(content: AsyncIterator[bytes]) -> AsyncIterator[AsyncIterator[bytes]]:
     """End a stream when the context is left, and with it the command that it comes from."""
@@ -60,6 +69,10 @@ async def carry(source: Carrier, target: Carrier, instance_id: str, progress: Pr
     Run again after it was killed, it goes on with the file that is missing. The source keeps its own.
     Raise as the carriers do; NotFound of the target: stage the image first.
     """
+    if isinstance(target, TakesDirectly) and (moved := await target.take_from(source, instance_id)) is not None:
+        if progress is not None:
+            progress(moved, moved)
+        return moved
     parcels = await source.parcels(instance_id)
     total, done, moved = sum(parcel.size_bytes for parcel in parcels), 0, 0
     for parcel in parcels:

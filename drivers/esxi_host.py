@@ -12,6 +12,8 @@ from drivers.storage.vmfs import VmfsStorage
 from drivers.transport.base import Endpoint
 from drivers.transport.vsphere import connect as connect_transport
 
+OWN_TRANSPORT = True  # not reached by SSH
+
 
 async def connect(endpoint: Endpoint, settings: DriverSettings) -> Host:
     """Log in and build the drivers. Raise Unreachable, CredentialRejected, Invalid (no password), NotFound (place)."""

@@ -11,6 +11,8 @@ from drivers.storage.fake import FakeStorage
 from drivers.transport.base import Endpoint
 from drivers.transport.fake import connect as connect_transport
 
+OWN_TRANSPORT = True  # not reached by SSH
+
 
 async def connect(endpoint: Endpoint, settings: DriverSettings) -> Host:
     """Build the drivers of a simulated host. Raise Unreachable, or what was injected."""

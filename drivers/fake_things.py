@@ -163,8 +163,13 @@ class FakeHost:
     connected: bool = True
     bmc_answers: bool = True
     bmc_password: str = ""  # "" = any will do
+    boots_from: str = "disk"
     serial: str = ""  # of the machine; "" = its name
     macs: tuple[str, ...] = ()
+    led: bool = False  # blinks
+    celsius: float = 31.0  # of its air intake
+    bmc_log: list[str] = field(default_factory=list)  # the oldest first
+    erased: int = 0  # how often its disks were wiped
     boots: int = 1
     number: int = 0  # of the host in its world
     prepared: bool = False

@@ -1,18 +1,17 @@
-"""One host's set of drivers, and the table: host kind -> how it is built.
+"""One host's set of drivers, and how it is built.
 
-`connect(kind, endpoint, settings)` is all that the tasks know of driver classes. Loaded lazily, so that a front-end
-without LXD hosts never imports pylxd.
+`connect(kind, endpoint, settings)` is all that the tasks know of driver classes. registry.py is the table of kinds;
+loaded lazily, so that a front-end without LXD hosts never imports pylxd.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
 
-from core.errors import Invalid
 from core.settings import DriverSettings
+from drivers import registry
 from drivers.hypervisor.base import Hypervisor
 from drivers.network.base import Network
 from drivers.storage.base import Storage
@@ -68,32 +67,7 @@ class Host:
         await self.transport.close()
 
 
-Builder = Callable[[Endpoint, DriverSettings], Awaitable[Host]]
-
-
-def _lazy(module: str) -> Builder:
-    """Return a builder that imports its module when first used."""
-
-    async def build(endpoint: Endpoint, settings: DriverSettings) -> Host:
-        host: Host = await import_module(module).connect(endpoint, settings)
-        return host
-
-    return build
-
-
-OWN_TRANSPORT = ("esxi", "fake")  # not reached by SSH: what such a machine is can be asked over its own drivers only
-BUILDERS: dict[str, Builder] = {
-    "kvm": _lazy("drivers.kvm_host"),
-    "lxd": _lazy("drivers.lxd_host"),
-    "firecracker": _lazy("drivers.firecracker_host"),
-    "esxi": _lazy("drivers.esxi_host"),
-    "fake": _lazy("drivers.fake_host"),
-}
-
-
 async def connect(kind: str, endpoint: Endpoint, settings: DriverSettings) -> Host:
-    """Connect to a host and build its drivers. Raise Unreachable, CredentialRejected, Invalid (kind)."""
-    builder = BUILDERS.get(kind)
-    if builder is None:
-        raise Invalid(f"no driver {kind!r}", f"host/{endpoint.name}", fix=f"one of {', '.join(BUILDERS)}")
-    return await builder(endpoint, settings)
+    """Connect to a host and build its drivers. Raise Unreachable, CredentialRejected, Invalid (kind), HostFault."""
+    host: Host = await registry.load(kind).connect(endpoint, settings)
+    return host

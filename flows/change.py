@@ -102,9 +102,10 @@ async def run(verb: Verb, form: dict[str, Any], operations: list[str]) -> None:
     """Carry a batch through its steps, on every host that holds an instance of it."""
     batch = await enter(verb, form, operations)
     try:
-        if waiting := await unplaced(batch):
-            await place(waiting, len(waiting))
-        hosts = await by_host(batch)
+        waiting = await unplaced(batch)
+        placed = await place(waiting, len(waiting)) if waiting else {}  # what fits nowhere goes no further
+        there = await by_host([one for one in batch if one not in waiting])
+        hosts = {where: [*placed.get(where, ()), *there.get(where, ())] for where in {**placed, **there}}
         await asyncio.gather(*(change_on(where, part) for where, part in groups(hosts).items()), return_exceptions=True)
     finally:
         await settle(batch)

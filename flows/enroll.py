@@ -1,4 +1,4 @@
-"""Take machines in as hosts, and out again."""
+"""Take machines in as hosts, configure them, and out again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 from prefect import flow
 
 from core.states import Verb
+from tasks.configure import configure_hosts
 from tasks.forms import enroll_body
 from tasks.hosts import enroll_hosts, retire_hosts
 from tasks.ledger import enter
@@ -51,5 +52,6 @@ async def enroll(
     try:
         await enroll_hosts(batch)
         await retire_hosts(batch)
+        await configure_hosts(batch)
     finally:
         await settle(batch)

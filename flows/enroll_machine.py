@@ -7,7 +7,7 @@ from prefect import flow
 from core.states import Verb
 from tasks.forms import machine_body
 from tasks.ledger import enter
-from tasks.machines import enroll_machines
+from tasks.machine_stages import enroll_machines
 from tasks.settle import settle
 
 

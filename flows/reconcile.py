@@ -8,8 +8,10 @@ from core.states import Verb
 from tasks.balance import keep_balanced
 from tasks.forms import names
 from tasks.ledger import enter
+from tasks.machine_health import keep_watching
 from tasks.reconcile import reconcile_hosts
 from tasks.settle import settle
+from tasks.spares import keep_spares
 
 
 @flow(name="reconcile", flow_run_name="reconcile")
@@ -26,3 +28,5 @@ async def reconcile(hosts: str = "", operations: list[str] = []) -> None:  # noq
     finally:
         await settle(batch)
     await keep_balanced()
+    await keep_watching()
+    await keep_spares()

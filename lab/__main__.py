@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from core.errors import NeedsOperator, RackflowError
-from lab import centre, delay, faults, hosts, images, leftovers, preflight
+from lab import centre, delay, faults, hosts, images, leftovers, preflight, vsphere
+from lab.baremetal import room
 from lab.settings import LabSettings, load
 from lab.topology import LabHost, read
 
@@ -47,6 +48,15 @@ def up(kinds: Annotated[list[str], typer.Argument(metavar="KIND:N", help="e.g. k
             say("guest images built")
         changed = centre.up(settings, kinds, say)
     say(f"{'up' if changed else 'is up already'}: {settings.dir / 'lab.yaml'}")
+
+
+@app.command("vsphere")
+def vsphere_command() -> None:
+    """Add a VMware host to the lab, a simulated one; write LAB_DIR/vsphere.yaml. It goes with `down`."""
+    settings = load()
+    with centre.exclusive():
+        changed = vsphere.start(settings)
+    say(f"{'up' if changed else 'is up already'}: {vsphere.blueprint(settings)}")
 
 
 @app.command()
@@ -134,7 +144,9 @@ _fault("thaw", "Let a host that hangs go on.", "goes on", "did not hang", faults
 
 
 @app.command("images")
-def images_command(name: Annotated[str, typer.Argument(help="tiny (seconds) or debian (minutes)")] = "tiny") -> None:
+def images_command(
+    name: Annotated[str, typer.Argument(help="tiny, ramdisk (seconds), debian, hypervisor (minutes)")] = "tiny",
+) -> None:
     """Build guest images into the cache, if they are not there."""
     _require_root()
     if name not in images.RECIPES:
@@ -147,6 +159,28 @@ def images_command(name: Annotated[str, typer.Argument(help="tiny (seconds) or d
     for recipe in images.RECIPES[name]:
         for file in recipe.files:
             typer.echo(str(images.image_path(settings, file)))
+
+
+@app.command()
+def baremetal(
+    verb: Annotated[str, typer.Argument(metavar="up|down", help="servers that are off, with empty disks and BMCs")],
+    servers: Annotated[int, typer.Option(min=1, max=20)] = 1,
+    role: Annotated[str, typer.Option(metavar="lxd|kvm", help="what they are to become; left open by default")] = "",
+) -> None:
+    """Start or end a machine room: servers with BMCs, the network they boot from, Ironic and Inspector.
+
+    What `up` prints is what `rackflow enroll` takes; the servers are named s1, s2, …
+    """
+    _require_root()
+    settings = load()
+    if role not in ("", "lxd", "kvm"):
+        raise typer.BadParameter(f"{role!r} is neither lxd nor kvm")
+    if verb == "up":
+        typer.echo(room.up(settings, servers, role).read_text(), nl=False)
+    elif verb == "down":
+        say(f"the machine room {'is down' if room.down(settings) else 'was not up'}")
+    else:
+        raise typer.BadParameter(f"{verb!r} is neither up nor down")
 
 
 @app.command()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import Conflict, HostFault
-from lab import bmc_process, delay, hosts, keys, leftovers, network
+from lab import bmc_process, delay, hosts, keys, leftovers, network, vsphere
 from lab.blueprint import write_blueprint
 from lab.settings import OWNER_FILE, SWITCH, LabSettings
 from lab.topology import LabHost, Topology, parse, read, save
@@ -97,6 +97,7 @@ def down(settings: LabSettings) -> None:
     """Remove everything; safe to run on half a lab or none. Raise HostFault with the list if something stays."""
     _refuse_foreign(settings)
     bmc_process.stop()  # first, so that none of them starts a host again
+    vsphere.stop()
     _each(_all_hosts(settings), lambda host: _remove(settings, host))
     network.switch_down()
     _delete_files(settings)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import cgroups
+from lab import cgroups, vsphere
 from lab.settings import OWNER_FILE, LabSettings
 from lab.shell import run
 
@@ -41,7 +41,7 @@ def _netns() -> list[Path]:
 
 
 def _processes(settings: LabSettings) -> Iterator[str]:
-    """Those in a host's control groups, those that see its files, relays, and the BMCs."""
+    """Those in a host's control groups, those that see its files, relays, the BMCs, and the VMware host."""
     group = re.compile(r":/rf-h\d+(/|$)", re.MULTILINE)
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -51,6 +51,7 @@ def _processes(settings: LabSettings) -> Iterator[str]:
                 or _sees_host_files(entry, f"{settings.dir}/")
                 or "/lab/relay.py h" in command
                 or " -m lab.bmc " in command
+                or f" -for {vsphere.MARK}" in command
             )
         except OSError:
             continue  # it ended while we looked
@@ -99,7 +100,7 @@ def _files(settings: LabSettings) -> Iterator[str]:
 def made_files(settings: LabSettings) -> list[Path]:
     """Return what a lab makes in its folder, and nothing that someone else may have put there."""
     names = ("lab.json", "lab.yaml", "hosts", "known_hosts", "ssh_config", "id_ed25519", "id_ed25519.pub", "shared",
-             "bmc.password", "bmc.log")  # fmt: skip
+             "bmc.password", "bmc.log", "vsphere", "vsphere.yaml")  # fmt: skip
     found = [settings.dir / name for name in names]
     return [*found, *(path for path in settings.dir.glob("h[0-9]*") if path.is_dir())]
 

@@ -182,7 +182,9 @@ async def unpark(w: Work) -> Seen:
             f"the front-end has no files of {w.view.name}", f"instance/{w.view.name}",
             {"folder": str(w.rt.settings.paths.parked_dir / w.view.id)}, "restore a backup, or delete it",
         )  # fmt: skip
-    return Seen(True, {"bytes": await carry(w.vault, w.carrier(await w.host()), w.view.id)})
+    host = await w.host()
+    async with w.fitting(w.vault, host) as source:
+        return Seen(True, {"bytes": await carry(source, w.carrier(host), w.view.id)})
 
 
 async def drop_parked(w: Work) -> Seen:

@@ -102,8 +102,10 @@ class Evacuation:
                 for guest in guests:
                     if guest.state is InstanceState.RUNNING:
                         bound[guest.id] = await _obstacles(host.hypervisor, guest)
-        features = await self.rt.features()
-        return await self.rt.store.read(lambda c: evacuation.plan(c, self.op, self.record, guests, bound, features))
+        features, policy = await self.rt.features(), self.rt.settings.placement_policy
+        return await self.rt.store.read(
+            lambda c: evacuation.plan(c, self.op, self.record, guests, bound, features, policy)
+        )
 
     async def _start(self, look: Progress) -> int:
         """Start as many migrations as may run; return how many were started."""

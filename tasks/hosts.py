@@ -13,8 +13,9 @@ from control.hosts import HostRecord
 from control.operations import Operation
 from core.errors import Conflict, CredentialRejected, HostFault
 from core.states import HostState, OperationState, Verb
+from drivers import registry
 from drivers.facts import gather_facts
-from drivers.hosts import OWN_TRANSPORT, Host, HostFacts
+from drivers.hosts import Host, HostFacts
 from drivers.hypervisor.base import Capabilities, Capacity
 from drivers.identity import show
 from drivers.network.base import NetworkSpec
@@ -133,7 +134,7 @@ class Enrollment:
         if self.facts is None:
             if self.becomes and not self.record.host_key and not self.is_simulated:
                 await self._compare()  # an earlier run did, and wrote nothing
-            if self.driver in OWN_TRANSPORT:
+            if registry.has_own_transport(self.driver):
                 transport = (await self.rt.pool.get(self.driver, self.rt.endpoint(self.record))).transport
             else:
                 transport = await self.rt.pool.transport(self.rt.endpoint(self.record))
@@ -141,9 +142,14 @@ class Enrollment:
             self.record = replace(self.record, driver=self.record.driver or self._choose(self.facts))
         return self.facts
 
+    @staticmethod
+    def _is_brought(wanted: str | None) -> bool:
+        """Say whether a driver that a package brings is asked for: it knows what it needs. Raise as its loading."""
+        return bool(wanted) and wanted not in registry.OWN and bool(registry.load(str(wanted)))
+
     def _choose(self, facts: HostFacts) -> str:
         wanted = self.record.spec.get("driver")
-        if wanted in facts.kinds or (not wanted and facts.kinds):
+        if wanted in facts.kinds or (not wanted and facts.kinds) or self._is_brought(wanted):
             return str(wanted or facts.kinds[0])
         raise HostFault(
             f"{self.record.name} cannot be a host of kind {wanted or 'kvm, lxd or firecracker'}: "

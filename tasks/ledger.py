@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -125,7 +125,7 @@ async def run_step(
     last: bool = False,
     following: Begin | None = None,
     begun: Begun | None = None,
-    bound: asyncio.Semaphore | None = None,
+    bound: AbstractAsyncContextManager[None] | None = None,
 ) -> bool:
     """Run one step until it is done (True) or has failed for good (False; the reason stands in the ledger).
 
@@ -160,7 +160,7 @@ async def run_step(
                 HostFault(f"step {name} broke: {type(error).__name__}: {error}", f"host/{host}")
             ) from error
         try:
-            end = End(op, sequence, seen.changed, seen.evidence, last, following)
+            end = End(op, step, seen.changed, seen.evidence, last, following)
             if (later := await _end(rt, end, seen, also)) is not None:
                 begun[later.sequence] = later
         except Stale:
@@ -198,7 +198,7 @@ async def _end(rt: Runtime, end: End, seen: Seen, also: Also | None) -> Step | N
         return following
 
     def alone(c: Any) -> None:
-        operations.end_step(c, end.op, end.sequence, changed=end.changed, evidence=end.evidence)
+        operations.end_step(c, end.op, end.step.sequence, changed=end.changed, evidence=end.evidence)
         if seen.write is not None:
             seen.write(c)
         if also is not None:

@@ -24,7 +24,7 @@ from tasks.settle import each
 from tasks.step_writes import Begin
 from tasks.work import Work, view_of
 
-GROUPS = 10  # tasks in a flow run; each costs Prefect some 20 ms
+GROUPS, SHARED = 10, 4  # tasks in a flow run, each of which costs Prefect some 20 ms: one per host, or for more hosts
 BATCHED = "place"  # done for all of a batch together, in tasks/place.py
 STAGE: dict[str, Any] = {
     "retries": 1, "retry_delay_seconds": 2, "retry_condition_fn": stage_may_retry, "persist_result": False,
@@ -46,8 +46,9 @@ async def change(where: str, hosts: Mapping[str, Sequence[str]]) -> None:
 def groups(hosts: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Sequence[str]]]:
     """Return what each task of a flow run is called and does, {host: operations}: one per host, or per some of many."""
     names = list(hosts)
+    count = len(names) if len(names) <= GROUPS else SHARED
     found = {}
-    for part in (names[first::GROUPS] for first in range(min(GROUPS, len(names)))):
+    for part in (names[first::count] for first in range(count)):
         where = part[0] + (f" and {len(part) - 1} more" if part[1:] else "")
         found[where] = {host: hosts[host] for host in part}
     return found

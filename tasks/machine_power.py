@@ -12,6 +12,7 @@ from control.secrets import Seal
 from core.errors import HostFault, Retryable
 from core.states import MachinePower, StepState
 from drivers.baremetal.base import BareMetal, BmcEndpoint, PowerChange
+from drivers.baremetal.facets import Registers
 from drivers.bmcs import connect
 from tasks.runtime import Runtime
 
@@ -25,14 +26,30 @@ async def bmc_of(rt: Runtime, machine: MachineRecord) -> BareMetal:
     password = Seal(rt.settings.paths.secrets_key).open_up(machine.sealed_password, f"machine/{machine.name}")
     file = Path(spec["password_file"]) if spec["password_file"] else None
     endpoint = BmcEndpoint(
-        machine.name, spec["bmc"], spec["user"], file, password, verify_tls=spec["verify_tls"], system_id=spec["system"]
-    )
+        machine.name, spec["bmc"], spec["user"], file, password, verify_tls=spec["verify_tls"],
+        system_id=spec["system"], inspector=(spec.get("node") or {}).get("inspector", ""),
+    )  # fmt: skip
     return await connect(endpoint, rt.settings.drivers)
+
+
+async def register(machine: MachineRecord, bmc: BareMetal) -> bool:
+    """Let what stands between us and a machine's BMC know it, where the machine's spec says how."""
+    node = machine.spec.get("node")
+    if not node or not isinstance(bmc, Registers):
+        return False
+    file = Path(node["password_file"]) if node["password_file"] else None
+    behind = BmcEndpoint(
+        machine.name, node["address"], node["user"], file, verify_tls=machine.spec["verify_tls"],
+        system_id=node["system"],
+    )  # fmt: skip
+    return await bmc.register(node["driver"], behind, node["macs"])
 
 
 async def as_found(rt: Runtime, op: Operation) -> None:
     """Put a machine off again that was off when its enrollment began. Raise HostFault when that is not certain."""
     steps = (await rt.store.read(lambda c: steps_of(c, [op.id])))[op.id]
+    if any(step.name == "enroll" and step.state is StepState.DONE for step in steps):
+        return  # it is a host by now, out of use: who looks why needs it on
     found = [step.evidence or {} for step in steps if step.name == "power" and step.state is StepState.DONE]
     if not found or found[0].get("power") != MachinePower.OFF:
         return

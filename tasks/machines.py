@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from dataclasses import asdict
 from typing import Any, TypeVar
-
-from prefect import task
 
 from control import machine_rules, machines
 from control.machines import MachineRecord
 from control.operations import Operation
 from core.errors import HostFault, Unreachable, Unsupported
-from core.states import Verb
+from drivers.baremetal import ssh
 from drivers.baremetal.facets import Inspects, facets
-from tasks.ledger import Seen, load, run_step
-from tasks.machine_power import POWER_S, bmc_of
-from tasks.runtime import Runtime, runtime
-from tasks.settle import each
+from drivers.baremetal.inventory import Inventory
+from tasks.install import endpoint_of
+from tasks.ledger import Seen
+from tasks.machine_hardware import ssh_of
+from tasks.machine_power import POWER_S, bmc_of, register
+from tasks.runtime import Runtime
 
 T = TypeVar("T")
 INSPECT_S = 1800.0
-RECORD_S = 60.0
+REGISTER_S = 150.0
 SPARE_S = 5.0  # that a driver gets to clean up after its deadline
 NOTHING_LOST = "nothing-lost"
 
@@ -37,23 +37,36 @@ class MachineEnrollment:
         """Read the power, which shows that the BMC answers and takes the password; tell what else it can do."""
         bmc = await bmc_of(self.rt, self.record)
         try:
+            registered = await self._within(REGISTER_S, register(self.record, bmc))
             power = await self._within(POWER_S, bmc.power())
         finally:
             await bmc.close()
-        return Seen(False, {"power": power.value, "can": sorted(facets(bmc))})
+        return Seen(registered, {"power": power.value, "can": sorted(facets(bmc))})
 
     async def inspect(self, _: Operation) -> Seen:
-        """Look what it is made of; that is kept as the step ends, unless another machine is the same."""
+        """Look what it is made of; that is kept as the step ends, unless another machine is the same.
+
+        One whose operating system is taken over is asked by SSH: its BMC would start it from the network. So is one
+        whose BMC tells nothing, where something runs.
+        """
+        if self.record.spec.get("host") and not self.record.spec.get("install"):
+            t = await self.rt.pool.transport(await endpoint_of(self.rt, self.op, self.record))
+            return self._told(await ssh.inventory(t))
         bmc = await bmc_of(self.rt, self.record)
         try:
+            if not isinstance(bmc, Inspects) and self.record.spec.get("ssh"):
+                return self._told(await ssh.inventory(await ssh_of(self.rt, self.op, self.record)))
             if not isinstance(bmc, Inspects):
                 raise Unsupported(
                     f"the BMC of {self.record.name} cannot tell what the machine is made of", self._subject, {},
-                    "enroll it by Redfish or through Ironic",
+                    "enroll it by Redfish, through Ironic, or with ssh: the address of what runs on it",
                 )  # fmt: skip
             seen = await self._within(INSPECT_S + SPARE_S, bmc.inspect(timeout_s=INSPECT_S))
         finally:
             await bmc.close()
+        return self._told(seen)
+
+    def _told(self, seen: Inventory) -> Seen:
         told = {"cpus": seen.cpu.count, "memory_mib": seen.memory_mib, "disks": len(seen.disks), "serial": seen.serial}
         return Seen(
             True, told, lambda c: machines.record_inventory(c, self.op, self.record.id, asdict(seen))
@@ -74,7 +87,7 @@ class MachineEnrollment:
         found = machine_rules.check(rules.checks, subject)
         whole = {"name": NOTHING_LOST, "passed": not lost, "figure": float(len(lost)), "require": "losses == 0"}
         checks = [whole, *found]
-        await self.rt.store.write(lambda c: machines.record_checks(c, self.op, self.record.id, checks))
+        await self.rt.store.write(lambda c: machines.record_checks(c, self.op, self.record.id, "rule", checks))
         failed = [one for one in checks if not one["passed"]]
         if failed:
             raise HostFault(
@@ -105,22 +118,3 @@ class MachineEnrollment:
 def _words(check: dict[str, Any]) -> str:
     figure = "" if check["figure"] is None else f", found {check['figure']:g}"
     return f"{check['name']} ({check['require']}{figure})"
-
-
-@task(name="enroll-machine", task_run_name="enroll machines", persist_result=False)
-async def enroll_machines(ids: Sequence[str]) -> list[str]:
-    """Enroll the machines of a batch, side by side."""
-    rt = runtime()
-    ops = [op for op in await load(ids) if op.verb is Verb.ENROLL_MACHINE]
-    records = await rt.store.read(lambda c: machines.by_id(c, {op.subject_id for op in ops}))
-
-    async def work(op: Operation) -> bool:
-        job = MachineEnrollment(rt, op, records[op.subject_id])
-        return (
-            await run_step(op, 1, "power", "", job.power, deadline_s=POWER_S + SPARE_S)
-            and await run_step(op, 2, "inspect", "", job.inspect, deadline_s=INSPECT_S + 2 * SPARE_S)
-            and await run_step(op, 3, "classify", "", job.classify, deadline_s=RECORD_S)
-            and await run_step(op, 4, "check", "", job.check, deadline_s=RECORD_S, last=True)
-        )
-
-    return await each("", ops, work)

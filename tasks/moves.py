@@ -66,11 +66,13 @@ async def target_volumes(w: Work) -> Seen:
 
 
 async def carry(w: Work) -> Seen:
-    """Copy its files to the target, each with its checksum."""
+    """Copy its files to the target, each with its checksum; to another kind of host its disks are converted."""
     if w.is_shared:
         return Seen(False)
-    source, target = w.carrier(await w.host()), w.carrier(await w.other(), other=True)
-    return Seen(True, {"bytes": await carry_files(source, target, w.view.id)})
+    here, there = await w.host(), await w.other()
+    target = w.carrier(there, other=True)
+    async with w.fitting(w.carrier(here), there, came_from=here) as source:
+        return Seen(True, {"bytes": await carry_files(source, target, w.view.id)})
 
 
 async def drop_target(w: Work) -> Seen:

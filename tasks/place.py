@@ -25,19 +25,19 @@ async def place(ids: Sequence[str], count: int) -> dict[str, list[str]]:
     """Choose hosts for the operations that have none yet; return host name -> operations that go on there."""
     rt = runtime()
     ops = await load(ids)
-    views = await rt.store.read(lambda c: instances.deployables(c, [o.subject_id for o in ops]))
+    seen = await rt.store.read(lambda c: instances.places(c, [o.subject_id for o in ops]))
     hosts: dict[str, list[str]] = defaultdict(list)
     waiting: list[Operation] = []
     for op in ops:
-        view = views[op.subject_id]
-        if view.host is not None:
-            hosts[view.host.name].append(op.id)  # placed before; the steps that follow find what is done
+        host, _ = seen[op.subject_id]
+        if host is not None:
+            hosts[host].append(op.id)  # placed before; the steps that follow find what is done
         else:
             waiting.append(op)
     if waiting:
         rt.require_claim()
         features, policy = await rt.features(), rt.settings.placement_policy
-        states = {op.id: views[op.subject_id].require_image().state for op in waiting}
+        states = {op.id: seen[op.subject_id][1] for op in waiting}
         for op_id, host in (await rt.store.write(lambda c: _place(c, waiting, states, features, policy))).items():
             hosts[host].append(op_id)
     return dict(hosts)
@@ -49,7 +49,7 @@ async def unplaced(ids: Sequence[str]) -> list[str]:
 
 
 def _place(
-    c: Any, ops: list[Operation], states: dict[str, ImageState], features: dict[str, Any], policy: str
+    c: Any, ops: list[Operation], states: dict[str, ImageState | None], features: dict[str, Any], policy: str
 ) -> dict[str, str]:
     """Write decisions, reservations, leases and the steps, in one transaction; return operation -> host."""
     operations.begin_steps(c, [(op, SEQUENCE, "place", "", "release") for op in ops])
@@ -57,6 +57,8 @@ def _place(
     for op in ops:
         if states[op.id] is ImageState.READY:
             usable.append(op)
+        elif states[op.id] is None:
+            operations.fail_step(c, op, SEQUENCE, instances.no_image(op.subject_name))
         elif states[op.id] in (ImageState.PENDING, ImageState.IMPORTING):
             operations.fail_step(c, op, SEQUENCE, Busy("its image is still being imported", op.subject))
         else:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from prefect import task
 
-from control import access, datastores, drift, failover, fencing, host_facts, hosts, requests
+from control import access, drift, failover, fencing, host_facts, hosts, requests
 from control import reconcile as rows
 from control.datastores import DatastoreRecord
 from control.drift import Residue
@@ -24,10 +23,13 @@ from drivers.facts import gather_again
 from drivers.hosts import Host, HostFacts
 from drivers.hypervisor.base import Capacity, ObservedInstance
 from drivers.hypervisor.powers import Sweeps
+from tasks.configured import missing_on
 from tasks.images import sweep_store
 from tasks.ledger import Seen, finish, load, run_step
+from tasks.look_writes import Before, Look
 from tasks.runtime import Runtime, runtime
 from tasks.sweep import sweep_vaults
+from tasks.told import take_events
 from tasks.watch import RECONCILER, watch
 
 HOSTS_AT_ONCE = 32
@@ -60,32 +62,12 @@ async def _sweep(rt: Runtime, op: Operation) -> None:
         await rt.store.write(lambda c: finish(c, op, OperationState.DONE))
 
 
-@dataclass(frozen=True)
-class Before:
-    """What the record has before a look, read in one go. at: when; known: datastores that were seen there before."""
-
-    at: datetime
-    expected: list[rows.Expected]
-    stores: list[DatastoreRecord]
-    known: set[str]
-    owed: list[Residue]
-    stranded: bool
-
-
-def _before(c: Any, record: HostRecord) -> Before:
-    return Before(
-        now(), rows.expected_on(c, record.id), datastores.on_cluster(c, record.cluster),
-        datastores.seen_on(c, record.id), drift.residues(c, record.name),
-        bool(drift.open_rows(c, record.name, [drift.STRANDED])),
-    )  # fmt: skip
-
-
 async def look_at(rt: Runtime, record: HostRecord) -> Seen:
     """Observe one host and write what was seen; one that does not answer is marked, which is a result too.
 
     What is left there of instances that the record has elsewhere goes first: only then may anything be placed there.
     """
-    before = await rt.store.read(lambda c: _before(c, record))
+    before: Before = await rt.befores.add(record)
     try:
         host = await rt.host(record)
         cleared, problem = await _clear(rt, host, before.owed, before.stores)
@@ -104,27 +86,17 @@ async def _look(rt: Runtime, record: HostRecord, host: Host, before: Before, cle
     repairs = record.state is not HostState.MAINTENANCE
     if before.stranded and repairs:
         await rt.store.write(lambda c: fencing.unstrand(c, record))
-        before = await rt.store.read(lambda c: _before(c, record))
+        before = await rt.befores.add(record)
     seen = await host.hypervisor.instances()
     bridges = {b.name: (b.addresses[0] if b.addresses else "") for b in await host.network.bridges()}
     capacity = await host.hypervisor.capacity()
     stores_seen = await _rooms(host, before)
     facts = await _facts(host, record, before.at)
-
-    def write(c: Any) -> list[rows.Finding]:
-        if facts is not None:
-            host_facts.record(c, record.id, asdict(facts))
-        hosts.mark_seen(c, record.id, datastores=stores_seen, bridges=bridges)
-        if record.error is not None:
-            rows.end_silence(c, record.id, record.name)
-        if not repairs:
-            return []
-        marks = {o.name: o.instance_id for o in seen if o.instance_id}
-        reasons = {o.name: o.reason for o in seen}
-        findings = rows.compare(before.expected, [(o.name, o.power) for o in seen], marks, reasons)
-        return rows.record_findings(c, record.id, record.name, findings, before.at)
-
-    findings = await rt.store.write(write)
+    missing = await missing_on(rt, record, host) if facts is not None else None
+    findings: list[rows.Finding] = await rt.looks.add(Look(
+        record, before.at, stores_seen, bridges, {"cpus": float(capacity.cpus), "memory_mib": capacity.memory_mib},
+        facts, _differs(before, seen) if repairs else None, missing,
+    ))  # fmt: skip
     await _usage(rt, record, _memory_used_mib(record, capacity, seen), stores_seen, seen)
     repaired = sum([await _repair(rt, finding) for finding in findings])
     if any(f.kind == drift.RESIDUE for f in findings):
@@ -132,8 +104,16 @@ async def _look(rt: Runtime, record: HostRecord, host: Host, before: Before, cle
         cleared += (await _clear(rt, host, owed, before.stores))[0]
     if repairs and isinstance(host.hypervisor, Sweeps):
         cleared += await host.hypervisor.sweep()
+    await take_events(rt, record, host)
     told = [f.kind for f in findings if f.policy != drift.IGNORE]
     return Seen(bool(repaired + cleared), {"instances": len(seen), "findings": told, "repaired": repaired + cleared})
+
+
+def _differs(before: Before, seen: Sequence[ObservedInstance]) -> list[rows.Finding]:
+    """Return where what was seen is not what the record has."""
+    marks = {o.name: o.instance_id for o in seen if o.instance_id}
+    reasons = {o.name: o.reason for o in seen}
+    return rows.compare(before.expected, [(o.name, o.power) for o in seen], marks, reasons)
 
 
 async def _facts(host: Host, record: HostRecord, at: datetime) -> HostFacts | None:

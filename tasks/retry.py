@@ -16,7 +16,7 @@ T = TypeVar("T")
 STEP_ATTEMPTS = 3
 # Somebody waits for these and can ask again; the others wait for their host as long as it takes.
 GIVE_UP_AFTER = {  # runs, each with STEP_ATTEMPTS tries
-    **dict.fromkeys((Verb.ENROLL, Verb.ENROLL_MACHINE), 1),
+    **dict.fromkeys((Verb.ENROLL, Verb.ENROLL_MACHINE, Verb.CHANGE_MACHINE), 1),
     **dict.fromkeys((Verb.RESIZE, Verb.ATTACH_DISK, Verb.GROW_DISK, Verb.ATTACH_NIC, Verb.RENAME), 1),
     **dict.fromkeys((Verb.IMPORT, Verb.DETACH_DISK, Verb.DETACH_NIC, Verb.SNAPSHOT, Verb.REBOOT), 2),
     **dict.fromkeys((Verb.STAGE, Verb.MIGRATE, Verb.MIGRATE_LIVE, Verb.SAVE_IMAGE, Verb.BACKUP), 3),
@@ -30,12 +30,23 @@ def is_retryable(error: BaseException) -> bool:
 
 
 async def retrying(action: Callable[[], Awaitable[T]], *, attempts: int = STEP_ATTEMPTS) -> T:
-    """Run action, again after a jittered pause while its error is retryable; raise the last error."""
+    """Run action, again after a jittered pause while its error is retryable; raise the last error.
+
+    Nearly all go well at once, and tenacity takes a fifth of what a step costs: it comes in after an error.
+    """
+    try:
+        return await action()
+    except Exception as error:
+        if not is_retryable(error):
+            raise
+        first = [error]
     async for attempt in AsyncRetrying(
         retry=retry_if_exception(is_retryable), stop=stop_after_attempt(attempts),
         wait=wait_random_exponential(multiplier=0.5, max=5), reraise=True,
     ):  # fmt: skip
         with attempt:
+            if first:
+                raise first.pop()
             return await action()
     raise AssertionError("unreachable: tenacity reraises")
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from analytics.client import AnalyticsClient
 from control import operations
+from control.gather import Gather
 from control.hosts import HostRecord
 from control.store import Store
 from core.errors import Busy, RackflowError
@@ -21,8 +22,8 @@ from core.settings import Settings
 from drivers.hosts import Host
 from drivers.pool import HostPool
 from drivers.transport.base import Endpoint
-from tasks import step_writes
-from tasks.gather import Gather
+from tasks import look_writes, step_writes
+from tasks.bmc_slots import BmcSlots, service_of
 from tasks.hostlock import HostLocks
 
 T = TypeVar("T")
@@ -49,6 +50,10 @@ class Runtime:
     cancelled: set[str] = field(default_factory=set)  # of active: those that somebody does not want any more
     troubled: set[str] = field(default_factory=set)  # hosts of which the record knows failures
     balanced: dict[str, float] = field(default_factory=dict)  # cluster -> when it was last looked at, monotonic
+    spared: float = -1e9  # when spare machines were last looked at, monotonic
+    watched: dict[str, float] = field(default_factory=dict)  # machine -> when its BMC was last looked at, monotonic
+    logged: dict[str, set[tuple[str, str]]] = field(default_factory=dict)  # machine -> newest entries of its event log
+    bmcs: dict[str, BmcSlots] = field(default_factory=dict)  # by the address of the service
     copied: set[tuple[str, str]] = field(default_factory=set)  # (host, sha256): copies that the record knows of
     _actions: defaultdict[str, set[asyncio.Task[Any]]] = field(default_factory=lambda: defaultdict(set))
     _cpu: dict[str, tuple[float, datetime]] = field(default_factory=dict)
@@ -59,7 +64,9 @@ class Runtime:
 
     def __post_init__(self) -> None:
         self.locks = HostLocks(self.worker_id)
-        self.steps = Gather(lambda: self.store, step_writes.write, lambda: len(self._actions))
+        self.steps = Gather(lambda change: self.store.write(change), step_writes.write, lambda: len(self._actions))
+        self.befores = Gather(lambda look: self.store.read(look), look_writes.before)
+        self.looks = Gather(lambda change: self.store.write(change), look_writes.write)
 
     def require_claim(self) -> None:
         """Raise Busy when the claim is about to end: somebody else may hold these operations soon."""
@@ -109,14 +116,17 @@ class Runtime:
         """Return the semaphore that bounds operations under way on a host: while some act, others write the record."""
         return self._lanes.setdefault(host, asyncio.Semaphore(LANES * self.settings.worker.instances_per_host))
 
+    def bmc_slots(self, address: str) -> BmcSlots:
+        """Return what bounds how many machines are spoken to through one BMC."""
+        return self.bmcs.setdefault(service_of(address), BmcSlots())
+
     def copying(self, place: str, sha256: str) -> asyncio.Lock:
         """Return the lock that lets one copy of an image to a host, or to a datastore, run at a time."""
         return self._copying[(place, sha256)]
 
     def endpoint(self, host: HostRecord) -> Endpoint:
         """Return how to reach a host of the record."""
-        key = Path(host.key_file) if host.key_file else self.settings.paths.ssh_key
-        return Endpoint(host.name, host.address, host.port, host.user, key, host.host_key, host.place)
+        return endpoint_of(host, self.settings)
 
     async def host(self, record: HostRecord) -> Host:
         """Return a host's drivers, connected, with this worker's lock held on the host. Raise Unreachable, Busy."""
@@ -144,6 +154,12 @@ class Runtime:
             with suppress(RackflowError, TimeoutError):  # placement goes on with what it had
                 self._features = await asyncio.wait_for(asyncio.to_thread(self.analytics.features), 0.5)
         return self._features
+
+
+def endpoint_of(host: HostRecord, settings: Settings) -> Endpoint:
+    """Return how to reach a host of the record; without a key of its own by rackflow's."""
+    key = Path(host.key_file) if host.key_file else settings.paths.ssh_key
+    return Endpoint(host.name, host.address, host.port, host.user, key, host.host_key, host.place)
 
 
 _current: Runtime | None = None

@@ -10,7 +10,7 @@ from typing import Any
 
 from prefect import task
 
-from control import hosts, instances, operations, recovery
+from control import hosts, instances, machine_stages, operations, recovery
 from control.lifecycle import VERBS
 from control.operations import Operation, Stale, Step
 from core.errors import HostFault, NeedsOperator, Permanent, RackflowError, Retryable, Unreachable, from_dict
@@ -28,7 +28,7 @@ OPEN = (OperationState.RUNNING, OperationState.COMPENSATING)
 BAD = (OperationState.FAILED, OperationState.COMPENSATED, OperationState.HELD, OperationState.CANCELLED)
 LAST = {  # the step with which it is whole; a sweep has as many steps as there are hosts
     Verb.ENROLL: "observe", Verb.RETIRE: "retire", Verb.EVACUATE: "move", Verb.FENCE: "fail-over", Verb.ADOPT: "mark",
-    Verb.APPLY_PLAN: "move", Verb.ENROLL_MACHINE: "check",
+    Verb.APPLY_PLAN: "move",
 }  # fmt: skip
 UNDO: dict[Verb, Callable[[Runtime, Operation], Awaitable[None]]] = {  # not of an instance
     Verb.ADOPT: adoption.undo, Verb.ENROLL_MACHINE: machine_power.as_found,
@@ -63,6 +63,8 @@ class Case:
         done = [s.name for s in self.steps if s.state is StepState.DONE]
         if self.op.verb in LAST:
             return LAST[self.op.verb] in done
+        if self.op.verb is Verb.ENROLL_MACHINE:
+            return machine_stages.is_whole(self.op.parameters, done)
         if self.op.verb not in VERBS:
             return bool(done) and len(done) == len(self.steps)
         return all(rule.name in done for rule in VERBS[self.op.verb].steps)

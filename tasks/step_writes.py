@@ -33,7 +33,7 @@ class End:
     """A step that went well. last: and so did its operation; following: what begins in the same moment."""
 
     op: Operation
-    sequence: int
+    step: Step
     changed: bool
     evidence: dict[str, Any] | None
     last: bool
@@ -46,7 +46,7 @@ def write(c: Any, items: Sequence[Begin | End]) -> list[Step | Exception | None]
     Each step stands in it once; an operation may have several, on different hosts. What follows a step does not begin
     when its operation is not wanted any more; whoever begins it by itself is told.
     """
-    stale, unwanted = look(c, [item.op for item in items])
+    stale, unwanted = look(c, [item.op for item in items])  # once for all that is written below
     mine = [item for item in items if item.op.id not in stale]
     _end(c, [item for item in mine if isinstance(item, End)])
     begins = {n: item if isinstance(item, Begin) else item.following for n, item in enumerate(items)}
@@ -73,7 +73,7 @@ def not_wanted(op: Operation) -> Cancelled:
 
 
 def _begin(c: Any, items: Sequence[Begin]) -> list[Step]:
-    steps = operations.begin_steps(c, [(i.op, i.sequence, i.name, i.host, i.compensation) for i in items])
+    steps = operations.begin_steps(c, [(i.op, i.sequence, i.name, i.host, i.compensation) for i in items], looked=True)
     instances.set_states(c, [
         (i.op.subject_id, i.during, i.op.epoch, "")
         for i, step in zip(items, steps, strict=True) if i.during is not None and step.state is not StepState.DONE
@@ -82,8 +82,9 @@ def _begin(c: Any, items: Sequence[Begin]) -> list[Step]:
 
 
 def _end(c: Any, items: Sequence[End]) -> None:
-    operations.end_steps(c, [(i.op, i.sequence, i.changed, i.evidence) for i in items])
-    finish_all(c, [(i.op, OperationState.DONE, None, None) for i in items if i.last])
+    ends = [(i.op, i.step.sequence, i.changed, i.evidence) for i in items]
+    operations.end_steps(c, ends, begun=[i.step for i in items], looked=True)
+    finish_all(c, [(i.op, OperationState.DONE, None, None) for i in items if i.last], looked=True)
 
 
 def finish(
@@ -94,8 +95,13 @@ def finish(
     finish_all(c, [(op, state, error, seen)])
 
 
-def finish_all(c: Any, ends: Sequence[Ending]) -> None:
-    """End operations and give their instances the states that the lifecycle table says, or that they were seen in."""
+def finish_all(c: Any, ends: Sequence[Ending], *, looked: bool = False) -> None:
+    """End operations and give their instances the states that the lifecycle table says, or that they were seen in.
+
+    looked: none of them is stale, as the caller has seen in this transaction.
+    """
+    if not ends:
+        return
     changes = []
     for op, state, error, seen in ends:
         if op.verb is Verb.DELETE and state is OperationState.DONE:
@@ -109,7 +115,7 @@ def finish_all(c: Any, ends: Sequence[Ending]) -> None:
     schedules.started(c, [
         op.subject_id for op, *_ in ends if op.subject_id in running and _before(op) is not InstanceState.RUNNING
     ])  # fmt: skip
-    operations.finish_all(c, [(op, state, error) for op, state, error, _ in ends])
+    operations.finish_all(c, [(op, state, error) for op, state, error, _ in ends], looked=looked)
 
 
 def _before(op: Operation) -> InstanceState:

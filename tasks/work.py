@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from drivers.carrier import Carrier
 from drivers.hosts import Host
 from drivers.hypervisor.powers import Carries
 from drivers.storage.base import Storage
+from drivers.storage.reshape import fitting
 from drivers.storage.vault import Vault
 from tasks.copies import keeper_of
 from tasks.runtime import Runtime
@@ -86,6 +88,14 @@ class Work:
             carries: Carries = self.power(host, Carries, "carry")
             return carries.carrier()
         return self.storage(host, other=other).carrier()
+
+    def fitting(
+        self, source: Carrier, host: Host, *, came_from: Host | None = None
+    ) -> AbstractAsyncContextManager[Carrier]:
+        """Return what hands on its files as a host takes them; from another kind of host they are converted."""
+        kind, paths = "" if self.in_pool(host) else host.kind, self.rt.settings.paths
+        of = came_from.kind if came_from else ""
+        return fitting(source, self.view.id, kind, paths.images_dir, paths.parked_dir, of=of)
 
     def in_pool(self, host: Host) -> bool:
         """Say whether the hypervisor itself holds its disks."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.cloud import Cloud, cloud
-from tests import stages
+from tests import books, stages
 from tests.labs import Lab
 
 _SUITES = pytest.StashKey[dict[str, set[str]]]()
@@ -26,10 +26,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also what takes minutes and shows little that others do not")
+    parser.addoption("--part", choices=stages.PARTS, help="only what needs no services, or only the others")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if part := config.getoption("--part"):
+        items[:], others = stages.split(items, part)
+        config.hook.pytest_deselected(items=others)
     stages.mark(items, slow=config.getoption("--slow"))
     items.sort(key=stages.order)
     config.stash[_SUITES] = stages.staged(items)
@@ -48,6 +52,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("live suites, and those with databases or Prefect")
         for line in stages.suite_lines(suites, terminalreporter.stats):
             terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _books_are_true() -> Iterator[None]:
+    with books.checked():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,19 @@ import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
 from blueprints.network import NetworkSpec
-from control import access, datastores, hosts, images, instances, networks, operations, placing, requests, tables
+from control import (
+    access,
+    datastores,
+    host_looks,
+    hosts,
+    images,
+    instances,
+    networks,
+    operations,
+    placing,
+    requests,
+    tables,
+)
 from control.access import Principal
 from control.operations import Operation
 from control.requests import Accepted
@@ -90,7 +102,7 @@ class Rig:
                 capabilities={"kinds": list(kinds), **(capabilities or {})},
             )  # fmt: skip
             store = datastores.by_name(c, ["local"])["local"].id
-            hosts.mark_seen(c, op.subject_id, datastores=[(store, disk_mib, disk_mib)], bridges=seen)
+            host_looks.write(c, op.subject_id, datastores=[(store, disk_mib, disk_mib)], bridges=seen)
             operations.finish(c, op, OperationState.DONE)
 
         self.run(enroll)

@@ -15,6 +15,7 @@ STAGES = ("databases", "prefect", "live")
 FOLDERS = {
     "tests/databases/": "databases", "tests/prefect/": "prefect", "tests/live/": "live", "tests/chaos/live/": "live",
 }  # fmt: skip
+PARTS = ("quick", "staged")  # those before all stages, which may run side by side; and those of STAGES
 FIRST_LIVE = "tests/live/test_lab.py"  # it makes and removes labs itself, and only one can be there at a time
 _REASON_NOT_RUN = "an earlier stage failed, or the run was stopped"
 
@@ -29,18 +30,33 @@ def mark(items: Sequence[pytest.Item], *, slow: bool = False) -> None:
 
     slow: run also what takes minutes and shows little that others do not; else it is skipped, by name.
     """
+    _mark_folders(items)
     for item in items:
         if not slow and _is_slow(item):
             item.add_marker(pytest.mark.skip(reason="slow: scripts/test --slow runs it"))
-        for folder, marker in FOLDERS.items():
-            if item.nodeid.startswith(folder):
-                item.add_marker(marker)
     live = [item for item in items if item.get_closest_marker("live")]
     missing = preflight.problems() if live else []
     if missing:
         reason = "no lab here: " + "; ".join(map(str, missing))
         for item in live:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _mark_folders(items: Sequence[pytest.Item]) -> None:
+    for item in items:
+        for folder, marker in FOLDERS.items():
+            if item.nodeid.startswith(folder):
+                item.add_marker(marker)
+
+
+def split(items: Sequence[pytest.Item], part: str) -> tuple[list[pytest.Item], list[pytest.Item]]:
+    """Return the tests of one of PARTS, and the others."""
+    _mark_folders(items)
+    wanted = [(stage(item) == 0) is (part == "quick") for item in items]
+    return (
+        [item for item, want in zip(items, wanted, strict=True) if want],
+        [item for item, want in zip(items, wanted, strict=True) if not want],
+    )
 
 
 def _is_slow(item: pytest.Item) -> bool:

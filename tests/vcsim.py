@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import urllib.request
@@ -17,7 +18,7 @@ from core.settings import DriverSettings
 from drivers.transport.base import Endpoint
 from drivers.transport.certificate import KIND, scan_certificate, trusting
 
-BINARY = Path(sys.prefix) / "bin" / "vcsim"
+BINARY = Path(os.environ.get("RACKFLOW_VCSIM") or Path(sys.prefix) / "bin" / "vcsim")
 SETTINGS = DriverSettings(command_timeout_s=10.0, connect_timeout_s=5.0)
 CLUSTER = "DC0/DC0_C0"
 HOSTS = (f"{CLUSTER}/DC0_C0_H0", f"{CLUSTER}/DC0_C0_H1")

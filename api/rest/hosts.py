@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
-from api import foreign, ledger_models, models
+from api import configuration, foreign, ledger_models, models
 from api.accept import Key, accept
 from api.auth import Caller
 from api.bodies import Hosts, as_list
@@ -86,6 +86,19 @@ async def evacuate_host(
 ) -> JSONResponse:
     """Ask for a host to be emptied: what it holds moves to others, and nothing more is placed there."""
     return await accept(ctx, caller, Verb.EVACUATE, {"hosts": [name], **_given(body)}, key)
+
+
+@router.get("/{name}/configuration", response_model=models.Configuration)
+async def show_configuration(ctx: Ctx, caller: Caller, name: str) -> JSONResponse:
+    """Look what a host lacks to be what it was told to be; nothing is changed."""
+    require(caller, Verb.CONFIGURE, None, f"host/{name}")
+    return JSONResponse(await configuration.plan(ctx, name))
+
+
+@router.post("/{name}/configure", status_code=202, response_model=ledger_models.Accepted)
+async def configure_host(ctx: Ctx, caller: Caller, name: str, key: Key = None) -> JSONResponse:
+    """Ask for a host to be configured over SSH: packages, services, kernel, bridges; what is right is left alone."""
+    return await accept(ctx, caller, Verb.CONFIGURE, {"hosts": [name]}, key)
 
 
 @router.post("/{name}/fence", status_code=202, response_model=ledger_models.Accepted)

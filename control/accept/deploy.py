@@ -24,6 +24,7 @@ from core.ids import new_id
 from core.states import UNFINISHED, ImageState, InstanceKind, InstanceState, Verb
 
 _T = tables.instance
+_LIVING = sa.select(_T.c.live_name).where(sql.among(_T.c.live_name))
 _COMING = (ImageState.PENDING, ImageState.IMPORTING)
 
 
@@ -58,7 +59,7 @@ def accept(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> l
 
 def check_names_free(c: sa.Connection, names: Sequence[str]) -> None:
     """Raise Conflict when an instance of one of these names lives."""
-    rows = sql.fetch_in(c, names, lambda part: sa.select(_T.c.live_name).where(_T.c.live_name.in_(part)))
+    rows = sql.fetch_among(c, names, _LIVING)
     taken = sorted(row["live_name"] for row in rows)
     if taken:
         raise Conflict(

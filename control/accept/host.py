@@ -13,11 +13,12 @@ from control.accept.draft import Draft, busy, check_keys, check_unique, names, s
 from control.access import Principal, require
 from control.hosts import HostRecord
 from core.clock import now
-from core.errors import Conflict
+from core.errors import Conflict, Unsupported
 from core.ids import new_id
 from core.states import HostState, Verb
 
 _T = tables.host
+CONFIGURED = ("kvm", "lxd")
 CLOUD = "cloud/reconcile"  # one at a time
 
 
@@ -132,6 +133,35 @@ def retire(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> l
         )  # fmt: skip
         drafts.append(Draft(subject, host.name, {"force": bool(body.get("force"))}))
     return drafts
+
+
+def configure(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> list[Draft]:
+    """Let hosts be configured over SSH, whatever their state. Raise NotFound, Denied, Conflict, Unsupported."""
+    check_keys(body, ("hosts",))
+    wanted = hosts.records(c, names(body, "hosts"))
+    running = unfinished(c, [f"host/{h.id}" for h in wanted])
+    for host in wanted:
+        require(principal, Verb.CONFIGURE, None, f"host/{host.name}")
+        require_configurable(host)
+        if f"host/{host.id}" in running:
+            raise busy(running[f"host/{host.id}"][0])
+    return [Draft(f"host/{host.id}", host.name) for host in wanted]
+
+
+def require_configurable(host: HostRecord) -> str:
+    """Return the kind of a host that is configured over SSH. Raise Unsupported for others, Conflict without a key."""
+    kind = host.driver or str(host.spec.get("driver") or "")
+    if kind not in CONFIGURED:
+        raise Unsupported(
+            f"host {host.name} is of kind {kind or 'not known'}: {' and '.join(CONFIGURED)} are configured over SSH",
+            f"host/{host.name}", {"kind": kind}, "enroll it with driver: kvm or lxd",
+        )  # fmt: skip
+    if not host.host_key:
+        raise Conflict(
+            f"no host key is pinned for host {host.name}", f"host/{host.name}", {"state": host.state},
+            "enroll it first: that pins its key, also where packages are missing",
+        )  # fmt: skip
+    return kind
 
 
 def reconcile(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> list[Draft]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from blueprints.machine import MachineSpec
-from control import sql, tables
-from control.accept.draft import Draft, busy, check_keys, check_unique, specs, unfinished
+from blueprints.common import read_spec
+from blueprints.machine import HardwareSpec, MachineSpec
+from control import machine_hosts, machines, sql, tables
+from control.accept.draft import Draft, busy, check_keys, check_unique, names, specs, unfinished
 from control.access import Principal, require
+from control.machine_stages import LOOKS, stages_for
+from control.machines import MachineRecord
 from core.clock import now
 from core.errors import Conflict, Invalid
 from core.ids import new_id
@@ -23,8 +26,11 @@ def enroll(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> l
     """Make or change rows of machines; one that is known is inspected again. Raise Conflict, Denied, Invalid.
 
     sealed: name -> password, encrypted (see secrets.py): whoever hands in a request has done that.
+    names: look again at those that are known, as they are; hardware: only try that; commission: make hosts of spares.
     """
-    check_keys(body, ("machines", "sealed"))
+    check_keys(body, ("machines", "sealed", "names", "hardware", "commission"))
+    if "names" in body:
+        return _look_again(c, principal, body)
     wanted = specs(body, "machines", MachineSpec)
     check_unique([spec.name for spec in wanted], "machine")
     check_unique([bmc_of(spec) for spec in wanted], "BMC")
@@ -43,8 +49,64 @@ def enroll(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> l
         before = known.get(spec.name)
         if before is not None and f"machine/{before['id']}" in running:
             raise busy(running[f"machine/{before['id']}"][0])
-        drafts.append(Draft(f"machine/{_write(c, spec, before, body.get('sealed') or {}, next(ids))}", spec.name))
+        machine_hosts.require_may_inspect(c, spec.name, spec.model_dump(include={"bmc"}))
+        row_id = _write(c, spec, before, body.get("sealed") or {}, next(ids))
+        drafts.append(_draft(row_id, spec.name, stages_for(spec.model_dump(mode="json")), before))
     return drafts
+
+
+def _draft(row_id: str, name: str, stages: list[str], before: Mapping[Any, Any] | None, **more: Any) -> Draft:
+    was = {"was": before["state"]} if before is not None else {}
+    return Draft(f"machine/{row_id}", name, {"stages": stages, **was, **more})
+
+
+def _look_again(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> list[Draft]:
+    """Draft a look at machines that are known, without a change of how they are reached."""
+    known = [machines.get(c, name) for name in names(body, "names")]
+    hardware = _hardware(body.get("hardware"), known)
+    running = unfinished(c, [f"machine/{one.id}" for one in known])
+    drafts = []
+    for one in known:
+        require(principal, Verb.ENROLL_MACHINE, None, f"machine/{one.name}")
+        if one.state is MachineState.RETIRED:
+            raise Conflict(f"machine {one.name} is retired", f"machine/{one.name}", fix="enroll it again by its BMC")
+        if f"machine/{one.id}" in running:
+            raise busy(running[f"machine/{one.id}"][0])
+        if not hardware:
+            machine_hosts.require_may_inspect(c, one.name, one.spec)
+        spec = _commissioned(one) if body.get("commission") else one.spec
+        looks = {"state": MachineState.ENROLLING, "spec": spec, "updated_at": now()}
+        c.execute(sa.update(_T).where(_T.c.id == one.id).values(looks))
+        stages = ["hardware"] if hardware else stages_for(spec) if body.get("commission") else list(LOOKS)
+        more = {"commission": True} if body.get("commission") else hardware
+        drafts.append(_draft(one.id, one.name, stages, {"state": one.state}, **more))
+    return drafts
+
+
+def _commissioned(machine: MachineRecord) -> dict[str, Any]:
+    """Return the spec of a spare that is to become a host. Raise Conflict for another machine."""
+    if not machine.spec.get("spare"):
+        raise Conflict(
+            f"machine {machine.name} is no spare", f"machine/{machine.name}", {},
+            "enroll it with spare: true and host: what it becomes",
+        )  # fmt: skip
+    return {**machine.spec, "spare": False}
+
+
+def _hardware(given: Any, known: Sequence[MachineRecord]) -> dict[str, Any]:
+    """Return what is to be tried on machines, nothing for a plain look. Raise Invalid: there is no way in."""
+    if given is None:
+        return {}
+    spec, wrong = read_spec(HardwareSpec, given, "hardware")
+    if spec is None:
+        raise Invalid(f"{wrong[0]['field']}: {wrong[0]['message']}", "request", {"errors": wrong})
+    for one in known:
+        if not one.spec.get("ssh"):
+            raise Invalid(
+                f"nothing tells how machine {one.name} is reached by SSH, and its hardware is tried from within",
+                f"machine/{one.name}", fix=f"enroll {one.name} again with ssh: the address of what runs on it",
+            )  # fmt: skip
+    return {"hardware": spec.model_dump(mode="json")}
 
 
 def bmc_of(spec: MachineSpec) -> str:
@@ -70,7 +132,7 @@ def _write(
     kept = before["sealed_password"] if before is not None and same else ""
     values = {
         "live_bmc": bmc_of(spec), "sealed_password": sealed.get(spec.name) or kept, "labels": spec.labels,
-        "spec": spec.model_dump(mode="json", exclude={"password"}), "state": MachineState.ENROLLING, "error": None,
+        "spec": _with_key(spec, before), "state": MachineState.ENROLLING, "error": None,
         "updated_at": at,
     }  # fmt: skip
     if before is not None:
@@ -81,3 +143,12 @@ def _write(
         "created_at": at, **values,
     }])  # fmt: skip
     return row_id
+
+
+def _with_key(spec: MachineSpec, before: Mapping[Any, Any] | None) -> dict[str, Any]:
+    """Return a spec as it is kept: with the host key that was pinned, while it is the same address."""
+    found: dict[str, Any] = spec.model_dump(mode="json", exclude={"password"})
+    ssh, old = found["ssh"], (before["spec"].get("ssh") if before is not None else None) or {}
+    if ssh and not ssh["fingerprint"] and (ssh["address"], ssh["port"]) == (old.get("address"), old.get("port")):
+        ssh["host_key"] = old.get("host_key", "")
+    return found

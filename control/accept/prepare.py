@@ -63,10 +63,22 @@ def _migrate(
     c: sa.Connection, who: Principal, verb: Verb, row: sa.RowMapping, given: Parameters
 ) -> tuple[Verb, Parameters]:
     snapshots.require_none(c, row, "a migration")
-    target = given.get("host")
-    if target is not None and hosts.get(c, target).id == row["host_id"]:
-        raise Conflict(f"instance {row['name']} is on {target} already", f"instance/{row['name']}")
+    target = hosts.get(c, given["host"]) if given.get("host") is not None else None
+    if target is not None and target.id == row["host_id"]:
+        raise Conflict(f"instance {row['name']} is on {target.name} already", f"instance/{row['name']}")
+    if target is not None and target.driver != row["driver"]:
+        given = _without_live(row, given, target.driver)
     return migration(row, given)
+
+
+def _without_live(row: Mapping[Any, Any], given: Parameters, driver: str) -> Parameters:
+    """Return a migration to another kind of host: what runs is shut down for it. Raise Unsupported (live). Pure."""
+    if given.get("live"):
+        raise Unsupported(
+            f"{row['name']} cannot be moved live from {row['driver']} to {driver}: its disks are converted",
+            f"instance/{row['name']}", {"from": row["driver"], "to": driver}, "leave --live out: it is shut down",
+        )  # fmt: skip
+    return {**given, "live": False}
 
 
 def migration(row: Mapping[Any, Any], given: Parameters) -> tuple[Verb, Parameters]:

@@ -29,6 +29,7 @@ class BmcEndpoint:
     """Where a host's BMC is. name: the host's; address: a URL; the password stands in a file, else here.
 
     system_id: which of the systems it manages (the last part of its path, or the path); "" = the only one.
+    inspector: behind Ironic, the address of ironic-inspector; "" = Ironic inspects itself.
     """
 
     name: str
@@ -38,6 +39,7 @@ class BmcEndpoint:
     password: str = field(default="", repr=False)
     verify_tls: bool = True
     system_id: str = ""
+    inspector: str = ""
 
     def secret(self) -> str:
         """Return the password. Raise CredentialRejected (its file cannot be read)."""

@@ -6,12 +6,13 @@ after all, the verb raises Unsupported. Changing verbs are *ensure* and return w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
+from drivers.baremetal.base import BmcEndpoint
 from drivers.baremetal.inventory import Inventory
 
 
@@ -90,9 +91,31 @@ class Identifies(Protocol):
         ...
 
 
+@runtime_checkable
+class Erases(Protocol):
+    async def erase(self, *, timeout_s: float = 86400.0) -> bool:
+        """Wipe all disks so that nothing can be read from them any more; the machine is restarted for it.
+
+        Raise HostFault (a disk could not be wiped, or not in time), Conflict (the machine is in use).
+        """
+        ...
+
+
+@runtime_checkable
+class Registers(Protocol):
+    """What stands between us and BMCs, and must know a machine's own before it can reach the machine."""
+
+    async def register(self, driver: str, behind: BmcEndpoint, macs: Sequence[str]) -> bool:
+        """Ensure that it knows a machine. driver: redfish, ipmi, fake-hardware; macs: of the cards that boot.
+
+        Raise HostFault (the BMC does not answer it), Conflict (another machine has one of the MACs).
+        """
+        ...
+
+
 FACETS: Mapping[str, type] = {
     "boot-once": BootsOnce, "virtual-media": HoldsMedia, "inspect": Inspects, "sensors": HasSensors,
-    "event-log": KeepsEvents, "identify": Identifies,
+    "event-log": KeepsEvents, "identify": Identifies, "erase": Erases,
 }  # fmt: skip
 
 

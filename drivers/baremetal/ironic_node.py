@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
+from typing import Any
 
 from core.errors import Conflict, HostFault, Invalid, RackflowError, Unsupported
 from core.settings import DriverSettings
@@ -14,7 +17,7 @@ from drivers.baremetal.base import GOALS, BareMetal, BmcEndpoint, PowerChange
 from drivers.baremetal.facets import BootDevice
 from drivers.baremetal.inspector import Inspector
 from drivers.baremetal.inventory import Inventory
-from drivers.baremetal.ironic import Ironic, Node
+from drivers.baremetal.ironic import Ironic, Node, NodeSpec
 
 POWERS = {"power on": MachinePower.ON, "power off": MachinePower.OFF}
 ORDERS = {
@@ -22,6 +25,8 @@ ORDERS = {
     PowerChange.RESET: "rebooting",
 }  # fmt: skip
 DEVICES = {BootDevice.DISK: "disk", BootDevice.NETWORK: "pxe", BootDevice.CDROM: "cdrom"}
+NO_STEP = "does not support this clean step"
+ERASE = [{"interface": "deploy", "step": "erase_devices"}]
 _LOOK_EVERY_S = 0.5
 _WITHDRAW_S = 30.0
 
@@ -107,6 +112,42 @@ class IronicNode(BareMetal):
                         lambda client: client.set_node_provision_state(self._name, "abort"),
                     )
 
+    async def erase(self, *, timeout_s: float = 86400.0) -> bool:
+        """Let Ironic clean it: by the disks' own erasure where they have one, else by overwriting."""
+        before = await self.node()
+        if before.provision not in ("manageable", "clean failed"):
+            raise Conflict(
+                f"{self._name} is {before.provision}: it can be erased when it is manageable", f"host/{self._name}",
+                {"state": before.provision}, "take it out of use in Ironic first",
+            )  # fmt: skip
+        await self._ironic.call(
+            f"erasing {self._name}",
+            lambda client: client.set_node_provision_state(self._name, "clean", clean_steps=ERASE),
+        )
+        try:
+            await self._ironic.reached(self._name, "manageable", timeout_s=timeout_s)
+        except HostFault as error:
+            await self._ironic.call(f"taking {self._name} back", self._take_back)
+            if NO_STEP in error.message:
+                raise Unsupported(
+                    f"Ironic has no way to erase {self._name}: {error.evidence['last_error']}", f"host/{self._name}",
+                    error.evidence, "give the node a deploy interface of the agent (direct), or erase it from within",
+                ) from error  # fmt: skip
+            raise
+        return True
+
+    def _take_back(self, client: Any) -> None:
+        """Let a node whose cleaning failed be manageable again: Ironic puts it into maintenance."""
+        if client.get_node(self._name).provision_state == "clean failed":
+            client.set_node_provision_state(self._name, "manage")
+            client.unset_node_maintenance(self._name)
+
+
+    async def register(self, driver: str, behind: BmcEndpoint, macs: Sequence[str]) -> bool:
+        inspects = "no-inspect" if self._inspector is not None else "agent"
+        spec = NodeSpec(self._name, driver, driver_info(driver, behind), list(macs), inspects)
+        return await self._ironic.enroll(spec)
+
     async def node(self) -> Node:
         """Return what Ironic says of it."""
         return await self._ironic.node(self._name)
@@ -117,10 +158,19 @@ class IronicNode(BareMetal):
             await self._inspector.close()
 
 
+def driver_info(driver: str, behind: BmcEndpoint) -> dict[str, str]:
+    """Return how Ironic's drivers are told of a BMC (their documentation's words)."""
+    words = {"address": behind.address, "username": behind.user, "password": behind.secret()}
+    if driver == "redfish":
+        words |= {"system_id": behind.system_id, "verify_ca": str(behind.verify_tls)}
+    return {f"{driver}_{key}": value for key, value in words.items() if value} if driver != "fake-hardware" else {}
+
+
 async def connect(endpoint: BmcEndpoint, settings: DriverSettings) -> IronicNode:
     """Return the driver of the node that the endpoint's system_id names, by default one of the host's name."""
     address = endpoint.address.removeprefix("ironic+")
     service = BmcEndpoint(
         endpoint.name, address, endpoint.user, endpoint.password_file, endpoint.password, endpoint.verify_tls
     )
-    return IronicNode(Ironic(service, settings), endpoint.system_id or endpoint.name)
+    inspector = Inspector(replace(service, address=endpoint.inspector), settings) if endpoint.inspector else None
+    return IronicNode(Ironic(service, settings), endpoint.system_id or endpoint.name, inspector)

@@ -171,7 +171,8 @@ def translated(error: Exception, endpoint: BmcEndpoint, doing: str) -> RackflowE
             f"{what}: user {endpoint.user!r} was rejected", subject, evidence, "correct the user or the password file"
         )
     if isinstance(error, exceptions.ConnectionError | exceptions.ServerSideError | TimeoutError):
-        return Unreachable(f"{what}: no answer ({evidence['seen']})", subject, evidence)
+        fix = f"see whether {endpoint.address} is reached from the front-end, and how its certificate is"
+        return Unreachable(f"{what}: no answer ({evidence['seen']})", subject, evidence, fix)
     return HostFault(f"{what}: {evidence['seen']}", subject, evidence, "look at the BMC, and at the host's bmc entry")
 
 

@@ -13,18 +13,18 @@ from drivers.hypervisor import esxi_config as config
 from drivers.hypervisor.base import Capabilities, Capacity, Hypervisor, InstanceSpec, ObservedInstance
 from drivers.hypervisor.esxi_changes import AdoptsEsxi, MigratesEsxi, SnapshotsEsxi
 from drivers.hypervisor.esxi_core import subject
+from drivers.hypervisor.esxi_events import TellsEventsEsxi
 from drivers.hypervisor.esxi_power import RebootsEsxi, SuspendsEsxi
 from drivers.hypervisor.powers import MigratesLive
 from drivers.transport.vsphere import VsphereTransport
-from drivers.transport.vsphere_place import read
+from drivers.transport.vsphere_place import VM_FOLDER, read
 
-FOLDER = "rackflow"  # of a vCenter's inventory, for the VMs that are ours
 _HOST = (
     "summary.hardware", "summary.quickStats", "summary.runtime.inMaintenanceMode", "summary.runtime.connectionState",
 )  # fmt: skip
 
 
-class EsxiHypervisor(SuspendsEsxi, RebootsEsxi, SnapshotsEsxi, AdoptsEsxi, Hypervisor):
+class EsxiHypervisor(SuspendsEsxi, RebootsEsxi, SnapshotsEsxi, AdoptsEsxi, TellsEventsEsxi, Hypervisor):
     """One place in one vSphere inventory; groups of powers have files of their own."""
 
     # -- the host
@@ -112,7 +112,7 @@ class EsxiHypervisor(SuspendsEsxi, RebootsEsxi, SnapshotsEsxi, AdoptsEsxi, Hyper
 
         def ensure(content: Any) -> Any:
             try:
-                return parent.CreateFolder(FOLDER)
+                return parent.CreateFolder(VM_FOLDER)
             except vim.fault.DuplicateName as there:
                 return there.object
 

@@ -23,7 +23,7 @@ _POWER = {
     "poweredOn": PowerState.RUNNING, "poweredOff": PowerState.STOPPED, "suspended": PowerState.PAUSED,
 }  # fmt: skip
 # What is kept of a property, by its name: whole device lists of ten thousand VMs would be hundreds of MiB.
-_KEPT: dict[str, Callable[[Any], Any]] = {
+KEPT: dict[str, Callable[[Any], Any]] = {
     "name": str,
     "runtime.powerState": lambda value: _POWER.get(value, PowerState.UNKNOWN),
     "runtime.connectionState": str,
@@ -96,7 +96,7 @@ class Inventory:
         collector.CreateFilter(
             _Q.FilterSpec(
                 objectSet=[_Q.ObjectSpec(obj=view, skip=True, selectSet=[members])],
-                propSet=[_Q.PropertySpec(type=vim.VirtualMachine, pathSet=list(_KEPT))],
+                propSet=[_Q.PropertySpec(type=vim.VirtualMachine, pathSet=list(KEPT))],
             ),
             False,
         )
@@ -108,7 +108,7 @@ class Inventory:
             return
         values = self._vms.setdefault(update.obj, _Vm()).values
         for change in update.changeSet:
-            keep = _KEPT.get(change.name)
+            keep = KEPT.get(change.name)
             if keep is None:
                 continue
             if change.val is None:
@@ -118,10 +118,10 @@ class Inventory:
 
     def reread(self, content: Any, vm: Any) -> None:
         """Take a VM's properties from the server, without waiting for their updates."""
-        values = read_one(content, vm, list(_KEPT))
+        values = read_one(content, vm, list(KEPT))
         with self._busy:
             if vm in self._vms:
-                self._vms[vm].values = {name: _KEPT[name](value) for name, value in values.items()}
+                self._vms[vm].values = {name: KEPT[name](value) for name, value in values.items()}
 
     def _is_here(self, values: Mapping[str, Any]) -> bool:
         return "name" in values and str(values.get("runtime.host")) in self._hosts and not values.get("config.template")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from core.states import InstanceKind, PowerState
@@ -41,6 +42,24 @@ class ConsoleLogs(Protocol):
 class Sweeps(Protocol):
     async def sweep(self) -> int:
         """Take away what a killed daemon left on the host and nobody else takes away; return of how many."""
+        ...
+
+
+@dataclass(frozen=True)
+class HostEvent:
+    """Something that the hypervisor itself tells of. kind: as it calls it; by: the user there; instance_id "": none."""
+
+    at: datetime
+    kind: str
+    instance_id: str
+    by: str
+    text: str
+
+
+@runtime_checkable
+class TellsEvents(Protocol):
+    async def events(self, after: str) -> tuple[list[HostEvent], str]:
+        """Return what happened after a mark, oldest first, and the next mark; after "": nothing, and today's mark."""
         ...
 
 

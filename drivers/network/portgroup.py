@@ -53,7 +53,7 @@ class PortGroupNetwork(Network):
 
     def _ask(self, content: Any) -> list[PortGroup]:
         place = self._transport.place
-        hosts = read(content, self._systems(content), ["networkInfo.portgroup", "networkInfo.vnic"])
+        hosts = read(content, self.systems(content), ["networkInfo.portgroup", "networkInfo.vnic"])
         by_host = [
             {one.spec.name: one.spec.vswitchName for one in values.get("networkInfo.portgroup", [])}
             for _, values in hosts
@@ -66,6 +66,10 @@ class PortGroupNetwork(Network):
             *(PortGroup(name, by_host[0][name], name in managed) for name in sorted(everywhere)),
             *(PortGroup(values["name"], "") for _, values in read(content, far, ["name"])),
         ]
+
+    async def management(self) -> str:
+        """Return the port group of the management address, "" if there is none."""
+        return next((one.name for one in await self._look() if one.management), "")
 
     async def bridges(self) -> list[Bridge]:
         """Return the port groups; they have no addresses of the host, and the switch in the place of ports."""
@@ -94,12 +98,12 @@ class PortGroupNetwork(Network):
         wanted = vim.host.PortGroup.Specification(
             name=spec.bridge, vlanId=vlan_of(spec.bridge), vswitchName=switch, policy=vim.host.NetworkPolicy()
         )
-        for system in self._systems(content):
+        for system in self.systems(content):
             # there already: somebody was faster, or was killed before the next host
             with suppress(vim.fault.AlreadyExists, vim.fault.DuplicateName):
                 system.AddPortGroup(wanted)
 
-    def _systems(self, content: Any) -> list[Any]:
+    def systems(self, content: Any) -> list[Any]:
         """Return the hosts' network systems."""
         found = read(content, self._transport.place.hosts, ["configManager.networkSystem"])
         return [values["configManager.networkSystem"] for _, values in found]

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 import httpx
 
 from core.errors import Denied, HostFault, Invalid, NotFound, RackflowError, Unreachable
+from drivers.storage import appliance
 from drivers.storage.base import ImageFile
 from drivers.storage.recognise import Found, convert, recognise
 from drivers.transport.base import Progress
@@ -74,6 +75,8 @@ async def _thrown_away(work: Path, error: Invalid) -> Invalid:
 
 async def _into_store(work: Path, store: Path, digest: str, fmt: str, kind: str, source: str) -> ImageFile:
     try:
+        if kind != "container" and await _took_disk(work, fmt, source):
+            fmt, digest = "auto", await asyncio.to_thread(_sha256, work)
         found = await recognise(work, fmt=fmt, kind=kind, source=source)
         if found.needs_conversion:
             out = work.with_suffix(".qcow2")
@@ -86,6 +89,29 @@ async def _into_store(work: Path, store: Path, digest: str, fmt: str, kind: str,
     target = store / f"{digest}.{found.format}"
     await asyncio.to_thread(_keep, work, target)
     return await asyncio.to_thread(_described, target, digest, found)
+
+
+async def _took_disk(work: Path, fmt: str, source: str) -> bool:
+    """Put the disk of a virtual appliance in the place of what was brought, if that is one. Raise Invalid."""
+    disk = work.with_suffix(".disk.part")
+    try:
+        if await asyncio.to_thread(appliance.is_ova, work):
+            await asyncio.to_thread(appliance.unpack, work, disk, source)
+        elif await asyncio.to_thread(appliance.is_ovf, work):
+            await appliance.beside(work, source, disk, lambda one, target: _bring(one, target, None))
+        elif fmt == "ova":
+            raise Invalid(f"{source} cannot be used: it is no OVA or OVF", f"image/{source}", {}, "name another file")
+        else:
+            return False
+        if fmt not in ("auto", "", "ova"):
+            raise Invalid(
+                f"{source} cannot be used: it is ova, not {fmt}", f"image/{source}", {"found": "ova", "wanted": fmt},
+                "leave its format out",
+            )  # fmt: skip
+        await asyncio.to_thread(disk.replace, work)
+        return True
+    finally:
+        await asyncio.to_thread(disk.unlink, missing_ok=True)
 
 
 def _keep(work: Path, target: Path) -> None:

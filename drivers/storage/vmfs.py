@@ -17,23 +17,19 @@ import re
 import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from core.errors import HostFault, Invalid, NotFound, Unsupported
+from core.errors import Invalid, NotFound, Unsupported
 from core.ids import from_host, on_host
 from drivers.carrier import Carrier, Parcel
 from drivers.hypervisor.base import DiskAttachment
 from drivers.storage.base import ImageFile, SeedSpec, Storage, StorageCapacity, VolumeSpec
+from drivers.storage.vmfs_carrier import VmfsCarrier
+from drivers.storage.vmfs_folder import MIB, SECTOR, Folder, half_of
 from drivers.storage.vmfs_import import Import, convert
+from drivers.storage.vmfs_snapshots import VmfsSnapshots
 from drivers.transport.base import Progress
 from drivers.transport.vsphere import VsphereTransport
-from drivers.transport.vsphere_files import Files, split
-
-MIB = 2**20
-_FOLDER = "rackflow"  # in the largest datastore, where the record's path is one of a Linux host
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]*")
-_EXTENT = re.compile(r"^RW (\d+) ", re.MULTILINE)  # a descriptor's lines of extents, in sectors of 512 bytes
-_SECTORS = MIB // 512
 
 
 class VmfsStorage(Storage):
@@ -41,52 +37,31 @@ class VmfsStorage(Storage):
 
     def __init__(self, transport: VsphereTransport, path: str) -> None:
         self._transport = transport
-        self._files = Files(transport)
-        self._path = path.rstrip("/")
-        self._host = transport.endpoint.name
-        self._base = ""
+        self._folder = Folder(transport, path)
+        self._files = self._folder.files
+        self._host = self._folder.host
+        self._carrier = VmfsCarrier(self._folder)
+        self._snapshots = VmfsSnapshots(self._folder)
         self._changing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-
-    # -- the folder
-
-    async def _folder(self) -> str:
-        """Return "[STORE] FOLDER". A path of a Linux host, a cluster's default, stands for the largest datastore."""
-        if not self._base:
-            found = re.fullmatch(r"/vmfs/volumes/([^/]+)/?(.*)", self._path)
-            if self._path.startswith("["):
-                store, inside = split(self._path)
-            elif found:
-                store, inside = found[1], found[2]
-            else:
-                stores = await self._files.stores()
-                if not stores:
-                    raise HostFault(f"{self._host} has no datastore that all its hosts see", f"host/{self._host}")
-                store, inside = max(sorted(stores), key=lambda name: stores[name]["summary.capacity"]), _FOLDER
-            self._base = f"[{store}] {inside or _FOLDER}"
-        return self._base
 
     async def prepare(self) -> bool:
         """Ensure the folders."""
-        base = await self._folder()
+        base = await self._folder.base()
         return any([await self._files.make_folder(f"{base}/{one}") for one in ("images", "instances")])
 
     async def capacity(self) -> StorageCapacity:
         """Return the size of the datastore and what is free in it. Raise NotFound (no such datastore)."""
-        store, _ = split(await self._folder())
-        found = (await self._files.stores()).get(store)
-        if found is None:
-            raise NotFound(f"there is no datastore {store} on {self._host}", f"host/{self._host}")
-        return StorageCapacity(found["summary.capacity"] // MIB, found["summary.freeSpace"] // MIB)
+        return await self._folder.capacity()
 
     # -- images
 
     def image_path(self, sha256: str, format: str) -> str:
         """Return where an image lies, or would lie; always as a disk of VMFS."""
-        return f"{self._base or self._path}/images/{sha256}.vmdk"
+        return f"{self._folder.known}/images/{sha256}.vmdk"
 
     async def images(self) -> list[str]:
         """Return the sha256 of every image here."""
-        names = await self._files.list(f"{await self._folder()}/images")
+        names = await self._files.list(f"{await self._folder.base()}/images")
         return sorted(name[:64] for name in names if re.fullmatch(r"[0-9a-f]{64}\.vmdk", name))
 
     async def ensure_image(self, image: ImageFile, *, progress: Progress | None = None) -> bool:
@@ -94,45 +69,33 @@ class VmfsStorage(Storage):
         async with self._changing[image.sha256]:
             if image.sha256 in await self.images():
                 return False
-            await self._require_room(image.size_bytes // MIB)
+            await self._folder.require_room(image.size_bytes // MIB)
             await asyncio.to_thread(_require_content, image)
             with tempfile.TemporaryDirectory(prefix=".vmdk-", suffix=".part", dir=image.path.parent) as folder:
                 stream = Path(folder) / "stream.vmdk"
                 await convert(image.path, image.format, stream)
                 size_mib = await asyncio.to_thread(_capacity_mib, stream)
-                store, _ = split(await self._folder())
-                upload = Import(self._transport, self._files, store, f"image-{image.sha256[:20]}")
+                await self._folder.base()
+                upload = Import(
+                    self._transport, self._files, await self._folder.store(), f"image-{image.sha256[:20]}"
+                )
                 await upload.run(
                     stream, size_mib, self.image_path(image.sha256, "vmdk"), _scaled(progress, image.size_bytes)
                 )
             return True
 
-    async def _require_room(self, size_mib: int) -> None:
-        free = (await self.capacity()).free_mib
-        if free < size_mib:
-            raise HostFault(
-                f"the datastore of {self._host} has {free} MiB free, {size_mib} MiB are needed", f"host/{self._host}",
-                {"free_mib": free, "needed_mib": size_mib}, "make room in the datastore",
-            )  # fmt: skip
-
     async def delete_image(self, sha256: str) -> bool:
         """Take a copy away; volumes are copies of it and stay."""
-        await self._folder()
+        await self._folder.base()
         return await self._files.delete_disk(self.image_path(sha256, "vmdk"))
 
     # -- volumes
 
-    async def _of(self, instance_id: str, name: str = "") -> str:
-        if name and not _NAME.fullmatch(name):
-            raise Invalid(f"{name!r} is no name of a disk", f"instance/{instance_id}", fix="use letters and digits")
-        folder = f"{await self._folder()}/instances/{instance_id}"
-        return f"{folder}/{name}.vmdk" if name else folder
-
     async def ensure_volume(self, spec: VolumeSpec) -> DiskAttachment:
         """Copy a disk from its image, make a blank one, or grow one. Raise NotFound (no image), Invalid, HostFault."""
-        file = await self._of(spec.instance_id, spec.name)
+        file = await self._folder.disk(spec.instance_id, spec.name)
         async with self._changing[file]:
-            there = await self._size_mib(file)
+            there = await self._folder.size_mib(file)
             if there is None:
                 there = await self._make(spec, file)
             if spec.size_mib > there:
@@ -142,24 +105,24 @@ class VmfsStorage(Storage):
 
     async def _make(self, spec: VolumeSpec, file: str) -> int:
         """Make a disk under another name and move it; return its size in MiB."""
-        folder, half = await self._of(spec.instance_id), file.replace(f"/{spec.name}.vmdk", f"/.{spec.name}.vmdk")
+        folder, half = await self._folder.of(spec.instance_id), half_of(file)
         size_mib = spec.size_mib
         image = self.image_path(spec.image_sha256, "vmdk")
         if spec.image_sha256:
             size_mib = await self._require_image(spec, image)
         await self._files.make_folder(folder)
         await self._files.delete_disk(half)
-        await self._require_room(size_mib if spec.image_sha256 else 0)
+        await self._folder.require_room(size_mib if spec.image_sha256 else 0)
         if spec.image_sha256:
             await self._files.copy_disk(image, half)
         else:
-            await self._files.make_disk(half, size_mib)
+            await self._files.make_disk(half, size_mib * 1024)
         await self._files.move_disk(half, file)
         return size_mib
 
     async def _require_image(self, spec: VolumeSpec, image: str) -> int:
         """Return the size of the image in MiB. Raise NotFound, Invalid (the disk would be smaller)."""
-        least = await self._size_mib(image)
+        least = await self._folder.size_mib(image)
         if least is None:
             raise NotFound(
                 f"image {spec.image_sha256[:12]} is not on {self._host}", f"instance/{spec.instance_id}",
@@ -173,17 +136,9 @@ class VmfsStorage(Storage):
             )  # fmt: skip
         return least
 
-    async def _size_mib(self, file: str) -> int | None:
-        """Return the size that a disk has for its guest, None if there is none: its descriptor says it."""
-        try:
-            text = (await self._files.get(file)).decode(errors="replace")
-        except NotFound:
-            return None
-        return -(-sum(int(sectors) for sectors in _EXTENT.findall(text)) // _SECTORS)
-
     async def ensure_seed(self, spec: SeedSpec) -> DiskAttachment:
         """Write cloud-init's texts, for the hypervisor to hand over (guestinfo): no disk is attached."""
-        folder = await self._of(spec.instance_id)
+        folder = await self._folder.of(spec.instance_id)
         await self._files.make_folder(folder)
         texts = {key: getattr(spec, key) for key in ("meta_data", "user_data", "network_config")}
         await self._files.put(f"{folder}/seed.json", json.dumps(texts).encode())
@@ -191,64 +146,34 @@ class VmfsStorage(Storage):
 
     async def volumes(self) -> list[str]:
         """Return the instance ids that have a folder here."""
-        names = await self._files.list(f"{await self._folder()}/instances")
+        names = await self._files.list(f"{await self._folder.base()}/instances")
         return sorted(name for name in names if from_host(on_host(name)))
 
     async def delete_volumes(self, instance_id: str) -> bool:
         """Take an instance's folder away; absent is fine."""
-        return await self._files.delete(await self._of(instance_id))
+        return await self._files.delete(await self._folder.of(instance_id))
 
     async def delete_volume(self, instance_id: str, name: str) -> bool:
         """Take one disk away, with what is kept of it; absent is fine."""
-        file = await self._of(instance_id, name)
-        for snapshot in await self._snapshots(instance_id, name):
-            await self._files.delete_disk(file.replace(f"/{name}.vmdk", f"/{name}@{snapshot}.vmdk"))
+        file = await self._folder.disk(instance_id, name)
+        await self._snapshots.drop_all(instance_id, name)
         return await self._files.delete_disk(file)
 
-    # -- snapshots of a disk that is off: copies, since a chain of deltas belongs to a VM in vSphere
-
-    async def _snapshots(self, instance_id: str, name: str) -> list[str]:
-        names = await self._files.list(await self._of(instance_id))
-        found = (re.fullmatch(rf"{re.escape(name)}@(.+?)\.vmdk", one) for one in names)
-        return [one[1] for one in found if one and not one[1].endswith("-flat")]
-
-    async def _copies(self, instance_id: str, name: str, snapshot: str) -> tuple[str, str]:
-        """Return the file of a disk and of its snapshot."""
-        file = await self._of(instance_id, name)
-        if not _NAME.fullmatch(snapshot):
-            raise Invalid(f"{snapshot!r} is no name of a snapshot", f"instance/{instance_id}")
-        return file, file.replace(f"/{name}.vmdk", f"/{name}@{snapshot}.vmdk")
+    # -- snapshots of a disk that is off
 
     async def snapshot_volume(self, instance_id: str, name: str, snapshot: str) -> bool:
         """Copy a disk of an instance that is off. Raise NotFound, Busy (in use)."""
-        file, copy = await self._copies(instance_id, name, snapshot)
-        async with self._changing[file]:
-            if snapshot in await self._snapshots(instance_id, name):
-                return False
-            await self._replace(file, copy, instance_id)
-            return True
+        async with self._changing[await self._folder.disk(instance_id, name)]:
+            return await self._snapshots.take(instance_id, name, snapshot)
 
     async def revert_volume(self, instance_id: str, name: str, snapshot: str) -> bool:
         """Put a snapshot's copy in the place of the disk. Raise NotFound, Busy (in use)."""
-        file, copy = await self._copies(instance_id, name, snapshot)
-        async with self._changing[file]:
-            await self._replace(copy, file, instance_id)
-            return True
-
-    async def _replace(self, source: str, target: str, instance_id: str) -> None:
-        """Make target a copy of source, at once."""
-        if await self._size_mib(source) is None:
-            raise NotFound(f"there is no disk {source} on {self._host}", f"instance/{instance_id}", {"path": source})
-        path = PurePosixPath(target)
-        half = str(path.with_name(f".{path.name}"))
-        await self._files.delete_disk(half)
-        await self._files.copy_disk(source, half)
-        await self._files.move_disk(half, target)
+        async with self._changing[await self._folder.disk(instance_id, name)]:
+            return await self._snapshots.revert(instance_id, name, snapshot)
 
     async def drop_volume_snapshot(self, instance_id: str, name: str, snapshot: str) -> bool:
         """Take a snapshot's copy away; absent is fine."""
-        _, copy = await self._copies(instance_id, name, snapshot)
-        return await self._files.delete_disk(copy)
+        return await self._snapshots.drop(instance_id, name, snapshot)
 
     # -- copies of disks from elsewhere are qcow2 files, which vSphere cannot read: not here
 
@@ -276,16 +201,16 @@ class VmfsStorage(Storage):
 
     def state_path(self, instance_id: str) -> str:
         """Return where memory would be saved: vSphere keeps it with the VM itself."""
-        return f"{self._base or self._path}/instances/{instance_id}/memory.save"
+        return f"{self._folder.known}/instances/{instance_id}/memory.save"
 
     async def delete_state(self, instance_id: str) -> bool:
         """Take saved memory away; absent is fine."""
-        await self._folder()
+        await self._folder.base()
         return await self._files.delete(self.state_path(instance_id))
 
     async def ensure_scratch(self, instance_id: str) -> str:
         """Return a folder for files on their way."""
-        folder = f"{await self._of(instance_id)}/scratch"
+        folder = f"{await self._folder.of(instance_id)}/scratch"
         await self._files.make_folder(folder)
         return folder
 
@@ -299,18 +224,20 @@ class VmfsStorage(Storage):
 
     async def read_scratch(self, path: str) -> AsyncIterator[bytes]:
         """Yield a file of a scratch folder. Raise NotFound, Invalid (no such folder), Unreachable."""
-        if not re.fullmatch(re.escape(f"{await self._folder()}/instances/") + r"[^/]+/scratch/[^/]+", path):
-            raise Invalid(f"{path} lies in no scratch folder of {self._path}", f"host/{self._host}", {"path": path})
+        if not re.fullmatch(re.escape(f"{await self._folder.base()}/instances/") + r"[^/]+/scratch/[^/]+", path):
+            raise Invalid(
+                f"{path} lies in no scratch folder of {self._folder.path}", f"host/{self._host}", {"path": path}
+            )
         async for chunk in self._files.read(path):
             yield chunk
 
     async def delete_scratch(self, instance_id: str) -> bool:
         """Take the scratch folder away; absent is fine."""
-        return await self._files.delete(f"{await self._of(instance_id)}/scratch")
+        return await self._files.delete(f"{await self._folder.of(instance_id)}/scratch")
 
     def carrier(self) -> Carrier:
-        """Raise Unsupported: parcels are qcow2 files."""
-        raise self._unsupported("carrying an instance's disks")
+        """Return what moves an instance's disks and its cloud-init texts."""
+        return self._carrier
 
 
 def _require_content(image: ImageFile) -> None:
@@ -326,7 +253,7 @@ def _require_content(image: ImageFile) -> None:
 def _capacity_mib(stream: Path) -> int:
     """Return the capacity that a stream's header names (its second 64 bit word after magic, version and flags)."""
     with stream.open("rb") as file:
-        return -(-int.from_bytes(file.read(20)[12:20], "little") // _SECTORS)
+        return -(-int.from_bytes(file.read(20)[12:20], "little") // (MIB // SECTOR))
 
 
 def _scaled(progress: Progress | None, size_bytes: int) -> Progress | None:

@@ -181,18 +181,19 @@ class Files:
 
     # -- disks
 
-    async def make_disk(self, path: str, size_mib: int) -> None:
+    async def make_disk(self, path: str, size_kib: int) -> None:
         """Make a blank disk, which takes room as it is written. Raise Busy (there), HostFault (full)."""
         spec = vim.VirtualDiskManager.FileBackedVirtualDiskSpec(
-            diskType="thin", adapterType="lsiLogic", capacityKb=size_mib * 1024
+            diskType="thin", adapterType="lsiLogic", capacityKb=size_kib
         )
         await self._disk("making a disk", lambda m, dc: m.CreateVirtualDisk_Task(path, dc, spec))
 
-    async def copy_disk(self, source: str, target: str) -> None:
-        """Copy a disk. Raise Busy (there), HostFault (no source; full)."""
+    async def copy_disk(self, source: str, target: str, *, centre: Any = None) -> None:
+        """Copy a disk. centre: the source's datacenter, if another. Raise Busy (there), HostFault (no source; full)."""
         await self._disk(
-            "copying a disk", lambda m, dc: m.CopyVirtualDisk_Task(source, dc, target, dc, None, False), timeout_s=3600
-        )
+            "copying a disk", lambda m, dc: m.CopyVirtualDisk_Task(source, centre or dc, target, dc, None, False),
+            timeout_s=3600,
+        )  # fmt: skip
 
     async def move_disk(self, source: str, target: str) -> None:
         """Rename a disk with its parts; one that is there is replaced."""

@@ -15,6 +15,7 @@ from pyVmomi import vim, vmodl
 from core.errors import NotFound
 
 Properties = dict[str, Any]
+VM_FOLDER = "rackflow"  # of a vCenter's inventory, for the VMs that are ours
 _Q = vmodl.query.PropertyCollector
 
 

@@ -66,13 +66,16 @@ class Services:
     dir: Path
     machines: Sequence[Machine] = ()
     host: str = "127.0.0.1"
+    libvirt: str = ""  # a URI whose domains are the machines; "": simulated ones
+    reached_at: str = ""  # an address that ramdisks reach: Inspector listens there, by default at host
     password: str = field(default_factory=lambda: secrets.token_hex(8), repr=False)
     ports: Mapping[str, int] = field(default_factory=lambda: free_ports(*NAMES, "http"))
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, repr=False)
 
     def url(self, name: str) -> str:
         """Return a service's address. name: of NAMES."""
-        return f"http://{self.host}:{self.ports[name]}"
+        host = (self.reached_at or self.host) if name == "inspector" else self.host
+        return f"http://{host}:{self.ports[name]}"
 
     def start(self, *names: str) -> None:
         """Start services (all by default) side by side, and wait until they answer. Raise HostFault."""
@@ -105,7 +108,8 @@ class Services:
             (self.dir / folder).mkdir(parents=True, exist_ok=True)
         self.dir.chmod(0o700)
         words = {
-            "dir": self.dir, "host": self.host, "user": USER, "password": self.password,
+            "dir": self.dir, "host": self.host, "user": USER, "password": self.password, "libvirt": self.libvirt,
+            "inspector_host": self.reached_at or self.host, "simulated": not self.libvirt,
             "systems": [machine.entry() for machine in self.machines],
             **{f"{name}_port": port for name, port in self.ports.items()},
         }  # fmt: skip

@@ -13,8 +13,9 @@ from core.errors import HostFault
 from lab.settings import LabSettings
 
 _HERE = Path(__file__).parent
-TINY, BUSYBOX = "tiny.qcow2", "busybox.tar.gz"
 TINY_KERNEL, TINY_INITRD = "tiny.vmlinux", "tiny.initrd"  # for microVMs
+TINY, BUSYBOX, HYPERVISOR = "tiny.qcow2", "busybox.tar.gz", "hypervisor.raw.zst"
+RAMDISK = ("ramdisk.vmlinuz", "ramdisk.gz")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class Recipe:
 
 RECIPES: dict[str, tuple[Recipe, ...]] = {
     "tiny": (Recipe("tiny.sh", (TINY, TINY_KERNEL, TINY_INITRD), "tiny"), Recipe("busybox.sh", (BUSYBOX,), "busybox")),
-    "debian": (Recipe("debian.sh", ("debian.qcow2", "debian.tar.zst")),),
+    "debian": (Recipe("debian.sh", ("debian.qcow2", "debian.tar.zst"), "debian"),),
+    "ramdisk": (Recipe("ramdisk.sh", RAMDISK, "ramdisk"),),
+    "hypervisor": (Recipe("hypervisor.sh", (HYPERVISOR,), "debian"),),
 }
 
 

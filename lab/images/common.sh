@@ -35,6 +35,30 @@ kernel_package() { # print the package that linux-image-cloud-amd64 stands for
   apt-cache depends linux-image-cloud-amd64 2> /dev/null | awk '/Depends: linux-image-/ {print $2; exit}'
 }
 
+unpack_packages() { # PACKAGE...: into WORK/tools; the cloud kernel into WORK/kernel. Sets KERNEL (its modules' version)
+  local package
+  package=$(kernel_package)
+  if [ -z "$package" ]; then
+    apt-get -q update
+    package=$(kernel_package)
+  fi
+  [ -n "$package" ] || fail "apt knows no linux-image-cloud-amd64"
+  KERNEL=${package#linux-image-}
+  fetch_packages "$package" "$@"
+  dpkg-deb -x "$(ls "$OUT/debs/${package}"_*.deb | tail -n 1)" "$WORK/kernel"
+  for package in "$@"; do dpkg-deb -x "$(ls "$OUT/debs/${package}"_*.deb | tail -n 1)" "$WORK/tools"; done
+}
+
+copy_with_libraries() { # PROGRAM, from the unpacked packages; libraries from there or from this machine
+  local root=$1 program=$2 library listing
+  cp "$WORK/tools/$program" "$root/usr/sbin/"
+  listing=$(LD_LIBRARY_PATH=$WORK/tools/usr/lib/x86_64-linux-gnu ldd "$WORK/tools/$program")
+  if grep 'not found' <<< "$listing"; then fail "install the packages of these libraries, for $program"; fi
+  for library in $(awk '/=> \// {print $3} /^\t\/lib/ {print $1}' <<< "$listing"); do
+    install -D "$library" "$root/$(sed "s,^$WORK/tools,,; s,^/usr,," <<< "$library")"
+  done
+}
+
 make_boot_disk() { # RAW MIB LABEL TREE: one MBR partition from 1 MiB with a copy of TREE
   local raw=$1 mib=$2 label=$3 tree=$4
   truncate -s "${mib}M" "$raw"

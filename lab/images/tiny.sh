@@ -13,22 +13,7 @@ WORK=$(mktemp -d -p "$OUT")
 . "$HERE/common.sh"
 trap clean_up EXIT
 BUSYBOX=$(static_busybox)
-LIBRARIES=x86_64-linux-gnu
 TOOLS=(qemu-guest-agent dropbear-bin libtomcrypt1 libtommath1)
-
-unpack_packages() { # sets KERNEL (its modules' version)
-  local package
-  package=$(kernel_package)
-  if [ -z "$package" ]; then
-    apt-get -q update
-    package=$(kernel_package)
-  fi
-  [ -n "$package" ] || fail "apt knows no linux-image-cloud-amd64"
-  KERNEL=${package#linux-image-}
-  fetch_packages "$package" "${TOOLS[@]}"
-  dpkg-deb -x "$(ls "$OUT/debs/${package}"_*.deb | tail -n 1)" "$WORK/kernel"
-  for package in "${TOOLS[@]}"; do dpkg-deb -x "$(ls "$OUT/debs/${package}"_*.deb | tail -n 1)" "$WORK/tools"; done
-}
 
 modules() { # in the order they are loaded; virtio_ring comes before virtio
   cat << 'LIST'
@@ -79,16 +64,6 @@ make_initrd() {
   (cd "$folder" && find . | cpio -o -H newc --quiet | gzip -9) > "$WORK/initrd.gz"
 }
 
-copy_with_libraries() { # PROGRAM, from the unpacked packages; libraries from there or from this machine
-  local root=$1 program=$2 library listing
-  cp "$WORK/tools/$program" "$root/usr/sbin/"
-  listing=$(LD_LIBRARY_PATH=$WORK/tools/usr/lib/$LIBRARIES ldd "$WORK/tools/$program")
-  if grep 'not found' <<< "$listing"; then fail "install the packages of these libraries, for $program"; fi
-  for library in $(awk '/=> \// {print $3} /^\t\/lib/ {print $1}' <<< "$listing"); do
-    install -D "$library" "$root/$(sed "s,^$WORK/tools,,; s,^/usr,," <<< "$library")"
-  done
-}
-
 make_root() {
   local root=$WORK/root applet program
   mkdir -p "$root"/{bin,sbin,etc/dropbear,etc/acpi/PWRF,root/.ssh,dev,proc,sys,tmp,run,var/log,var/run,mnt,boot,usr/sbin,lib64,lib}
@@ -132,7 +107,7 @@ publish_kernel() { # for microVMs, which take an ELF file: it is the payload of 
   publish "$WORK/initrd.gz" tiny.initrd
 }
 
-unpack_packages
+unpack_packages "${TOOLS[@]}"
 make_initrd
 make_root
 make_image

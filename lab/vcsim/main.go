@@ -1,7 +1,8 @@
 // A vCenter or an ESXi host in memory, for tests of the VMware drivers: govmomi's simulator, with faults on demand.
 //
-//	vcsim [-esx] [-l 127.0.0.1:0] [-hosts 2] [-vms 0] [-ds 2]     prints "READY ADDRESS"; user and password: user, pass;
-//	                                                              ends when its standard input does
+//	vcsim [-esx] [-l 127.0.0.1:0] [-clusters 1] [-hosts 2] [-vms 0] [-ds 2]
+//	    prints "READY ADDRESS"; user and password: user, pass; ends when its standard input does
+//
 //	POST /_ctl?fault=TaskInProgress&method=PowerOnVM_Task[&as=task][&times=1]    the next calls fail, or the tasks do
 //	POST /_ctl?status=503                                                       the next request gets that answer
 //	POST /_ctl?delay=PowerOnVM_Task&ms=1500                                     each such call takes that longer
@@ -179,16 +180,18 @@ func drop(model *simulator.Model) {
 func main() {
 	esx := flag.Bool("esx", false, "an ESXi host alone instead of a vCenter")
 	listen := flag.String("l", "127.0.0.1:0", "address to listen on")
-	hosts := flag.Int("hosts", 2, "hosts of the cluster")
+	clusters := flag.Int("clusters", 1, "clusters")
+	hosts := flag.Int("hosts", 2, "hosts of each cluster")
 	vms := flag.Int("vms", 0, "virtual machines that are there already, in each resource pool")
 	stores := flag.Int("ds", 2, "datastores")
+	_ = flag.String("for", "", "whose it is; told by the command line")
 	flag.Parse()
 
 	model := simulator.VPX()
 	if *esx {
 		model = simulator.ESX()
 	} else {
-		model.Host, model.Cluster, model.ClusterHost = 0, 1, *hosts
+		model.Host, model.Cluster, model.ClusterHost = 0, *clusters, *hosts
 	}
 	model.Machine, model.Datastore, model.Autostart = *vms, *stores, false
 	if err := model.Create(); err != nil {
@@ -199,6 +202,8 @@ func main() {
 	model.Service.RegisterEndpoints = true
 	model.Service.Listen = &url.URL{Host: *listen, User: url.UserPassword("user", "pass")}
 	model.Service.HandleFunc("/_ctl", control(model))
+	model.Service.HandleFunc("POST /nfc/", keepDisks(model))
+	model.Service.HandleFunc("PUT /nfc/", keepDisks(model))
 	model.Map().Handler = meet
 	server := model.Service.NewServer()
 	fmt.Printf("READY %s\n", server.URL.Host)

@@ -16,8 +16,9 @@ SETUP_PACKAGES=(
   busybox-static cpio extlinux syslinux-common debootstrap zstd lz4
   postgresql
 )
-# the third state database; the browser that fills Prefect's form; what shows the order of writes; what speaks IPMI
-SETUP_TEST_PACKAGES=(mariadb-server chromium strace ipmitool)
+# the third state database; the browser that fills Prefect's form; what shows the order of writes; what speaks IPMI;
+# what tries hardware; what lets an emulated server boot from the network
+SETUP_TEST_PACKAGES=(mariadb-server chromium strace ipmitool memtester fio smartmontools ethtool stress-ng ipxe-qemu)
 
 setup_all() { # for the demo: this machine is looked at before anything is installed
   _setup_machine || return
@@ -60,7 +61,7 @@ setup_images() { # the tiny ones; a full Debian is built on its first use
 
 setup_vcsim() { # govmomi's simulator, for tests of the VMware drivers; without Go they are skipped, by name
   local binary=$SETUP_VENV/bin/vcsim stamp=$SETUP_VENV/.vcsim-stamp want
-  want=$(cat "$SETUP_REPO"/lab/vcsim/{main.go,go.mod,go.sum} | sha256sum | cut -d' ' -f1)
+  want=$(cat "$SETUP_REPO"/lab/vcsim/{*.go,go.mod,go.sum} | sha256sum | cut -d' ' -f1)
   if [ -x "$binary" ] && [ "$(cat "$stamp" 2> /dev/null)" = "$want" ]; then return 0; fi
   if ! command -v go > /dev/null; then
     _setup_say "no Go here: tests of the VMware drivers are skipped (install Go 1.23 or newer)"
@@ -191,7 +192,7 @@ _setup_baremetal() { # a few hundred MB and a minute: only made where it is miss
   _setup_say "installing the services of bare metal into ${SETUP_BAREMETAL##*/}"
   "$python" -m venv --clear "$SETUP_BAREMETAL" || _setup_fail "$python -m venv failed" || return
   "$SETUP_BAREMETAL/bin/python" -m pip install -q --disable-pip-version-check -c "$pins" \
-    ironic ironic-inspector sushy-tools pyghmi \
+    ironic ironic-inspector sushy-tools libvirt-python pyghmi \
     2> >(grep -v DEPRECATION >&2) || _setup_fail "pip could not install Ironic" || return
   echo "$want" > "$stamp"
 }

@@ -8,7 +8,7 @@ import pickle
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -93,7 +93,9 @@ class MemoryStore(StraightStore):
         return self._raw.serialize()
 
     def load(self, data: bytes) -> None:
-        self._raw.deserialize(data)
+        with closing(sqlite3.connect(":memory:")) as source:  # a connection that has used json_each dies of deserialize
+            source.deserialize(data)
+            source.backup(self._raw)
 
     @property
     def _raw(self) -> sqlite3.Connection:

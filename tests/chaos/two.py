@@ -144,7 +144,7 @@ class Two:
     def look(self, host: str) -> Sight | None:
         """See what is on a host now."""
         record = self.line.store.read_now(lambda c: hosts.get(c, host))
-        expected = self.line.store.read_now(lambda c: rows.expected_on(c, record.id))
+        expected = self.line.store.read_now(lambda c: rows.expected_on(c, [record.id])[record.id])
         if not world.host(host).alive:
             return None
         seen = [(one.name, one.power) for one in world.host(host).instances.values()]

@@ -102,6 +102,13 @@ class MicroVms:
         found = await self.transport.run(["stat", "-c", "%s", path], sudo=True, check=False)
         return int(found.stdout) if found.exit_code == 0 else 0
 
+    async def left_of(self, spec: InstanceSpec) -> list[str]:
+        """Return taps and folders of a microVM."""
+        taps = await BridgeNetwork(self.transport).interfaces_of([nic.mac for nic in spec.nics])
+        folders = [self.place.definition(spec.name), self.place.running(spec.name)]
+        found = await self.transport.run(["ls", "-d", *folders], sudo=True, check=False)
+        return [*taps, *found.stdout.split()]
+
     async def clean(self) -> None:
         """Take away whatever was made, by other means than the driver's."""
         script = """for vm in "$1"/*; do

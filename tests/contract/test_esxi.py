@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import Invalid, NotFound, Unsupported
+from core.errors import Invalid
 from core.ids import mac_address, new_id, on_host
 from core.states import InstanceKind
-from drivers.hypervisor.base import DiskAttachment, Hypervisor, InstanceSpec
+from drivers.conformance.on_esxi import VmfsTools
+from drivers.conformance.rigs import Effort, HypervisorRig, NetworkRig, StorageRig
+from drivers.hypervisor.base import Hypervisor, InstanceSpec
 from drivers.hypervisor.esxi import EsxiHypervisor, hypervisor_of
 from drivers.hypervisor.powers import Move
 from drivers.network.base import NetworkSpec, NicSpec
@@ -24,16 +26,13 @@ from drivers.storage.seed import seed_texts
 from drivers.storage.vmfs import VmfsStorage
 from drivers.transport.base import Endpoint
 from drivers.transport.vsphere import VsphereTransport, connect
-from drivers.transport.vsphere_files import Files
-from tests.contract.hypervisor import HypervisorContract, HypervisorRig
-from tests.contract.hypervisor_powers import PowersContract
-from tests.contract.network import NetworkContract, NetworkRig
-from tests.contract.storage import Copies, StorageContract, StorageRig
+from tests.contract.suites import HypervisorContract, NetworkContract, PowersContract, StorageContract
 from tests.vcsim import CLUSTER, HOSTS, SETTINGS, Vcsim, vcsim
 
 MODES = {"esxi": (("-esx",), ""), "vcenter": ((), CLUSTER)}
 LAN = NetworkSpec("lan", "bridge", "VM Network")
 STORE = "[LocalDS_0] test"
+EFFORT = Effort(3, 12, pause_s=0.05)
 
 
 @pytest.fixture(scope="module", params=list(MODES))
@@ -93,27 +92,10 @@ class TestEsxi(HypervisorContract):
         async def take_name(name: str) -> None:
             await vms.take_name(name, hypervisor)
 
-        yield HypervisorRig(hypervisor, vms.new, broken, take_name, at_once=5, delays_s=(0.0, 0.02))
+        yield HypervisorRig(
+            hypervisor, vms.new, broken, take_name, at_once=5, delays_s=(0.0, 0.02), guests=False, effort=EFFORT
+        )
         await hypervisor.close()
-
-
-class DiskTools:
-    """Writes to what the simulator keeps of a disk beside its descriptor."""
-
-    def __init__(self, transport: VsphereTransport) -> None:
-        self.files = Files(transport)
-
-    async def write(self, disk: DiskAttachment, text: str) -> None:
-        await self.files.put(disk.source.replace(".vmdk", "-flat.vmdk"), text.encode())
-
-    async def read(self, disk: DiskAttachment) -> str:
-        return (await self.files.get(disk.source.replace(".vmdk", "-flat.vmdk"))).decode()
-
-    async def put(self, path: str, data: bytes) -> None:
-        await self.files.put(path, data)
-
-    async def copies(self, *texts: str) -> list[bytes]:
-        return [text.encode() for text in texts]
 
 
 def tiny_image(folder: Path) -> ImageFile:
@@ -129,36 +111,12 @@ class TestVmfs(StorageContract):
     @pytest.fixture
     def rig(self, transport: VsphereTransport, tmp_path: Path) -> StorageRig:
         storage = VmfsStorage(transport, f"[LocalDS_0] store-{new_id()[-8:]}")
-        return StorageRig(storage, tiny_image(tmp_path), DiskTools(transport), format="vmdk", overlays=False)
+        image, tools = tiny_image(tmp_path), VmfsTools(transport)
+        return StorageRig(storage, image, tools, format="vmdk", overlays=False, effort=EFFORT)
 
-    async def test_files_on_their_way(self, rig: StorageRig) -> None:
-        """Files come and go; an instance's disks are not carried."""
-        store, instance_id, data = rig.storage, new_id(), b"backup" * 2**16
-        folder = await store.ensure_scratch(instance_id)
-        assert await store.ensure_scratch(instance_id) == folder
-        await rig.tools.put(f"{folder}/root.vmdk", data)
-        found = await store.scratch_file(f"{folder}/root.vmdk")
-        assert (found.size_bytes, found.sha256) == (len(data), hashlib.sha256(data).hexdigest())
-        with pytest.raises(NotFound):
-            await store.scratch_file(f"{folder}/none")
+    async def test_a_path_elsewhere_is_refused(self, rig: StorageRig) -> None:
         with pytest.raises(Invalid):
-            await store.scratch_file("[LocalDS_0] elsewhere/file")
-        assert [await store.delete_scratch(instance_id), await store.delete_scratch(instance_id)] == [True, False]
-        with pytest.raises(Unsupported):
-            store.carrier()
-
-    async def test_a_disk_is_restored(self, rig: StorageRig) -> None:
-        """It is not: copies are qcow2 files."""
-        store, spec = rig.storage, await self.staged(rig)
-        await store.ensure_volume(spec)
-        with pytest.raises(Unsupported):
-            await store.restore_volume(spec.instance_id, "root", [], Copies([]))
-        assert await store.undo_restore(spec.instance_id, "root") is False
-        assert await store.drop_before(spec.instance_id, "root") is False
-
-    test_a_disk_that_was_lost_is_restored = None
-    test_copies_that_are_not_right_change_nothing = None
-    test_a_killed_restore_is_finished_by_the_next = None
+            await rig.storage.scratch_file("[LocalDS_0] elsewhere/file")
 
 
 class TestPortGroups(NetworkContract):
@@ -168,7 +126,7 @@ class TestPortGroups(NetworkContract):
     async def rig(self, sim: Vcsim) -> AsyncIterator[NetworkRig]:
         async with session(sim.endpoint(place=sim.place and HOSTS[0])) as transport:
             network, free = PortGroupNetwork(transport), f"new-{new_id()[-6:]}"
-            yield NetworkRig(network, "VM Network", free, "Management Network", cidr="")
+            yield NetworkRig(network, "VM Network", free, "Management Network", cidr="", effort=EFFORT)
 
 
 class TestEsxiPowers(PowersContract):
@@ -193,9 +151,12 @@ class TestEsxiPowers(PowersContract):
             async def take_name(name: str) -> None:
                 await vms.take_name(name, hypervisor)
 
+            async def left_of(spec: InstanceSpec) -> list[str]:
+                return await vms.network.interfaces_of([nic.mac for nic in spec.nics])
+
             yield HypervisorRig(
                 hypervisor, vms.new, lambda spec: spec, take_name, delays_s=(0.0, 0.02), with_disk=with_disk,
-                with_nic=with_nic, move=move, other=other, guests=False,
+                with_nic=with_nic, move=move, other=other, guests=False, left_of=left_of,
             )  # fmt: skip
             await hypervisor.close()
             await other.close()

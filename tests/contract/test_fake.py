@@ -10,31 +10,40 @@ from typing import Any
 
 import pytest
 
-from core.errors import Busy, HostFault, Unreachable, Unsupported
+from core.errors import Busy, HostFault, Unreachable
 from core.ids import mac_address, new_id, on_host
 from core.settings import DriverSettings
 from core.states import InstanceKind, MachinePower, PowerState
 from drivers import bmcs
 from drivers.baremetal.base import BmcEndpoint, PowerChange
 from drivers.baremetal.facets import Inspects
+from drivers.conformance.baremetal import BareMetalRig
+from drivers.conformance.carrier import CarrierRig
+from drivers.conformance.flags import DEGREES, PROTOCOLS
+from drivers.conformance.on_fake import FakeTools
+from drivers.conformance.rigs import Effort, HypervisorRig, NetworkRig, StorageRig
+from drivers.conformance.transport import TransportRig
 from drivers.facts import gather_facts
-from drivers.fake_files import pack_memory, pack_volume
-from drivers.fake_world import ANY, POWERS, FakeHost, FakeVolume, world
+from drivers.fake_files import pack_memory
+from drivers.fake_world import ANY, POWERS, FakeHost, world
 from drivers.hosts import Host, connect
 from drivers.hypervisor.base import DiskAttachment, Hypervisor, InstanceSpec, NicAttachment
-from drivers.hypervisor.powers import KeepsImages, MigratesLive, Move
+from drivers.hypervisor.powers import KeepsImages, Move
 from drivers.storage.base import ImageFile, SeedSpec, VolumeSpec
 from drivers.transport.base import Endpoint
-from tests.contract.baremetal import BareMetalContract, BareMetalRig
-from tests.contract.carrier import CarrierContract, CarrierRig
-from tests.contract.hypervisor import HypervisorContract, HypervisorRig
-from tests.contract.hypervisor_powers import DEGREES, PROTOCOLS, PowersContract
-from tests.contract.network import NetworkContract, NetworkRig
-from tests.contract.storage import StorageContract, StorageRig
-from tests.contract.transport import TransportContract, TransportRig
+from tests.contract.suites import (
+    BareMetalContract,
+    CarrierContract,
+    HypervisorContract,
+    NetworkContract,
+    PowersContract,
+    StorageContract,
+    TransportContract,
+)
 
 ENDPOINT, OTHER = Endpoint("fake-1", "192.0.2.1"), Endpoint("fake-2", "192.0.2.2")
 STORE = "/store"
+EFFORT = Effort(20, 25, inside=True, pause_s=0.001)
 
 
 @pytest.fixture
@@ -74,6 +83,10 @@ def with_nic(spec: InstanceSpec) -> InstanceSpec:
     return replace(spec, nics=(*spec.nics, NicAttachment("eth1", mac_address(spec.id, 1), "br0")))
 
 
+async def lose_the_next_answer() -> None:
+    world.fail("fake-1", ANY, Unreachable("the answer was lost"), after=True)
+
+
 def a_rig(host: Host, new: Callable[[], Awaitable[InstanceSpec]], broken: dict[str, Any]) -> HypervisorRig:
     """Return a rig without what VMs and containers do not share."""
 
@@ -86,9 +99,14 @@ def a_rig(host: Host, new: Callable[[], Awaitable[InstanceSpec]], broken: dict[s
     async def one_nic_more(spec: InstanceSpec) -> InstanceSpec:
         return with_nic(spec)
 
+    async def left_of(spec: InstanceSpec) -> list[str]:
+        return await host.network.interfaces_of([nic.mac for nic in spec.nics])
+
     return HypervisorRig(
         host.hypervisor, new, lambda spec: replace(spec, disks=(replace(spec.disks[0], **broken),)), take_name,
-        folder=f"{STORE}/scratch/x", file_bytes=file_bytes, with_nic=one_nic_more, console_talk=(b"a2b", b"a2b"),
+        tools=FakeTools("fake-1"), left_of=left_of, disturb=lose_the_next_answer, effort=EFFORT,
+        folder=f"{STORE}/scratch/x",
+        file_bytes=file_bytes, with_nic=one_nic_more, console_talk=(b"a2b", b"a2b"),
         reboot_grace_s=0.1,
     )  # fmt: skip
 
@@ -116,7 +134,7 @@ class FakeContainers:
             return replace(spec, disks=(*spec.disks, DiskAttachment("data1", "pool", "default", size_mib=16)))
 
         rig = a_rig(host, new, {"image_fingerprint": "def"})
-        return replace(rig, with_disk=with_disk, other=other.hypervisor)
+        return replace(rig, with_disk=with_disk, other=other.hypervisor, moves=())
 
 
 class TestFakeContainers(FakeContainers, HypervisorContract):
@@ -124,18 +142,7 @@ class TestFakeContainers(FakeContainers, HypervisorContract):
 
 
 class TestFakeContainerPowers(FakeContainers, PowersContract):
-    async def test_a_live_migration(self, rig: HypervisorRig) -> None:
-        """Containers do not move while they run, and that is said beforehand."""
-        driver = rig.hypervisor
-        assert isinstance(driver, MigratesLive)
-        assert rig.other is not None
-        spec = await rig.new()
-        await driver.define(spec)
-        await driver.start(spec.name)
-        assert await driver.preflight(spec.name) != []
-        with pytest.raises(Unsupported):
-            await driver.migrate(Move(spec, "192.0.2.2"), rig.other, timeout_s=5)
-        assert (await driver.observe(spec.name)).power is PowerState.RUNNING
+    pass
 
 
 class FakeVms:
@@ -166,30 +173,6 @@ class TestFakeVmPowers(FakeVms, PowersContract):
     pass
 
 
-class FakeTools:
-    """What guests and backups do with disks and files."""
-
-    def _volume(self, disk: DiskAttachment) -> FakeVolume:
-        volume = world.host("fake-1").volume_at(disk.source)
-        assert volume is not None
-        return volume
-
-    async def write(self, disk: DiskAttachment, text: str) -> None:
-        self._volume(disk).content = text
-
-    async def read(self, disk: DiskAttachment) -> str:
-        return self._volume(disk).content
-
-    async def put(self, path: str, data: bytes) -> None:
-        world.host("fake-1").files_at(path)[path] = data
-
-    async def copies(self, *texts: str) -> list[bytes]:
-        return [
-            pack_volume(FakeVolume("root", 16, content=text), whole=True, since=f"c{n}" if n else "")
-            for n, text in enumerate(texts)
-        ]
-
-
 class TestFakeCarrier(CarrierContract):
     @pytest.fixture
     async def rig(self, host: Host, other: Host) -> CarrierRig:
@@ -206,13 +189,13 @@ class TestFakeStorage(StorageContract):
         path, content = tmp_path / "image.qcow2", b"not really an image" * 1000
         path.write_bytes(content)
         image = ImageFile(hashlib.sha256(content).hexdigest(), "qcow2", len(content), path, 16)
-        return StorageRig(host.storage(STORE), image, FakeTools())
+        return StorageRig(host.storage(STORE), image, FakeTools("fake-1"), disturb=lose_the_next_answer, effort=EFFORT)
 
 
 class TestFakeNetwork(NetworkContract):
     @pytest.fixture
     def rig(self, host: Host) -> NetworkRig:
-        return NetworkRig(host.network, "br0", "rftest0", "mgmt0")
+        return NetworkRig(host.network, "br0", "rftest0", "mgmt0", disturb=lose_the_next_answer, effort=EFFORT)
 
 
 class TestFakeBmc(BareMetalContract):

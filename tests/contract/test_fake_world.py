@@ -13,6 +13,7 @@ from core.errors import Busy, Conflict, HostFault, RackflowError, Unreachable
 from core.ids import mac_address, new_id, on_host
 from core.settings import DriverSettings
 from core.states import InstanceKind, PowerState
+from drivers.conformance.tools import cancelled_after
 from drivers.fake_world import FakeHost, Phase, world
 from drivers.hosts import Host, connect
 from drivers.hypervisor.base import DiskAttachment, InstanceSpec, NicAttachment
@@ -30,7 +31,6 @@ from drivers.hypervisor.powers import (
 from drivers.storage.base import ImageFile, SeedSpec, VolumeSpec
 from drivers.storage.recognise import recognise
 from drivers.transport.base import Endpoint
-from tests.contract.tools import cancelled_after
 
 LOCAL, SHARED = "/local", "/shared"
 

@@ -16,12 +16,12 @@ import pytest
 
 from core.settings import DriverSettings
 from core.states import PowerState
+from drivers.conformance.rigs import Effort, HypervisorRig
 from drivers.hypervisor.base import ObservedInstance
 from drivers.hypervisor.firecracker_scripts import SUPERVISE
 from drivers.transport.ssh import connect
 from tests.contract.firecracker import Checked, MicroVms, micro_vms
-from tests.contract.hypervisor import HypervisorContract, HypervisorRig
-from tests.contract.hypervisor_powers import PowersContract
+from tests.contract.suites import HypervisorContract, PowersContract
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ async def vms() -> AsyncIterator[MicroVms]:
 def rig_of(vms: MicroVms, hypervisor: Checked) -> HypervisorRig:
     return HypervisorRig(
         hypervisor, vms.new, vms.broken, vms.take_name, at_once=3, delays_s=(0.0, 0.1), file_bytes=vms.file_bytes,
-        reboot_grace_s=1.0, guests=False, console_talk=(b"x", b"x"),
+        reboot_grace_s=1.0, guests=False, console_talk=(b"x", b"x"), left_of=vms.left_of, effort=Effort(1, 8),
     )  # fmt: skip
 
 
@@ -123,7 +123,7 @@ async def test_a_life_in_a_jail() -> None:
 class TestFirecrackerPowers(PowersContract):
     SLOW = (  # many starts, each some CPU seconds under emulation
         "test_a_snapshot_brings_back_what_was_on_the_disk", "test_snapshots_that_were_killed",
-        "test_a_reboot_that_was_killed", "test_reboot[False]", "test_console",
+        "test_a_reboot_that_was_killed", "test_a_polite_reboot", "test_console",
     )  # fmt: skip
 
     @pytest.fixture

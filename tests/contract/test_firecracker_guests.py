@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from core.states import PowerState
+from drivers.conformance.hypervisor_powers import until_read
+from drivers.conformance.rigs import Effort, HypervisorRig
 from tests.contract.firecracker import MicroVms, SeenInside, hypervisor, micro_vms
-from tests.contract.hypervisor import HypervisorContract, HypervisorRig
-from tests.contract.hypervisor_powers import PowersContract, until_read
+from tests.contract.suites import HypervisorContract, PowersContract
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ async def test_a_life_seen_from_inside(vms: MicroVms, driver: SeenInside) -> Non
 def rig_of(vms: MicroVms, driver: SeenInside) -> HypervisorRig:
     return HypervisorRig(
         driver, vms.new, vms.broken, vms.take_name, driver.ready, at_once=2, delays_s=(0.0, 0.2),
-        file_bytes=vms.file_bytes, reboot_grace_s=60.0,
+        file_bytes=vms.file_bytes, reboot_grace_s=60.0, left_of=vms.left_of, effort=Effort(1, 8),
     )  # fmt: skip
 
 

@@ -17,8 +17,9 @@ from drivers.baremetal.base import BareMetal, BmcEndpoint, PowerChange
 from drivers.baremetal.facets import BmcEvent, BootDevice, Sensor, facets
 from drivers.baremetal.ipmi import IpmiBmc, parse_events, parse_sensors, translated
 from drivers.bmcs import connect
+from drivers.conformance.baremetal import BareMetalRig
 from lab.baremetal.services import FIX, VENV
-from tests.contract.baremetal import BareMetalContract, BareMetalRig
+from tests.contract.suites import BareMetalContract
 
 SETTINGS = DriverSettings(connect_timeout_s=4, command_timeout_s=10)
 FAKE = VENV / "bin" / "fakebmc"

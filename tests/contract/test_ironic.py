@@ -9,16 +9,17 @@ from dataclasses import replace
 
 import pytest
 
-from core.errors import Conflict, CredentialRejected, HostFault, NotFound, Unreachable
+from core.errors import Conflict, CredentialRejected, HostFault, NotFound, Unreachable, Unsupported
 from core.states import MachinePower
 from drivers.baremetal.base import PowerChange
 from drivers.baremetal.facets import BootDevice, facets
 from drivers.baremetal.ironic import Ironic, NodeSpec
 from drivers.baremetal.ironic_node import IronicNode
 from drivers.bmcs import connect
+from drivers.conformance.baremetal import BareMetalRig
 from lab.baremetal.services import USER, Services
-from tests.contract.baremetal import BareMetalContract, BareMetalRig
 from tests.contract.conftest import MACHINES
+from tests.contract.suites import BareMetalContract
 from tests.services import SETTINGS, canned, endpoint, fake_node, post, post_until_taken
 
 CONTINUE = "/v1/continue_inspection"
@@ -51,8 +52,22 @@ class TestIronicNode(BareMetalContract):
 async def test_what_it_can_do(ironic: Ironic) -> None:
     name, _ = await fake_node(ironic)
     node = IronicNode(ironic, name)
-    assert facets(node) == {"boot-once", "inspect"}
+    assert facets(node) == {"boot-once", "inspect", "erase"}
     assert await node.boot_once(BootDevice.NETWORK)
+
+
+async def test_a_node_that_cannot_be_erased_stays_usable(ironic: Ironic) -> None:
+    """Fake hardware has no step that erases; the agent has."""
+    name, _ = await fake_node(ironic)
+    node = IronicNode(ironic, name)
+    with pytest.raises(Unsupported, match="no way to erase"):
+        await node.erase(timeout_s=60)
+    await ironic.reached(name, "manageable", timeout_s=30)
+    assert not (await ironic.node(name)).maintenance
+    await ironic.provision(name, "provide", "available", timeout_s=60)
+    with pytest.raises(Conflict, match="is available") as caught:
+        await node.erase()
+    assert "take it out of use" in caught.value.fix
 
 
 async def test_enrollment_is_made_once(ironic: Ironic) -> None:

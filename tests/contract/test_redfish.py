@@ -16,9 +16,10 @@ from core.settings import DriverSettings
 from core.states import MachinePower
 from drivers.baremetal.base import BareMetal, BmcEndpoint, PowerChange
 from drivers.bmcs import connect
+from drivers.conformance.baremetal import BareMetalRig
 from lab.bmc import Rack, server
 from lab.bmc_process import USER
-from tests.contract.baremetal import BareMetalContract, BareMetalRig
+from tests.contract.suites import BareMetalContract
 
 SETTINGS = DriverSettings(connect_timeout_s=2, command_timeout_s=3)
 

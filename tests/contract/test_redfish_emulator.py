@@ -12,9 +12,10 @@ from drivers.baremetal.base import BareMetal, PowerChange
 from drivers.baremetal.facets import FACETS, BootDevice, facets
 from drivers.baremetal.redfish import RedfishBmc
 from drivers.baremetal.redfish_facets import event
+from drivers.conformance.baremetal import BareMetalRig
 from lab.baremetal.services import Services
-from tests.contract.baremetal import BareMetalContract, BareMetalRig
 from tests.contract.conftest import MACHINES
+from tests.contract.suites import BareMetalContract
 from tests.services import SETTINGS, endpoint
 
 MACHINE = MACHINES[-1]

@@ -138,7 +138,7 @@ def test_drift_is_found_and_closed(cloud: Rig) -> None:
     record = cloud.run(lambda c: hosts.get(c, "h1"))
 
     def look(powers: list[tuple[str, PowerState]]) -> list[reconcile.Finding]:
-        expected = cloud.run(lambda c: reconcile.expected_on(c, record.id))
+        expected = cloud.run(lambda c: reconcile.expected_on(c, [record.id])[record.id])
         findings = reconcile.compare(expected, powers)
         return cloud.run(lambda c: reconcile.record_findings(c, record.id, "h1", findings))
 

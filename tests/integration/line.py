@@ -18,6 +18,7 @@ from typing import Any
 from prefect import Flow, Task
 
 import flows.change
+import flows.change_machine
 import flows.deploy
 import flows.enroll
 import flows.enroll_machine
@@ -43,7 +44,7 @@ from tasks.settle import BatchFailed
 
 MODULES: tuple[ModuleType, ...] = (
     flows.change, flows.deploy, flows.enroll, flows.evacuate, flows.keep, flows.rebalance, flows.reconcile,
-    flows.stage, flows.enroll_machine,
+    flows.stage, flows.enroll_machine, flows.change_machine,
 )  # fmt: skip
 FLOWS: dict[Verb, Flow[..., Any]] = {
     Verb.DEPLOY: flows.deploy.deploy,
@@ -57,7 +58,9 @@ FLOWS: dict[Verb, Flow[..., Any]] = {
     Verb.DROP_BACKUP: flows.keep.backup,
     Verb.ENROLL: flows.enroll.enroll,
     Verb.RETIRE: flows.enroll.enroll,
+    Verb.CONFIGURE: flows.enroll.enroll,
     Verb.ENROLL_MACHINE: flows.enroll_machine.enroll_machine,
+    Verb.CHANGE_MACHINE: flows.change_machine.change_machine,
     Verb.EVACUATE: flows.evacuate.evacuate,
     Verb.FENCE: flows.evacuate.fence,
     Verb.ADOPT: flows.evacuate.adopt,
@@ -174,6 +177,7 @@ async def make_line(folder: Path, hosts: int = 3, **size: Any) -> Line:
     store.write_now(lambda c: seed(c, settings.drivers.datastore_path))
     admin = store.write_now(lambda c: access.named(c, "admin", access.ADMIN))
     line = Line(store, settings, Runtime(store, settings, HostPool(settings.drivers), new_id()), admin)
+    line.runtime.claim_until = float("inf")  # as the claim in the record: nobody renews it here
     set_runtime(line.runtime)
     await store.write(lambda c: operations.renew_claim(c, line.runtime.worker_id, "test", 3600))
     world.reset()

@@ -9,7 +9,7 @@ import pytest
 
 from blueprints.datastore import DatastoreSpec
 from blueprints.network import NetworkSpec
-from control import datastores, hosts, networks
+from control import datastores, hosts, networks, outbox
 from control.hosts import HostRecord
 from core.errors import Conflict, Unsupported
 from core.ids import on_host
@@ -108,6 +108,27 @@ async def test_a_session_that_is_lost_in_between_is_no_matter(line: Line, sim: V
     await line.run(Verb.DELETE, {"instances": ["vm"]})
 
 
+async def test_what_others_do_in_vsphere_stands_in_the_history(line: Line, sim: Vcsim) -> None:
+    def told() -> list[tuple[str, str]]:
+        rows = line.store.read_now(lambda c: outbox.unmoved(c, 10_000))
+        return [(row["subject"], row["payload"]["event"]) for row in rows if row["kind"] == "host-event"]
+
+    await enrolled(line, sim)
+    await line.run(Verb.DEPLOY, {"instances": [{"name": "vm", **VM, **THERE}]})
+    await line.run(Verb.RECONCILE, {"hosts": ["e1"]})
+    before = told()
+    there, instance_id = await line.runtime.host(record(line)), line.instance("vm")["id"]
+    await there.hypervisor.stop(on_host(instance_id), grace_s=0)
+    await line.run(Verb.RECONCILE, {"hosts": ["e1"]})
+    (row,) = [one for one in told()[len(before) :] if one[1] == "VmPoweredOffEvent"]
+    assert row[0] == f"instance/{instance_id}"
+    await line.work()  # the repair that the look asked for
+    await line.run(Verb.RECONCILE, {"hosts": ["e1"]})
+    await line.run(Verb.RECONCILE, {"hosts": ["e1"]})
+    assert len([one for one in told() if one == row]) == 1, "nothing is told twice"
+    await line.run(Verb.DELETE, {"instances": ["vm"]})
+
+
 async def test_another_certificate_than_the_one_asked_for(line: Line, sim: Vcsim) -> None:
     wrong = host(sim, "e1", fingerprint=f"SHA256:{'AB:' * 31}AB")
     (op,) = await line.run(Verb.ENROLL, {"hosts": [wrong]})
@@ -128,7 +149,6 @@ async def test_what_it_cannot_do_is_refused_and_the_instance_stays_as_it_was(lin
             line.submit(verb, {"instances": ["vm"]})
     cold = {"live": False}
     for verb, name, how, why in (
-        (Verb.UNDEPLOY, "vm", {}, "carrying an instance's disks"),
         (Verb.MIGRATE, "vm", cold, "is a fake host, not esxi"),
         (Verb.MIGRATE, "elsewhere", cold, "is a esxi host, not fake"),
     ):
@@ -137,7 +157,38 @@ async def test_what_it_cannot_do_is_refused_and_the_instance_stays_as_it_was(lin
         assert why in str(op.error), (verb, name)
         assert line.instance(name)["state"] == InstanceState.RUNNING
     assert (line.instance("vm")["host"], line.instance("elsewhere")["host"]) == ("e1", "f0")
+    with pytest.raises(Unsupported, match="cannot be moved live from esxi to fake"):
+        line.submit(Verb.MIGRATE, {"instances": ["vm"], "host": "f0", "live": True})
+    await line.run(Verb.STOP, {"instances": ["elsewhere"]})
+    decide(line, hosts.disable, "f0")
+    (op,) = await line.run(Verb.START, {"instances": ["elsewhere"]})
+    assert "save" in str(op.error), "memory that was saved cannot go on there"
+    assert line.instance("elsewhere")["state"] == InstanceState.STOPPED
     await line.run(Verb.DELETE, {"instances": ["vm", "elsewhere"]})
+
+
+async def test_a_vm_leaves_its_host_and_comes_back(line: Line, sim: Vcsim) -> None:
+    await enrolled(line, sim)
+    vm = {"name": "vm", **VM, **THERE, "disks": [{"name": "data", "size": "64MiB"}]}
+    await line.run(Verb.DEPLOY, {"instances": [vm]})
+    there = await line.runtime.host(record(line))
+    store = there.storage(line.settings.drivers.datastore_path)
+    (op,) = await line.run(Verb.UNDEPLOY, {"instances": ["vm"]})
+    assert op.state is OperationState.DONE, op.error
+    instance_id = line.instance("vm")["id"]
+    assert (line.instance("vm")["state"], line.instance("vm")["host"]) == (InstanceState.UNDEPLOYED, None)
+    assert await store.volumes() == []
+    parked = sorted(file.name for file in (line.settings.paths.parked_dir / instance_id).iterdir())
+    assert {"root.raw", "data.raw", "seed.guestinfo"} <= set(parked)
+    ids = line.submit(Verb("start"), {"instances": ["vm"]})
+    await line.work()
+    (op,) = line.operations(ids)
+    assert (op.verb, op.state) == (Verb.REDEPLOY, OperationState.DONE), op.error
+    assert (line.instance("vm")["host"], line.instance("vm")["state"]) == ("e1", InstanceState.RUNNING)
+    assert await store.volumes() == [instance_id]
+    assert len((await on_vsphere(line, "vm")).disks) == 2
+    assert not (line.settings.paths.parked_dir / instance_id).exists()
+    await line.run(Verb.DELETE, {"instances": ["vm"]})
 
 
 async def test_two_hosts_of_one_vcenter_and_a_vm_that_moves_between_them(line: Line, sim: Vcsim) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from control import backups, images, instances, operations, recovery, snapshots
+from control import backups, hosts, images, instances, operations, recovery, snapshots
 from control.lifecycle import LASTING
 from core.errors import Conflict, HostFault, Unsupported
 from core.states import InstanceState, OperationState, PowerState, Verb
@@ -77,6 +77,17 @@ async def test_undeploy_frees_the_host(line: Line, web: dict[str, Any]) -> None:
     await go(line, Verb.UNDEPLOY)
     await line.run(Verb.DELETE, {"instances": ["web"]})
     assert list(line.settings.paths.parked_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", [Verb.UNDEPLOY, Verb.STOP])
+async def test_what_is_parked_and_fits_nowhere_stays_parked(line: Line, web: dict[str, Any], verb: Verb) -> None:
+    parked = (await go(line, verb))["state"]
+    for host in ("f0", "f1", "f2"):
+        line.store.write_now(lambda c, host=host: hosts.disable(c, line.admin, host))  # type: ignore[misc]
+    (op,) = await line.run(Verb.START, {"instances": ["web"]})
+    assert line.steps(op.id) == [("place", "compensated")], "no further step is tried"
+    assert (op.state, (op.error or {})["code"]) == (OperationState.COMPENSATED, "no-fit")
+    assert line.instance("web")["state"] == parked
 
 
 @pytest.mark.parametrize("live", [True, False])

@@ -6,6 +6,9 @@ import os
 import time
 from pathlib import Path
 
+import sqlalchemy as sa
+
+from control import drift, hosts, tables
 from core.errors import HostFault
 from core.states import OperationState, Verb
 from drivers.fake_world import ANY, world
@@ -36,3 +39,34 @@ async def test_a_look_at_a_broken_host_ends_and_the_next_one_looks_again(line: L
     assert (failed.state, failed.error and failed.error["code"]) == (OperationState.FAILED, "host-fault")
     (after,) = await line.run(Verb.RECONCILE, {"hosts": []})
     assert after.state is OperationState.DONE
+
+
+async def test_a_host_that_comes_back_with_less_offers_less_and_tells(line: Line) -> None:
+    def size() -> tuple[float, int]:
+        host = line.store.read_now(lambda c: hosts.get(c, "f0"))
+        return host.cpus, host.memory_mib
+
+    def told() -> list[tuple[str, dict[str, int], dict[str, int]]]:
+        rows = line.store.read_now(lambda c: drift.list_(c, line.admin))
+        return [(row["kind"], row["recorded"], row["seen"]) for row in rows]
+
+    whole = size()
+    for memory_mib, drifts in (
+        (49152, [("shrunk", {"memory_mib": whole[1]}, {"memory_mib": 49152})]),
+        (57344, [("shrunk", {"memory_mib": whole[1]}, {"memory_mib": 49152})]),  # not all of it is back
+        (whole[1], []),
+        (whole[1] * 2, []),
+    ):
+        world.hosts["f0"].memory_mib = memory_mib
+        await line.run(Verb.RECONCILE, {"hosts": ["f0"]})
+        assert (size(), told()) == ((whole[0], memory_mib), drifts)
+
+
+async def test_a_host_with_a_declared_size_keeps_it(line: Line) -> None:
+    line.store.write_now(lambda c: c.execute(
+        sa.update(tables.host).where(tables.host.c.live_name == "f0").values(spec={"memory_mib": 65536})
+    ))  # fmt: skip
+    world.hosts["f0"].memory_mib, world.hosts["f0"].cpus = 1024, 8
+    await line.run(Verb.RECONCILE, {"hosts": ["f0"]})
+    host = line.store.read_now(lambda c: hosts.get(c, "f0"))
+    assert (host.cpus, host.memory_mib) == (8, 65536)

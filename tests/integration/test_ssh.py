@@ -13,9 +13,10 @@ import pytest
 
 from core.errors import Busy, HostFault, Unreachable
 from core.settings import DriverSettings
+from drivers.conformance.transport import TransportRig, endless
 from drivers.transport.base import Endpoint, Result, Transport
 from drivers.transport.ssh import connect
-from tests.contract.transport import TransportContract, TransportRig, endless
+from tests.contract.suites import TransportContract
 from tests.integration.sshd import sshd
 
 

@@ -15,8 +15,9 @@ import pytest
 from core.errors import HostFault, Invalid, NotFound
 from core.ids import new_id
 from drivers.carrier import Parcel, carry
+from drivers.conformance.carrier import CarrierRig
 from drivers.storage.vault import Vault
-from tests.contract.carrier import CarrierContract, CarrierRig
+from tests.contract.suites import CarrierContract
 from tests.labs import ROOT
 
 

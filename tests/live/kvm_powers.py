@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from core.ids import mac_address
+from drivers.conformance.rigs import HypervisorRig
 from drivers.hypervisor.base import DiskAttachment, Hypervisor, InstanceSpec
 from drivers.hypervisor.kvm import KvmHypervisor
 from drivers.hypervisor.powers import Move
 from drivers.network.base import NicSpec
 from drivers.storage.base import VolumeSpec
 from drivers.storage.seed import seed_texts
-from tests.contract.hypervisor import HypervisorRig
 from tests.labs import Lab
 from tests.live.kvm import DATASTORE, LAN, KvmHost, kvm_host, tiny
 

@@ -15,7 +15,8 @@ from core.settings import DriverSettings
 from core.states import MachinePower
 from drivers.baremetal.base import BareMetal, BmcEndpoint, PowerChange
 from drivers.bmcs import connect
-from tests.contract.baremetal import BareMetalContract, BareMetalRig
+from drivers.conformance.baremetal import BareMetalRig
+from tests.contract.suites import BareMetalContract
 from tests.labs import Lab
 
 SETTINGS = DriverSettings(connect_timeout_s=2)

@@ -14,17 +14,18 @@ from core.errors import Busy, HostFault, NotFound, Unreachable, Unsupported
 from core.ids import new_id
 from core.settings import DriverSettings
 from drivers.carrier import Carrier, Parcel, carry
+from drivers.conformance.carrier import CarrierRig, unread
+from drivers.conformance.disks import DiskTools
+from drivers.conformance.storage_restore import Copies, parcels_of
+from drivers.conformance.tools import cancelled_after, settle
 from drivers.hypervisor.base import DiskAttachment
 from drivers.storage.base import ImageFile, SeedSpec, VolumeSpec
 from drivers.storage.dir import DirStorage
 from drivers.storage.vault import Vault
 from drivers.transport.base import Transport
 from drivers.transport.ssh import connect
-from tests.contract.carrier import CarrierContract, CarrierRig, unread
-from tests.contract.storage import Copies, parcels_of
-from tests.contract.tools import cancelled_after, settle
+from tests.contract.suites import CarrierContract
 from tests.labs import Lab
-from tests.live.disks import DiskTools
 from tests.live.kvm import tiny
 from tests.live.test_transport import gone, sshd_of
 

@@ -8,16 +8,15 @@ from collections.abc import AsyncIterator
 import pytest
 
 from core.settings import DriverSettings
+from drivers.conformance.disks import DiskTools
+from drivers.conformance.rigs import HypervisorRig, NetworkRig, StorageRig
+from drivers.conformance.transport import TransportRig
 from drivers.network.bridge import INTERFACES_DIR, BridgeNetwork
 from drivers.storage.dir import DirStorage
 from drivers.transport.base import Transport
 from drivers.transport.ssh import connect
-from tests.contract.hypervisor import HypervisorContract, HypervisorRig
-from tests.contract.network import NetworkContract, NetworkRig
-from tests.contract.storage import StorageContract, StorageRig
-from tests.contract.transport import TransportContract, TransportRig
+from tests.contract.suites import HypervisorContract, NetworkContract, StorageContract, TransportContract
 from tests.labs import Lab
-from tests.live.disks import DiskTools
 from tests.live.kvm import KvmHost, kvm_host, tiny
 
 

@@ -12,10 +12,10 @@ from core.errors import Busy, Conflict, Unsupported
 from core.ids import new_id
 from core.settings import DriverSettings
 from core.states import PowerState
+from drivers.conformance.tools import settle
 from drivers.hypervisor.base import InstanceSpec
 from drivers.hypervisor.kvm import KvmHypervisor
 from drivers.transport.ssh import connect
-from tests.contract.tools import settle
 from tests.labs import Lab
 from tests.live.kvm_powers import Pair, pair_of
 

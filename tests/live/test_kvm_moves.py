@@ -11,11 +11,11 @@ import pytest
 
 from core.errors import Busy, Conflict, Drift, HostFault, RackflowError, Unsupported
 from core.states import PowerState
+from drivers.conformance.tools import settle
 from drivers.hypervisor.base import InstanceSpec
 from drivers.hypervisor.fake import FakeHypervisor
 from drivers.hypervisor.powers import Move
 from drivers.storage.base import VolumeSpec
-from tests.contract.tools import settle
 from tests.labs import Lab
 from tests.live.kvm_powers import SHARED, Pair, pair_of
 

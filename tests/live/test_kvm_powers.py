@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.contract.hypervisor import HypervisorRig
-from tests.contract.hypervisor_powers import PowersContract
+from drivers.conformance.rigs import HypervisorRig
+from tests.contract.suites import PowersContract
 from tests.labs import Lab
 from tests.live.kvm_powers import pair_of, rig_of
 
@@ -15,7 +15,7 @@ from tests.live.kvm_powers import pair_of, rig_of
 class TestKvmPowers(PowersContract):
     SLOW = (  # each boots a guest of its own; the live pairs of verbs and faults kill the same calls
         "test_a_reboot_that_was_killed", "test_a_save_that_was_killed", "test_snapshots_that_were_killed",
-        "test_backups_that_were_killed", "test_a_snapshot_with_memory", "test_reboot[False]", "test_display",
+        "test_backups_that_were_killed", "test_a_snapshot_with_memory", "test_a_polite_reboot", "test_display",
     )  # fmt: skip
 
     @pytest.fixture

@@ -17,14 +17,15 @@ from core.errors import Conflict, HostFault, Invalid, NotFound, Unreachable, Uns
 from core.ids import new_id, on_host
 from core.settings import DriverSettings
 from core.states import InstanceKind, PowerState
+from drivers.conformance.rigs import HypervisorRig
+from drivers.conformance.tools import settle
 from drivers.hosts import Host, connect
 from drivers.hypervisor import lxd_api, lxd_sweep
 from drivers.hypervisor.base import DiskAttachment, InstanceSpec
 from drivers.hypervisor.lxd import LxdHypervisor
 from drivers.network.base import NetworkSpec
 from drivers.storage.base import ImageFile
-from tests.contract.hypervisor import HypervisorContract, HypervisorRig
-from tests.contract.tools import settle
+from tests.contract.suites import HypervisorContract
 from tests.labs import Lab
 from tests.live.lxd import LxdRig, all_made, lxd_rig, stage, tarball, until
 

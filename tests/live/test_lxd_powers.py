@@ -12,10 +12,10 @@ from core.errors import Busy, Conflict, Invalid, RackflowError, Unsupported
 from core.ids import mac_address, new_id
 from core.states import InstanceKind, PowerState
 from drivers.carrier import Parcel, carry
+from drivers.conformance.rigs import HypervisorRig
+from drivers.conformance.tools import settle
 from drivers.hypervisor.base import DiskAttachment, InstanceSpec, NicAttachment
-from tests.contract.hypervisor import HypervisorRig
-from tests.contract.hypervisor_powers import PowersContract
-from tests.contract.tools import settle
+from tests.contract.suites import PowersContract
 from tests.labs import Lab
 from tests.live.lxd import LxdRig, all_made, lxd_rig, until
 

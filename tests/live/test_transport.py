@@ -11,10 +11,11 @@ import pytest
 
 from core.errors import HostFault, Unreachable
 from core.settings import DriverSettings
+from drivers.conformance.tools import cancelled_after
+from drivers.conformance.transport import Broken, TransportRig, chunks, endless
 from drivers.transport.base import Transport
 from drivers.transport.ssh import connect
-from tests.contract.tools import cancelled_after
-from tests.contract.transport import Broken, TransportContract, TransportRig, chunks, endless
+from tests.contract.suites import TransportContract
 from tests.labs import Lab
 
 

@@ -11,7 +11,8 @@ from rackflow_cli import words
 Row = Mapping[str, Any]
 
 STATE_STYLES = {
-    "running": "green", "ready": "green", "done": "green", "fits": "green", "chosen": "bold green",
+    "running": "green", "ready": "green", "done": "green", "proven": "green", "passed": "green", "fits": "green",
+    "chosen": "bold green",
     **dict.fromkeys((
         "pending", "on-hold", "staging", "starting", "shutting-down", "suspending", "resuming", "stopping", "restoring",
         "undeploying", "migrating", "resizing", "changing-disks", "changing-nics", "snapshotting", "saving-image",
@@ -19,10 +20,11 @@ STATE_STYLES = {
         "applying", "waiting",
     ), "yellow"),
     "held": "bold red", "failed": "bold red", "faulty": "bold red", "unreachable": "bold red", "corrupt": "bold red",
-    "compensated": "red", "no": "red",
+    "compensated": "red", "no": "red", "not reached": "yellow",
     "fenced": "bold red",
     **dict.fromkeys((
         "off", "suspended", "stopped", "undeployed", "disabled", "maintenance", "cancelled", "retired", "deleted",
+        "not tried",
     ), "dim"),
 }  # fmt: skip
 
@@ -62,6 +64,20 @@ def _named(found: Any) -> str:
 
 def _least_free(found: Any) -> str:
     return words.mib(min((entry["free_mib"] for entry in found or ()), default=None))
+
+
+def _verdict(passed: Any) -> str:
+    return {True: "passed", False: "failed"}.get(passed, "not tried")
+
+
+def _passed(checks: Any) -> str:
+    """Return how many checks passed of those that were tried."""
+    tried = [one for one in checks or () if one["passed"] is not None]
+    return f"{sum(one['passed'] for one in tried)} of {len(tried)}" if tried else words.NOTHING
+
+
+def _failed(checks: Any) -> str:
+    return words.text([one["name"] for one in checks or () if one["passed"] is False])
 
 
 def _begin(sha256: Any) -> str:
@@ -130,6 +146,57 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("REQUEST", "request", wide=True), Column("FLOW RUN", "flow_run", wide=True),
         Column("REASON", "reason", rare=True), ERROR,
     ),
+    "machine": (
+        NAME, STATE, Column("BMC", "bmc"), Column("ROLE", "classified.role"), Column("CLUSTER", "classified.cluster"),
+        Column("CHECKS", "checks", _passed), Column("RACK", "classified.rack", wide=True),
+        Column("FAILURE DOMAIN", "classified.failure_domain", wide=True),
+        Column("TRAITS", "classified.traits", wide=True), Column("USER", "user", wide=True), LABELS, ID,
+        Column("SEEN", "updated_at", words.age, right=True), ERROR,
+    ),
+    "to-enroll": (NAME, Column("BMC", "bmc"), Column("USER", "user"), LABELS),
+    "found": (
+        Column("ADDRESS", "address"), Column("VENDOR", "vendor"), Column("PRODUCT", "product"),
+        Column("REDFISH", "version"), Column("UUID", "uuid", wide=True), Column("ENROLLED AS", "machine"),
+    ),
+    "inspection": (
+        Column("AT", "at"), _number("CPUS", "cpus"), _mib("MEMORY", "memory_mib"), _number("DISKS", "disks"),
+        _number("NICS", "nics"), Column("CHANGES", "changes"),
+    ),
+    "change": (
+        Column("MACHINE", "machine"), Column("WHAT", "what"), Column("KIND", "kind"), Column("BEFORE", "before"),
+        Column("AFTER", "after"),
+    ),
+    "check": (
+        NAME, Column("KIND", "kind"), Column("PASSED", "passed", _verdict, state=True),
+        Column("FIGURE", "figure", words.number, right=True), Column("UNIT", "unit", rare=True),
+        Column("REQUIRED", "require"), Column("WHY", "evidence.why", rare=True),
+        Column("AGE", "at", words.age, right=True),
+    ),
+    "sensor": (
+        Column("SENSOR", "sensor"), _number("VALUE", "value"), Column("UNIT", "unit"), Column("HEALTH", "health"),
+        _number("LEAST", "min_week"), _number("MEAN", "avg_week"), _number("GREATEST", "max_week"),
+        Column("SEEN", "sampled_at", words.age, right=True), _number("SAMPLES", "samples", wide=True),
+    ),
+    "reading": (Column("AT", "sampled_at"), _number("VALUE", "value"), Column("HEALTH", "health")),
+    "log-entry": (
+        Column("ENTRY", "entry"), Column("LOGGED", "logged_at"), Column("SEVERITY", "severity"),
+        Column("MESSAGE", "message"), Column("SEEN", "seen_at", words.age, right=True),
+    ),
+    "rule": (
+        NAME, Column("WHEN", "when"), Column("ROLE", "role"), Column("CLUSTER", "cluster"), Column("RACK", "rack"),
+        Column("FAILURE DOMAIN", "failure_domain"), Column("TRAITS", "traits"),
+    ),
+    "check-rule": (NAME, Column("WHEN", "when"), Column("REQUIRED", "require"), Column("FIGURE", "figure")),
+    "proposal": (
+        Column("CLUSTER", "cluster"), Column("RESOURCE", "resource"), Column("RUNS OUT", "runs_out_at", words.until),
+        Column("SHORT OF", "short"), Column("SPARE", "machine"), Column("ENOUGH", "enough"),
+        Column("PROVEN", "proven"), Column("BY ITSELF", "automatic"),
+    ),
+    "tried": (
+        Column("MACHINE", "machine"), Column("ROLE", "classified.role"), Column("CLUSTER", "classified.cluster"),
+        Column("TRAITS", "classified.traits"), Column("RULES", "classified.rules"), Column("CHECKS", "checks", _passed),
+        Column("FAILED", "checks", _failed, rare=True),
+    ),
     "step": (
         _number("#", "sequence"), Column("STEP", "name"), Column("HOST", "host"), STATE, _number("ATTEMPT", "attempt"),
         Column("CHANGED", "changed"), Column("TOOK", "took_s", words.duration, right=True), ERROR,
@@ -162,6 +229,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         NAME, Column("KIND", "kind"), Column("POWER", "power", state=True), _number("CPU", "cpu"),
         _mib("MEMORY", "memory_mib"), Column("DISKS", "disks", _named), Column("PROBLEMS", "problems", rare=True),
     ),
+    "configuration": (Column("HOST", "host"), Column("KIND", "kind"), Column("WHAT", "what")),
     "drift": (
         Column("ID", "id"), Column("SUBJECT", "subject"), Column("HOST", "host"), Column("KIND", "kind"), STATE,
         Column("POLICY", "policy"), Column("RECORDED", "recorded"), Column("SEEN", "seen"),

@@ -69,6 +69,10 @@ class Api:
             raise self._unreachable(f"broke off: {_words(error)}") from error
         return size
 
+    def put(self, path: str, body: Any) -> Any:
+        """Return the answer to PUT /v1/PATH."""
+        return self._call("PUT", f"/v1/{path}", body, {}, ANSWER_TIMEOUT_S)[0]
+
     def patch(self, path: str, body: Any) -> Any:
         """Return the answer to PATCH /v1/PATH."""
         return self._call("PATCH", f"/v1/{path}", body, {}, ANSWER_TIMEOUT_S)[0]

@@ -41,6 +41,7 @@ BY_STATUS = {  # where an answer carries no code that says more
 _OWN_409 = {"host-fault", "drift", "credential-rejected", "needs-operator"}  # 409 in HTTP, yet no conflict
 _FOR_PROGRAMS = ("decision", "change")  # of evidence: an id, and what `fix` says in words
 _MOST_LINES = 12
+_MOST_ERRORS = 200  # of a file: whoever corrects it wants to see them all
 _MOST_LETTERS = 200
 
 
@@ -91,8 +92,10 @@ def from_operation(operation: Mapping[str, Any]) -> CliError:
 def evidence_lines(evidence: Mapping[str, Any]) -> list[str]:
     """Return what was seen, in a few short lines."""
     lines = [line for key, value in evidence.items() for line in _lines(key, value)]
-    left = len(lines) - _MOST_LINES
-    return lines if left <= 1 else [*lines[:_MOST_LINES], f"… and {left} lines more (-o json shows all)"]
+    of_file = any(isinstance(one, Mapping) and one.get("line") for one in evidence.get("errors") or ())
+    most = _MOST_ERRORS if of_file else _MOST_LINES
+    left = len(lines) - most
+    return lines if left <= 1 else [*lines[:most], f"… and {left} lines more (-o json shows all)"]
 
 
 def _lines(key: str, value: Any) -> Iterator[str]:

@@ -14,18 +14,28 @@ from rackflow_cli.errors import CliError, ExitCode
 
 def read(files: Sequence[str]) -> dict[str, Any]:
     """Return several blueprint files ("-" is standard input) as one. Raise CliError with every error's line."""
+    found: dict[str, Any] = _judged("read", files, "the blueprint")
+    return found
+
+
+def machines(files: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the machines of files, YAML or CSV. Raise CliError with every error's line."""
+    found: list[dict[str, Any]] = _judged("machines", files, "the list of machines")
+    return found
+
+
+def _judged(verb: str, files: Sequence[str], what: str) -> Any:
     given = ["-" if file == "-" else str(Path(file).expanduser()) for file in files]
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "blueprints", "--json", "read", *given],
+        [sys.executable, "-P", "-m", "blueprints", "--json", verb, *given],
         stdin=sys.stdin if "-" in given else subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode == 0:
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        return json.loads(done.stdout)
     try:
         error = json.loads(done.stderr)
     except ValueError:
-        raise CliError("the blueprint could not be read", evidence={"said": done.stderr.strip()[-500:]}) from None
+        raise CliError(f"{what} could not be read", evidence={"said": done.stderr.strip()[-500:]}) from None
     count = len(error["evidence"].get("errors", ()))
-    message = "the blueprint is not valid" if count == 1 else f"the blueprint is not valid: {count} errors"
+    message = f"{what} is not valid" if count == 1 else f"{what} is not valid: {count} errors"
     raise CliError(message, ExitCode.USAGE, fix=error["fix"] or "", evidence=error["evidence"])

@@ -115,7 +115,12 @@ def settle(operations: Sequence[Operation]) -> ExitCode:
         complain(error)
     if len(failed) > _COMPLAINTS:
         talk(f"… and {len(failed) - _COMPLAINTS} more of {len(operations)} failed")
-    codes = {error.code for error in failed}
+    return exit_code(operations)
+
+
+def exit_code(operations: Sequence[Operation]) -> ExitCode:
+    """Return the exit code for all: of failures of one kind that kind's."""
+    codes = {from_operation(op).code for op in operations if op["state"] != "done"}
     return ExitCode.DONE if not codes else codes.pop() if len(codes) == 1 else ExitCode.FAILED
 
 

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-NAMED = ("instance", "host", "image", "network", "datastore", "cluster", "foreign")  # the rest comes as it is
+# the rest comes as it is
+NAMED = ("instance", "host", "image", "network", "datastore", "cluster", "foreign", "machine")
+NOTHING = {  # what is said where there is none, but for "no instances"
+    "foreign": "no foreign instances", "drift": "no drift", "found": "no BMC answers by Redfish there",
+    "tried": "no machines",
+    "proposal": "no cluster runs out within 30 days", "log-entry": "no log entries", "rule": "no rules that classify",
+}  # fmt: skip
 _PIPE_WIDTH = 100_000  # into a pipe or file nothing is cut
 
 
@@ -43,7 +49,7 @@ def show_list(rows: Sequence[Row], noun: str, form: Format, *, columns: Sequence
     elif rows:
         draw(rows, columns or COLUMNS[noun], wide=form is Format.WIDE)
     else:
-        talk(f"no {noun} instances" if noun == "foreign" else f"no {noun}" if noun == "drift" else f"no {noun}s")
+        talk(NOTHING.get(noun, f"no {noun}s"))
 
 
 def show_one(row: Row, noun: str, form: Format, parts: Mapping[str, Sequence[Row]] | None = None) -> None:

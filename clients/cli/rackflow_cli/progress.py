@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 Operation = Mapping[str, Any]
 
 FEW = 12  # so many get a line each
+_FEW_ENDED = 5  # tell a pace
 MANY = 30  # from here on only failures are told one by one
 _HEARTBEAT_S = 10.0
 _MARKS = {"done": ("✓", "green"), "cancelled": ("-", "yellow")}
@@ -109,7 +111,7 @@ class PlainReporter(Reporter):
                 self.say(f"{op['verb']} {subject(op)}: {said}" if op["state"] in _WORKING else ending(op))
         if time.monotonic() - self._beat > _HEARTBEAT_S:
             self._beat = time.monotonic()
-            self.say(summary(operations))
+            self.say(summary(operations) + pace(operations))
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -180,7 +182,8 @@ class LiveReporter(Reporter):
         parts: list[RenderableType] = [grid]
         if self.total > FEW:
             bar = Table.grid(padding=(0, 2, 0, 0))
-            bar.add_row(ProgressBar(self.total, self.total - len(working), width=30), summary(self._operations))
+            said = summary(self._operations) + pace(self._operations)
+            bar.add_row(ProgressBar(self.total, self.total - len(working), width=30), said)
             parts.insert(0, bar)
         if self._note:
             parts.append(self._note)
@@ -195,6 +198,27 @@ def summary(operations: Iterable[Operation]) -> str:
     said += [f"{len(states) - working - done} failed"] if len(states) - working - done else []
     said += [f"{working} going on"] if working else []
     return ", ".join(said)
+
+
+def pace(operations: Sequence[Operation]) -> str:
+    """Return at which steps those of many are, and how much longer all will take at the pace they had so far."""
+    at = Counter(doing(op).split(" ")[0] for op in operations if op["state"] == "running")
+    said = f" ({', '.join(f'{step} {count}' for step, count in at.most_common(4))})" if at else ""
+    left_s = seconds_left(operations)
+    return said + (f", about {duration(left_s)} left" if left_s is not None else "")
+
+
+def seconds_left(operations: Sequence[Operation]) -> float | None:
+    """Return the seconds that all still take: as the longest of those that run, or at the pace of those that ended.
+
+    None where neither history nor a few that ended tell.
+    """
+    running = [op["left_s"] for op in operations if op["state"] in _WORKING and op.get("left_s")]
+    ended = sum(op["state"] not in _WORKING for op in operations)
+    begun = min((op["created_at"] for op in operations if op.get("created_at")), default=None)
+    elapsed = seconds_between(begun, None)
+    by_pace = elapsed / ended * (len(operations) - ended) if elapsed and ended >= _FEW_ENDED else 0.0
+    return max([*running, by_pace]) or None if running or by_pace else None
 
 
 def reporter_for(operations: Sequence[Operation]) -> Reporter:

@@ -26,7 +26,7 @@ class Entry:
     alone: bool = False
 
 
-NOUNS, FILES, LOOK, HERE = "Things", "Blueprints", "Looking at the cloud", "On this machine"
+NOUNS, FILES, LOOK, HERE = "Things", "Files", "Looking at the cloud", "On this machine"
 
 TREE: dict[str, Entry] = {
     "instance": Entry(NOUNS, "instance", "VMs and containers: create, list, show, start, shutdown, migrate, delete, …"),
@@ -36,12 +36,15 @@ TREE: dict[str, Entry] = {
     "backup": Entry(NOUNS, "backup", "Backups of instances: create, list, restore, verify, delete."),
     "schedule": Entry(NOUNS, "schedule", "Verbs at a time: add, list, remove, enable, disable."),
     "host": Entry(NOUNS, "host", "Machines that run instances: enroll, list, show, drain, evacuate, adopt, retire, …"),
+    "machine": Entry(NOUNS, "machine", "Machines with a BMC: list, show, inventory, checks, health, power, erase, …"),
     "image": Entry(NOUNS, "image", "What instances start from: import, stage, list, show, delete."),
     "network": Entry(NOUNS, "network", "Virtual networks: create, list, show, delete."),
     "datastore": Entry(NOUNS, "datastore", "Where disks and images lie: create, list, show, delete."),
     "cluster": Entry(NOUNS, "cluster", "Hosts that share datastores and networks: create, list, show, delete."),
+    "driver": Entry(NOUNS, "driver", "How kinds of host are spoken to: list, show, test what a driver can do."),
     "reservation": Entry(NOUNS, "reservation", "Room kept for later, maintenances: create, list, show, delete."),
     "operation": Entry(NOUNS, "operation", "What was asked for and how far it is: list, show, watch, cancel, retry, …"),
+    "enroll": Entry(FILES, "enroll", "Take machines in by their BMCs: one, a file, or what answers.", alone=True),
     "apply": Entry(FILES, "blueprint", "Make the cloud as a blueprint says.", alone=True),
     "plan": Entry(FILES, "plan", "Say what apply would do; moves between hosts: rebalance, consolidate, evacuate."),
     "delete": Entry(FILES, "blueprint", "Delete what a blueprint, or NOUN/NAME, names.", alone=True),

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from analytics.client import AnalyticsClient
 from api.app import create_app
-from control import access, hosts, images, operations
+from control import access, host_looks, hosts, images, operations
 from control.access import Principal
 from control.operations import Operation
 from control.seed import seed
@@ -102,7 +102,7 @@ def enrolled(c: sa.Connection, op: Operation) -> None:
         memory_mib=16384,
     )  # fmt: skip
     stores = [(store.id, 100_000, 90_000) for store in on_cluster(c, "default")]
-    hosts.mark_seen(c, op.subject_id, datastores=stores, bridges={"br0": "10.1.0.2/24"})
+    host_looks.write(c, op.subject_id, datastores=stores, bridges={"br0": "10.1.0.2/24"})
 
 
 def make_template(folder: Path) -> tuple[Path, str]:

@@ -38,6 +38,19 @@ async def test_a_list_is_one_request(api: Rig) -> None:
     assert [row["operations"] for row in await api.ok("GET", "/requests?limit=1")] == [4]
 
 
+async def test_of_many_at_the_same_time_each_gets_its_own_answer(api: Rig) -> None:
+    await api.furnish()
+    names = [f"web{n % 12}" for n in range(16)]  # four of them are asked for twice
+    answers = await asyncio.gather(*(api.call("POST", "/instances", {**WEB, "name": name}) for name in names))
+    accepted = [one.json() for one in answers if one.status_code == 202]
+    assert sorted(one["operations"][0]["name"] for one in accepted) == sorted(set(names))
+    assert len({one["request"] for one in accepted}) == 12
+    assert [one.json()["code"] for one in answers if one.status_code != 202] == ["conflict"] * 4
+    for name, one in zip(names, answers, strict=True):
+        if one.status_code == 202:
+            assert [op["name"] for op in one.json()["operations"]] == [name]
+
+
 async def test_all_or_nothing(api: Rig) -> None:
     await api.furnish()
     answer = await api.call("POST", "/instances", [WEB, {"name": "db", "image": "nowhere"}])

@@ -205,8 +205,11 @@ async def test_what_is_asked_of_hosts(api: Rig) -> None:
         assert answer.status_code == 400, answer.text
     [cut] = (await api.ok("POST", "/hosts/h1/fence"))["operations"]
     assert cut["verb"] == "fence"
+    for path, method in (("configure", "POST"), ("configuration", "GET")):  # these are simulated ones
+        answer = await api.call(method, f"/hosts/h1/{path}")
+        assert (answer.status_code, answer.json()["code"]) == (501, "unsupported")
     ann = api.user("ann")
-    for path in ("maintenance", "evacuate", "fence"):
+    for path in ("maintenance", "evacuate", "fence", "configure"):
         assert (await api.call("POST", f"/hosts/h1/{path}", token=ann)).status_code == 403
     assert (await api.call("GET", "/hosts/h1/foreign", token=ann)).status_code == 403
     assert (await api.call("GET", "/hosts/h1/foreign")).status_code == 501

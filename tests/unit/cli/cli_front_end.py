@@ -126,7 +126,7 @@ def serve(front_end: FrontEnd) -> ThreadingHTTPServer:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_DELETE = do_PATCH = _any
+        do_GET = do_POST = do_DELETE = do_PATCH = do_PUT = _any
 
         def log_message(self, *args: Any) -> None:
             pass

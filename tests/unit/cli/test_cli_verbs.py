@@ -240,6 +240,23 @@ def test_moments() -> None:
     assert 7190 < later.total_seconds() <= 7200
 
 
+def test_configuring_hosts(web: FrontEnd, cli: Cli) -> None:
+    done = {"request": "r", "operations": [operation("done", "h1", "configure")]}
+    web.on("GET", "operations", 200, done["operations"])
+    web.on("POST", "hosts/h1/configure", 202, done)
+    plan = {"host": "h1", "actions": ["install lxd"], "notes": ["no IOMMU is on"], "complete": False}
+    web.on("GET", "hosts/h1/configuration", 200, plan)
+    shown = cli("host", "configure", "h1", "--dry-run")
+    assert (shown.code, "install lxd" in shown.out, "no IOMMU is on" in shown.out) == (0, True, True)
+    assert "more may show" in shown.err
+    assert json.loads(cli("host", "configure", "h1", "--dry-run", "-o", "json").out) == [plan]
+    assert {one.method for one in web.asked} == {"GET"}
+    assert cli("host", "configure", "h1").code == 0
+    assert web.last("POST", "hosts/h1/configure").body == {}
+    web.on("GET", "hosts/h1/configuration", 200, {**plan, "actions": [], "notes": [], "complete": True})
+    assert "is as it was told to be" in cli("host", "configure", "h1", "--dry-run").err
+
+
 def test_hosts(web: FrontEnd, cli: Cli) -> None:
     done = {"request": "r", "operations": [operation("done", "h1", "evacuate")]}
     web.on("GET", "operations", 200, done["operations"])

@@ -57,12 +57,12 @@ def test_a_plan_takes_as_many_queries_for_many_guests_as_for_few(cloud: Rig) -> 
     ]  # fmt: skip
     assert len(guests) >= 4
     counts = []
-    for some in (guests[:1], guests):
+    for some in (guests[:1], guests[:1], guests):  # the first time, hosts that have changed are read
         asked: list[str] = []
         found = cloud.run(lambda c, some=some, asked=asked: _counted(c, op, host, some, asked))  # type: ignore[misc]
         assert [one.guest.name for one in found] == [one.name for one in some]
         counts.append(len(asked))
-    assert counts[0] == counts[1]
+    assert counts[1] == counts[2]
 
 
 def _counted(c: sa.Connection, op: Operation, host: HostRecord, guests: list[Guest], asked: list[str]) -> list[Plan]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from control import datastores, hosts, networks, operations
+from control import datastores, host_looks, hosts, networks, operations
 from control.hosts import HostRecord
 from core.errors import Conflict, CredentialRejected, Denied, HostFault, NotFound, Unreachable
 from core.states import HostState, OperationState, Verb
@@ -24,7 +24,7 @@ def put(cloud: Rig, name: str, state: HostState, error: Any = None) -> bool:
 def see(cloud: Rig, name: str, bridges: dict[str, str] | None = None, free_mib: int = 500) -> None:
     def seen(c: Any) -> None:
         store = datastores.by_name(c, ["local"])["local"].id
-        hosts.mark_seen(
+        host_looks.write(
             c, hosts.get(c, name).id, datastores=[(store, 1000, free_mib)],
             bridges={"br0": "10.9.0.1/24"} if bridges is None else bridges,
         )  # fmt: skip

@@ -91,7 +91,7 @@ class Looks:
         self.host_id = cloud.run(lambda c: hosts.get(c, "h1")).id
 
     def before(self) -> list[Expected]:
-        return self.cloud.run(lambda c: reconcile.expected_on(c, self.host_id))
+        return self.cloud.run(lambda c: reconcile.expected_on(c, [self.host_id])[self.host_id])
 
     def after(
         self, before: list[Expected], seen: list[tuple[str, PowerState]], since: datetime | None = None

@@ -172,12 +172,12 @@ def changed(view: View) -> list[View]:
         view, wide(len(view) + 1), replace(view, nets={"lan": net}), replace(view, guests=longer),
         replace(view, cells=(view.cells[0], Cell(pool, pool))), replace(view, guests=None, pins=None, holds=()),
         replace(view, states=(*view.states[:3], "disabled", *view.states[4:])),
-        replace(view, images={"ab": view.unknown}),
+        replace(view, images={"ab": view.unknown}), replace(view, nets={"dmz": view.nets["lan"], "lan": net}),
         replace(view, memory_left_mib=view.memory_left_mib - np.eye(len(view), dtype=np.int64)[2]),
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("number", range(9))
+@pytest.mark.parametrize("number", range(10))
 def test_a_view_comes_back_as_it_was(number: int) -> None:
     view = wide(12)
     new = changed(view)[number]

@@ -7,13 +7,17 @@ from string import Template
 
 import pytest
 
+from blueprints.machine import MachineSpec
 from core.errors import HostFault
-from lab.baremetal import services
+from lab.baremetal import room, services
 from lab.baremetal.services import HERE, NAMES, Machine, Services, free_ports
+from lab.baremetal.site import Site, folder, servers
+from lab.settings import LabSettings
 
 
 def test_the_words_of_the_templates_are_those_that_are_given(tmp_path: Path) -> None:
-    given = {"dir", "host", "user", "password", "systems", *(f"{name}_port" for name in (*NAMES, "http"))}
+    given = {"dir", "host", "user", "password", "systems", "libvirt", "inspector_host", "simulated"}
+    given |= {f"{name}_port" for name in (*NAMES, "http")}
     asked = {word for name in NAMES for word in Template((HERE / f"{name}.conf").read_text()).get_identifiers()}
     assert asked == given
 
@@ -37,3 +41,28 @@ def test_missing_software_is_told_with_what_to_do(tmp_path: Path, monkeypatch: p
 def test_the_password_is_not_shown(tmp_path: Path) -> None:
     found = Services(tmp_path)
     assert found.password not in repr(found)
+
+
+def test_servers_are_the_same_each_time() -> None:
+    assert servers(2)[:1] == servers(1)
+    assert len({(one.uuid, one.mac, one.name) for one in servers(9)}) == 9
+
+
+def test_a_room_lies_beside_the_lab(tmp_path: Path) -> None:
+    settings = LabSettings(tmp_path / "lab", tmp_path / "lab" / "shared", tmp_path / "cache")
+    assert folder(settings) == tmp_path / "lab-baremetal"
+    assert room.pid(settings) is None
+
+
+def test_how_a_server_is_enrolled(tmp_path: Path) -> None:
+    site = Site(LabSettings(tmp_path / "lab", tmp_path, tmp_path / "cache"), servers(1))
+    site.dir.mkdir()
+    (site.dir / "ramdisk_key.pub").write_text("ssh-ed25519 AAAA ramdisk_key\n")
+    entry = site.machine(site.servers[0])
+    install = site.installed_by(site.servers[0], "http://x/y.raw.zst", "0" * 64)
+    spec = MachineSpec.model_validate({**entry, "install": install})
+    assert spec.install is not None
+    assert (spec.install.address, spec.install.ramdisk_key) == ("198.19.50.11/24", "ssh-ed25519 AAAA")
+    assert spec.node is not None
+    assert spec.node.macs == ("52:54:00:72:66:01",)
+    assert (site.dir / "bmc.password").stat().st_mode & 0o777 == 0o600

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rackflow_cli.commands.common import agreed, reads
+from rackflow_cli.commands.machine_looks import add_looks
 from rackflow_cli.connection import part
 from rackflow_cli.errors import CliError, ExitCode
 from rackflow_cli.hostkeys import confirmed
@@ -21,6 +22,7 @@ from rackflow_cli.tree import group
 
 app = group("Machines that run instances.")
 reads(app, "host")
+add_looks(app, host=True)
 
 _TARGET = re.compile(r"(?:(?P<user>.+)@)?(?P<address>\[[^]]+\]|[^:@]+)(?::(?P<port>[0-9]+))?$")
 
@@ -141,6 +143,31 @@ def fence(
     question = "Are {} off, so that what runs there may start elsewhere?" if confirmed else "Cut the power of {}?"
     agreed(question.format(", ".join(names)), yes)
     _ask("fence", names, given(confirmed=confirmed or None), wait, timeout, output)
+
+
+@app.command()
+def configure(
+    names: HostNames,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
+    wait: Wait = True,
+    timeout: Timeout = WAIT_TIMEOUT_S,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make hosts hypervisors over SSH: packages, services, kernel, bridges. What is right is left alone."""
+    if not dry_run:
+        _ask("configure", names, {}, wait, timeout, output)
+        return
+    plans = [session.api().get(f"hosts/{part(name)}/configuration") for name in names]
+    rows = [
+        {"host": plan["host"], "kind": kind, "what": what}
+        for plan in plans for kind, key in (("do", "actions"), ("note", "notes")) for what in plan[key]
+    ]  # fmt: skip
+    show_list(rows if output is Format.TABLE else plans, "configuration", output)
+    for plan in plans:
+        if not plan["actions"]:
+            talk(f"host {plan['host']} is as it was told to be")
+        elif not plan["complete"]:
+            talk(f"host {plan['host']}: more may show when these are done")
 
 
 @app.command()

@@ -32,7 +32,7 @@ def import_(
     kind: Annotated[str | None, typer.Option(metavar="vm|container", help="By default vm.")] = None,
     sha256: Annotated[str | None, typer.Option(metavar="HEX", help="What its content must be.")] = None,
     form: Annotated[
-        str | None, typer.Option("--format", metavar="qcow2|raw|vmdk|tar", help="By default what it is.")
+        str | None, typer.Option("--format", metavar="qcow2|raw|vmdk|ova|tar", help="By default what it is.")
     ] = None,
     os: Annotated[str | None, typer.Option(help="Operating system, for people.")] = None,
     kernel: Annotated[

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from rackflow_cli import words
 from rackflow_cli.columns import Column
-from rackflow_cli.errors import CliError, ExitCode, from_problem
+from rackflow_cli.errors import CliError, ExitCode
 from rackflow_cli.options import Output
 from rackflow_cli.output import Format, draw, dump
+from rackflow_cli.rooms import ask
 from rackflow_cli.session import session, talk
 from rackflow_cli.tree import group
 
@@ -87,7 +85,7 @@ def simulate(
     with --policy it says what another policy would have done at each of them.
     """
     _check(bool(arrivals), bool(hosts), recorded, until_rejection and find_min_hosts)
-    told = _ask({
+    told = ask("daemon.simulate", {
         "arrivals": arrivals, "hosts": hosts or [], "recorded": recorded, "policy": policy, "history": history,
         "seed": seed, "spare": spare,
         "until_rejection": until_rejection, "find_min_hosts": find_min_hosts, "compare": compare, "fit": fit,
@@ -109,20 +107,6 @@ def _check(arrivals: bool, hosts: bool, recorded: bool, both_ends: bool) -> None
     if both_ends:
         fix = "ask for one of the two"
         raise CliError("--until-rejection and --find-min-hosts answer different questions", ExitCode.USAGE, fix=fix)
-
-
-def _ask(question: dict[str, Any]) -> dict[str, Any]:
-    """Have the answer worked out by a process of the rooms. Raise CliError."""
-    argv = [sys.executable, "-P", "-m", "daemon.simulate", json.dumps(question)]
-    done = subprocess.run(argv, stdout=subprocess.PIPE, check=False)
-    if done.returncode == ExitCode.INTERRUPTED:
-        raise CliError("interrupted", ExitCode.INTERRUPTED)
-    told: dict[str, Any] = json.loads(done.stdout) if done.stdout else {}
-    if done.returncode:
-        error = told.get("error") or {"message": f"the simulation ended with exit code {done.returncode}"}
-        found = from_problem(400, error)
-        raise CliError(found.message, ExitCode(done.returncode) if told else ExitCode.FAILED, fix=found.fix)
-    return told
 
 
 def _show(answers: list[dict[str, Any]], output: Format, *, many: bool) -> None:

@@ -1,0 +1,113 @@
+"""A VMware host for the lab: govmomi's simulator on loopback, and a blueprint that enrolls it.
+
+It takes VMs, their disks and their content, and runs no guest: a VM that "runs" there answers nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from core.errors import HostFault, NeedsOperator
+from lab import hosts
+from lab.settings import LabSettings
+
+NAME = "e1"
+MARK = "rackflow-lab"  # by which the process is known
+_START_S = 20.0
+_HOST = """# Written by `lab vsphere`: an ESXi host that is simulated, for `rackflow apply -f`.
+hosts:
+- name: {name}
+  driver: esxi
+  address: 127.0.0.1
+  port: {port}
+  user: user
+  password_file: {password}
+  fingerprint: SHA256:{thumbprint}
+  cpus: 8
+  memory: 4GiB
+  bridges: [{{name: br0}}]
+"""
+
+
+def folder(settings: LabSettings) -> Path:
+    """Return where the simulator keeps its datastores and its log."""
+    return settings.dir / "vsphere"
+
+
+def blueprint(settings: LabSettings) -> Path:
+    """Return the file that enrolls it."""
+    return settings.dir / "vsphere.yaml"
+
+
+def start(settings: LabSettings) -> bool:
+    """Start the simulator and write its blueprint; False when it runs. Raise NeedsOperator (it was never built)."""
+    if list(pids()):
+        return False
+    binary = Path(os.environ.get("RACKFLOW_VCSIM") or Path(sys.prefix) / "bin" / "vcsim")
+    if not binary.exists():
+        raise NeedsOperator("there is no vcsim", "lab", fix="install Go 1.23 or newer; scripts/demo --esxi builds it")
+    folder(settings).mkdir(parents=True, exist_ok=True)
+    port = _listening(settings, _process(settings, binary))
+    password = folder(settings) / "password"
+    password.touch(mode=0o600)
+    password.write_text("pass\n")
+    pem = ssl.get_server_certificate(("127.0.0.1", port))
+    digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).digest().hex(":").upper()
+    blueprint(settings).write_text(_HOST.format(name=NAME, port=port, password=password, thumbprint=digest))
+    return True
+
+
+def _process(settings: LabSettings, binary: Path) -> subprocess.Popen[bytes]:
+    """Start it for good: it ends with its standard input, which it holds open itself."""
+    fifo = folder(settings) / "stdin"
+    if not fifo.exists():
+        os.mkfifo(fifo, 0o600)
+    stdin = os.open(fifo, os.O_RDWR)
+    env = {**os.environ, "TMPDIR": str(folder(settings))}
+    try:
+        with (folder(settings) / "log").open("wb") as out:
+            argv = [str(binary), "-esx", "-for", MARK]
+            return subprocess.Popen(argv, stdin=stdin, stdout=out, stderr=out, start_new_session=True, env=env)
+    finally:
+        os.close(stdin)
+
+
+def _listening(settings: LabSettings, process: subprocess.Popen[bytes]) -> int:
+    """Return the port as soon as it listens. Raise HostFault."""
+    deadline, log = time.monotonic() + _START_S, folder(settings) / "log"
+    while time.monotonic() < deadline and process.poll() is None:
+        for line in log.read_text(errors="replace").splitlines():
+            if line.startswith("READY "):
+                return int(line.rpartition(":")[2])
+        time.sleep(0.05)
+    process.kill()
+    raise HostFault(f"the lab's VMware host does not come up: {log.read_text(errors='replace')[-300:]}", "lab")
+
+
+def stop() -> None:
+    """End it, also that of a lab whose folder is gone."""
+    for pid in list(pids()):
+        try:
+            os.kill(pid, signal.SIGTERM)
+        except ProcessLookupError:
+            continue
+    hosts.wait_until(lambda: not list(pids()))
+
+
+def pids() -> Iterator[int]:
+    """Yield the simulators of labs, told by their command lines: there is one lab on a machine."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue  # it ended while we looked
+        if words[2:4] == [b"-for", MARK.encode()]:
+            yield int(entry.name)

@@ -1,0 +1,117 @@
+"""A server with an empty disk, by real PXE, Inspector and Redfish: looked at, installed, and made a host."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tasks.install
+from blueprints.network import NetworkSpec
+from control import hosts, machines, networks
+from control.operations import Operation
+from core.states import HostState, MachineState, OperationState, Verb
+from lab import images
+from lab.baremetal.services import is_installed
+from lab.baremetal.site import Site
+from lab.settings import LabSettings, load
+from lab.shell import run
+from tests.integration.line import Line, make_line, without_prefect
+from tests.integration.pump import Pump
+
+ROLES = {"lxd": ("container", images.BUSYBOX, "lxcbr0"), "kvm": ("vm", images.TINY, "br0")}
+STEPS = ["power", "inspect", "classify", "check", "ramdisk", "install", "boot", "configure", "enroll", "verify"]
+OFF = "shut off"
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> LabSettings:
+    folder = tmp_path_factory.mktemp("room")
+    return LabSettings(folder, folder / "shared", load().cache)
+
+
+@pytest.fixture(scope="module")
+def site(settings: LabSettings) -> Iterator[Site]:
+    if not is_installed():
+        pytest.skip("the services of bare metal are not installed: scripts/test does that")
+    made = Site(settings)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+async def line(tmp_path: Path) -> AsyncIterator[Line]:
+    with without_prefect():
+        made = await make_line(tmp_path, hosts=1)
+        made.runtime.claim_until = time.monotonic() + 7200  # nobody renews it here
+        yield made
+        await made.runtime.pool.close()
+
+
+def power(site: Site) -> str:
+    return run(["virsh", "-c", site.libvirt.uri, "domstate", site.servers[0].name]).strip()
+
+
+async def enroll(line: Line, entry: dict[str, Any], limit_s: float) -> Operation:
+    ids = line.submit(Verb.ENROLL_MACHINE, {"machines": [entry]})
+    (op,) = await Pump(line).until(ids, limit_s)
+    return op
+
+
+async def test_an_image_that_does_not_answer_leaves_the_server_off_and_tells_why(
+    site: Site, line: Line, settings: LabSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop up to the first start from disk, with a small image that takes no address from us."""
+    monkeypatch.setattr(tasks.install, "BOOT_S", 2.0)
+    images.build(settings, "tiny")
+    raw, packed = tmp_path / "tiny.raw", tmp_path / "tiny.raw.gz"
+    run(["qemu-img", "convert", "-O", "raw", str(images.image_path(settings, images.TINY)), str(raw)])
+    packed.write_bytes(gzip.compress(raw.read_bytes(), 1))
+    server = site.servers[0]
+    install = site.installed_by(server, str(packed), hashlib.sha256(packed.read_bytes()).hexdigest())
+    op = await enroll(line, {**site.machine(server), "install": install}, 400)
+    assert [name for name, state in line.steps(op.id) if state == "done"] == STEPS[:6], op.error
+    assert "does it start from the disk that was written?" in (op.error or {})["fix"]
+    assert power(site) == OFF
+    shown = line.store.read_now(lambda c: machines.show(c, line.admin, server.name))
+    size = shown["inventory"]["disks"][0]["size_bytes"]
+    assert (shown["state"], size) == (MachineState.FAULTY, server.disk_gib * 2**30)
+    disk = tmp_path / "disk.raw"
+    run(["qemu-img", "convert", "-U", "-O", "raw", str(site.libvirt.file(server, "qcow2")), str(disk)])
+    assert int(run(["grep", "-c", "-a", f"ssh-ed25519 .* {server.name}$", str(disk)])) >= 1  # the planted host key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("role", ROLES)
+async def test_an_empty_disk_becomes_a_ready_host(site: Site, line: Line, settings: LabSettings, role: str) -> None:
+    kind, file, bridge = ROLES[role]
+    images.build(settings, "tiny")
+    image = {"name": "real", "kind": kind, "source": str(images.image_path(settings, file)), "min_memory": "112MiB"}
+    await line.run(Verb.IMPORT, {"images": [image]})
+    if kind == "container":
+        lan = {
+            "name": "lan", "bridge": "br0", "subnet": "10.9.0.0/16", "default_for": ["vm"],
+            "ranges": [{"first": "10.9.0.10", "last": "10.9.9.250"}],
+        }  # fmt: skip
+        own = {"name": "containers", "bridge": bridge, "addressing": "host", "default_for": ["container"]}
+        for spec in (lan, own):
+            line.store.write_now(lambda c, s=spec: networks.ensure(c, line.admin, NetworkSpec.model_validate(s)))  # type: ignore[misc]
+    server = site.servers[0]
+    entry = site.machine(server)
+    host: dict[str, Any] = {"key_file": str(site.key), "role": role, "test_image": "real"}
+    host["bridges"] = [{"name": bridge, "address": "198.19.60.1/24"}]
+    install = {**site.installed_by(server, *site.image), "overwrite": True}
+    op = await enroll(line, {**entry, "install": install, "host": host}, 1800)
+    assert (op.state, op.error) == (OperationState.DONE, None)
+    assert line.steps(op.id) == [(name, "done") for name in STEPS]
+    record = line.store.read_now(lambda c: hosts.get(c, server.name))
+    assert (record.state, record.driver, record.cpus) == (HostState.READY, role, 2.0)
+    (again,) = await line.run(Verb.CONFIGURE, {"hosts": [server.name]})
+    assert (again.state, again.error) == (OperationState.DONE, None)
+    run(["virsh", "-c", site.libvirt.uri, "destroy", server.name])
