@@ -19,7 +19,7 @@ from drivers.hypervisor.base import InstanceSpec
 MOST_CPUS = 32
 STATISTICS_S = 5  # between two looks of the balloon at the guest's memory
 # What Firecracker itself advises (docs/prod-host-setup.md), and i8042 left to its keyboard: it carries Ctrl-Alt-Del.
-_BOOT_ARGS = "console=ttyS0 reboot=k panic=1 pci=off i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd"
+_BOOT_ARGS = "console=ttyS0 reboot=k panic=1 pci=off i8042.noaux i8042.nomux i8042.dumbkbd"
 _ROOT = "root=/dev/vda rw"  # an image that is one file system
 
 
