@@ -13,7 +13,7 @@ from control.placement.model import Guests, Rule
 
 _T = tables.instance
 _ON_HOSTS = sa.select(
-    _T.c.id, _T.c.host_id, _T.c.other_host_id, _T.c.labels, _T.c.spec["anti_affinity"].label("anti_affinity")
+    _T.c.id, _T.c.name, _T.c.host_id, _T.c.other_host_id, _T.c.labels, _T.c.spec["anti_affinity"].label("anti_affinity")
 ).where(_T.c.host_id.is_not(None), _T.c.live_name.is_not(None)).order_by(_T.c.id)
 
 
@@ -36,4 +36,5 @@ def guests_of(c: sa.Connection, index: Mapping[str, int], without: Collection[st
         np.array([h for h, _ in there], np.int64),
         tuple(tuple(sorted(row.labels.items())) for _, row in there),
         tuple(rules_of((), [Affinity.model_validate(one) for one in row.anti_affinity or ()]) for _, row in there),
+        tuple(row.name for _, row in there),
     )

@@ -73,6 +73,7 @@ class DriverSettings:
     jails: str = "/srv/jailer"  # the folder in which it makes jails
     jail_user: str = ""  # "UID:GID" that jailed microVMs run as
     simulated_latency_s: float = 0.0  # of each call to a simulated host
+    simulated_instances: str = ""  # file of what simulated hosts have from the start (drivers/fake_planted.py)
 
 
 @dataclass(frozen=True)

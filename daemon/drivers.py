@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -88,6 +89,9 @@ def test(asked: Asked, settings: Settings) -> dict[str, Any]:
 
 
 async def _test(asked: Asked, settings: Settings, folder: Path) -> dict[str, Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # what was made is taken away first
     registry.load(asked["name"])
     driver = registry.drivers()[asked["name"]]
     cases = chosen(asked["families"], asked["cases"])
@@ -129,7 +133,7 @@ def main(argv: Sequence[str]) -> int:
     except RackflowError as error:
         print(json.dumps({"error": error.to_dict()}))
         return error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
 
 

@@ -95,18 +95,40 @@ def broken_by(view: View, work: Work, shape: Shape) -> Iterator[tuple[Rule, Mask
             copies = 1 if apart(rule, shape) else MANY
             yield rule, _broken(view, work, shape, rule), copies
     known = holders(view, work)
-    for rule in _binding(work, known, shape.own_labels):
+    for rule in binding(view, work, shape):
         yield rule, _inside(view, rule, known[rule]) > 0, MANY
 
 
-def _binding(work: Work, known: dict[Rule, Ints], labels: tuple[tuple[str, str], ...]) -> list[Rule]:
-    """Return the rules of others that bind an instance with these labels."""
-    key = ("binding", labels)
+def by_host(view: View, work: Work, shape: Shape) -> bool:
+    """Say whether all rules that bind a shape keep it from single hosts, its own only copies from one another."""
+    bound = binding(view, work, shape)
+    return all(rule.domain == "host" and apart(rule, shape) for rule in shape.rules) and all(
+        rule.domain == "host" for rule in bound
+    )
+
+
+def unbound(view: View, work: Work, shape: Shape) -> bool:
+    """Say whether no rule keeps a shape from any host."""
+    return not shape.rules and not binding(view, work, shape)
+
+
+def binding(view: View, work: Work, shape: Shape) -> list[Rule]:
+    """Return the rules of others that bind a shape."""
+    known, key = holders(view, work), ("binding", shape.own_labels)
     found = work.kept.get(key)
     if found is None or found[0] != len(known):
-        found = work.kept[key] = len(known), [rule for rule in known if matches(rule, labels)]
+        found = work.kept[key] = len(known), [rule for rule in known if matches(rule, shape.own_labels)]
     rules: list[Rule] = found[1]
-    return rules
+    return [rule for rule in rules if rule not in shape.ignores] if shape.ignores else rules
+
+
+def carriers(view: View, rule: Rule, h: int) -> list[str]:
+    """Return the names of the instances in the domain of host h that have a rule, as far as they are known."""
+    if view.guests is None:
+        return []
+    domain, there = _domain(view, rule)
+    having = zip(view.guests.names, view.guests.host.tolist(), view.guests.rules, strict=False)
+    return sorted({name for name, at, rules in having if rule in rules and there[at] and domain[at] == domain[h]})
 
 
 def _broken(view: View, work: Work, shape: Shape, rule: Rule) -> Mask:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
-from control.placement.model import Column, Floats, Ints, Request, Shape, View
+from control.placement.model import Floats, Ints, Request, Shape, View
 
+_GANG, _SHAPE, _TURN = attrgetter("gang"), attrgetter("shape"), attrgetter("owner", "priority")
 TURNS = 32  # in which the owner who asked for most gets it, beside the others
 
 
@@ -22,12 +24,12 @@ class Lot:
 
 def runs(requests: Sequence[Request], places: Ints) -> list[tuple[Shape, Ints]]:
     """Return the requests at these places by shape, in the order of each shape's first."""
-    shapes = [requests[place].shape for place in places.tolist()]
-    same = Column(list(map(id, shapes)))  # comparing shapes takes longer than placing them
-    known = dict(zip(map(id, shapes), shapes, strict=True))
+    shapes = list(map(_SHAPE, map(requests.__getitem__, places.tolist())))
+    ids = list(map(id, shapes))
+    known = dict(zip(ids, shapes, strict=True))  # comparing shapes takes longer than placing them
     numbers: dict[Shape, int] = {}
-    number = [numbers.setdefault(known[one], len(numbers)) for one in same.values]
-    run = np.array(number, np.int64)[same.codes] if number else same.codes
+    number = {key: numbers.setdefault(shape, len(numbers)) for key, shape in known.items()}
+    run = np.fromiter(map(number.__getitem__, ids), np.int64, len(shapes))
     few = len(numbers) < 2**16
     order = places[np.argsort(run.astype(np.uint16) if few else run, kind="stable")]  # sixteen bits are sorted faster
     ends = np.cumsum(np.bincount(run, minlength=len(numbers))).tolist()
@@ -37,7 +39,7 @@ def runs(requests: Sequence[Request], places: Ints) -> list[tuple[Shape, Ints]]:
 def lots(requests: Sequence[Request], places: Ints | None = None) -> list[Lot]:
     """Return the lots of requests, in the order of these places, else of arrival; a gang where its first one is."""
     order = np.arange(len(requests)) if places is None else places
-    if not any(request.gang for request in requests):
+    if not any(map(_GANG, requests)):
         return [Lot((one,)) for one in runs(requests, order)]
     gangs: dict[str, list[int]] = {}
     for place in order.tolist():
@@ -52,7 +54,7 @@ def lots(requests: Sequence[Request], places: Ints | None = None) -> list[Lot]:
 
 def contended(requests: Sequence[Request]) -> bool:
     """Say whether it matters who comes first: there are several owners or priorities."""
-    return len({(request.owner, request.priority) for request in requests}) > 1
+    return len(set(map(_TURN, requests))) > 1
 
 
 def fair_lots(view: View, requests: Sequence[Request]) -> list[Lot]:

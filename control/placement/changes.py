@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from control.addresses import text as address_text
+from control.placement.affinity import binding, carriers
 from control.placement.filters import FILTERS
 from control.placement.look import eligible, fits, fitting, room_by, shutting
 from control.placement.model import Ints, Mask, Rule, Shape, View
@@ -24,7 +25,8 @@ from core.states import HostState
 
 _ONE_MORE = 0.9  # what one more host costs beside other changes
 _KINDS_TRIED = 8  # of hosts, for one more of them
-_RULES_TRIED = 4  # one by one
+_RULES_TRIED = 4  # one by one; of its own, and of others
+_NAMED = 3  # instances that have a rule
 MOST = 3  # constraints given up at once
 _SIZES = frozenset({"cpu", "memory", "measured-memory", "disk"})  # filters that a smaller size can pass
 _LEAST_CPU_M, _LEAST_MEMORY_MIB = 100, 16  # smaller ones would be of no use
@@ -119,6 +121,17 @@ def _wish(rule: Rule) -> Relaxation:
     )
 
 
+def _of_others(rule: Rule) -> Relaxation:
+    """Return the relaxation that makes a rule by which others keep the shape away a wish of theirs."""
+
+    def tell(view: View, shape: Shape, h: int) -> tuple[str, Any, Any, str] | None:
+        names = carriers(view, rule, h)
+        whose = f"{', '.join(names[:_NAMED])}{' and more' if len(names) > _NAMED else ''}" or "others"
+        return "rules of others", str(rule), "wish", f'with "{rule}" of {whose} only as a wish, it'
+
+    return Relaxation(("rules",), 0.65, lambda v, s: (v, replace(s, ignores=(*s.ignores, rule))), tell)
+
+
 RELAXATIONS: tuple[Relaxation, ...] = (
     Relaxation(
         ("host",), 0.4, lambda v, s: (v, replace(s, host=None)),
@@ -181,7 +194,8 @@ def smallest_change(view: View, work: Work, shape: Shape) -> dict[str, Any] | No
     """Return host, changes and a text for what would have to be otherwise; None: nothing that is known here helps."""
     shut = shutting(view, work, shape)
     hard = [rule for rule in dict.fromkeys(shape.rules) if rule.hard]
-    known = (*RELAXATIONS, *map(_wish, hard[:_RULES_TRIED]))
+    others = binding(view, work, shape)[:_RULES_TRIED]
+    known = (*RELAXATIONS, *map(_wish, hard[:_RULES_TRIED]), *map(_of_others, others))
     options = [one for one in known if shut & set(one.filters)]
     best: tuple[int, float] | None = None
     answer: tuple[list[Change], str] | None = None

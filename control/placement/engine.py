@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import islice, repeat, takewhile
 from typing import Any
 
 import numpy as np
 
-from control.placement import affinity
+from control.placement import affinity, block
 from control.placement.batch import Lot, contended, fair_lots, lots
+from control.placement.copies import place_many
 from control.placement.explain import BEST, MAX_CHANGES, Fitting, failed_record, record
 from control.placement.expressions import Type, parse
 from control.placement.filters import needs_of
@@ -61,7 +62,7 @@ def choose(
     """
     unfair = contended(requests)
     left = start(view, features) if work is None else work
-    before = deepcopy(work) if unfair and work is not None else None
+    before = work.saved() if unfair and work is not None else None
     answer = _placed(view, requests, lots(requests), left, POLICIES[policy], tell)
     if answer.failed and unfair:
         left.become(start(view, features) if before is None else before)
@@ -77,8 +78,12 @@ def _placed(
     prefer(work, slice(None))
     hosts, stores, positions, records = np.full((4, len(requests)), -1, np.int64)
     answer = _Answer(hosts, stores, positions, records)
-    for lot in order:
-        before = deepcopy(work) if lot.gang else None
+    waiting = deque(order)
+    while waiting:
+        if not tell and _in_block(view, work, waiting, answer, policy):
+            continue
+        lot = waiting.popleft()
+        before = work.saved() if lot.gang else None
         short = sum(len(_run(view, work, shape, places, answer, policy, tell)) for shape, places in lot.runs)
         if before is not None and short:
             work.become(before)
@@ -86,15 +91,46 @@ def _placed(
     return answer
 
 
+def _in_block(view: View, work: Work, waiting: deque[Lot], answer: _Answer, policy: Policy) -> bool:
+    """Place those of the next ones that are alone of their shape, some at once; return whether any was placed."""
+    alone = list(takewhile(lambda lot: _alone(lot, policy), islice(waiting, block.SIZE)))
+    if len(alone) < 2:
+        return False
+    places = [lot.runs[0][1] for lot in alone]
+
+    def otherwise(n: int) -> int | None:
+        _run(view, work, alone[n].runs[0][0], places[n], answer, policy, tell=False)
+        h = int(answer.hosts[places[n][0]])
+        return None if h < 0 else h
+
+    found = block.place_block(view, work, [lot.runs[0][0] for lot in alone], policy, otherwise)
+    for place, one in zip(places, found, strict=False):
+        waiting.popleft()
+        if one is not None:
+            answer.put_one(int(place[0]), *one)
+    return bool(found)
+
+
+def _alone(lot: Lot, policy: Policy) -> bool:
+    shape, places = lot.runs[0]
+    return not lot.gang and len(places) == 1 and opens_last(shape, policy)
+
+
 def _run(
     view: View, work: Work, shape: Shape, places: Ints, answer: _Answer, policy: Policy, tell: bool
 ) -> Ints:
     """Place requests of one shape; return the places of those that fit nowhere."""
-    if len(places) == 1 and not tell and opens_last(shape, policy):
-        found = place_one(view, work, shape, policy)
-        if found is not None:
-            answer.put_one(int(places[0]), *found)
-            return places[1:]
+    if not tell and opens_last(shape, policy):
+        if len(places) == 1:
+            found = place_one(view, work, shape, policy)
+            if found is not None:
+                answer.put_one(int(places[0]), *found)
+                return places[1:]
+        elif (some := place_many(view, work, shape, len(places), policy)) is not None:
+            hosts, counts, code = some
+            there = np.repeat(hosts, counts)
+            answer.put(places[: len(there)], there, code, {})
+            places = places[len(there) :]
     for hosts, stores, why in _rounds(view, work, shape, len(places), policy, tell):
         answer.put(places[: len(hosts)], hosts, stores, why)
         places = places[len(hosts) :]
@@ -117,10 +153,12 @@ def _give_up(answer: _Answer, lot: Lot, short: int) -> None:
 
 
 def _choices(view: View, requests: Sequence[Request], answer: _Answer) -> list[Choice]:
-    names: list[str | None] = [*view.stores, None]
-    hosts = [None if h < 0 else h for h in answer.hosts.tolist()]
-    stores = [names[store] for store in np.where(answer.hosts < 0, -1, answer.stores).tolist()]
-    records = [answer.told[n] for n in answer.records.tolist()]
+    known = np.array([*range(len(view)), None], np.object_)  # -1 is the last
+    names = np.array([*view.stores, None], np.object_)
+    told = np.array(answer.told, np.object_)
+    hosts = known.take(answer.hosts).tolist()
+    stores = names.take(np.where(answer.hosts < 0, -1, answer.stores)).tolist()
+    records = told.take(answer.records).tolist()
     fields = zip(requests, hosts, stores, answer.positions.tolist(), records, strict=True)
     return list(map(tuple.__new__, repeat(Choice), fields))  # as Choice(…), in a third of the time
 
@@ -136,12 +174,12 @@ def _rounds(
     last = opens_last(shape, policy)
     each = 1 if policy.spreads or shape.rules or _moves(shape) else wanted
     while wanted:
-        at, room, more, shut = _fitting(view, work, shape, needs, wanted, last, tell)
+        at, room, first, more, shut = _fitting(view, work, shape, needs, wanted, last, tell)
         if not len(at):
             return
         score, parts = scores(view, work, shape, policy, at)
         why = record(view, work, shape, Fitting(at, room, score, parts, more, shut)) if tell else {}
-        order = best_first(view, score, at, min(wanted, len(at)))
+        order = best_first(view, score, at, min(wanted, first))
         most = np.minimum(room[order], each)
         alone = shape.fixed or any(affinity.begins(view, work, shape, rule) for rule in shape.rules)
         hosts, counts, stores = _take(view, work, shape, needs, at[order], most, 1 if alone else wanted)
@@ -153,25 +191,27 @@ def _rounds(
 
 def _fitting(
     view: View, work: Work, shape: Shape, needs: Sequence[Need], wanted: int, last: bool, tell: bool
-) -> tuple[Ints, Ints, int, Ints]:
-    """Return where a shape fits, how often there, on how many hosts beside these, and where it has no room.
+) -> tuple[Ints, Ints, int, int, Ints]:
+    """Return where a shape fits, how often there, of how many of these (the best) it may take, on how many hosts beside
+    these it fits, and where it has no room.
 
-    last: only preferred hosts are compared if there is room for all on these (and, to tell, enough of them); then the
-    others are only counted, and only to tell.
+    last: only preferred hosts are taken from if there is room for all on these; the others are looked at only to tell,
+    and only counted if there are enough preferred ones to tell of.
     """
     preferred, others = candidates(view, work, shape)
     room = room_of(view, work, shape, needs, preferred)
     good = room > 0
     narrow = last and bool(good.any()) and np.minimum(room[good], wanted).sum() >= wanted
+    first = int(np.count_nonzero(good))
     if narrow and not tell:
-        return preferred[good], room[good], 0, others[:0]
+        return preferred[good], room[good], first, 0, others[:0]
     other_room = room_of(view, work, shape, needs, others)
     other_good = other_room > 0
     shut = np.concatenate([preferred[~good], others[~other_good]]) if tell else others[:0]
-    if narrow and np.count_nonzero(good) >= BEST:
-        return preferred[good], room[good], int(np.count_nonzero(other_good)), shut
+    if narrow and first >= BEST:
+        return preferred[good], room[good], first, int(np.count_nonzero(other_good)), shut
     at = np.concatenate([preferred[good], others[other_good]])
-    return at, np.concatenate([room[good], other_room[other_good]]), 0, shut
+    return at, np.concatenate([room[good], other_room[other_good]]), first if narrow else len(at), 0, shut
 
 
 def _moves(shape: Shape) -> bool:

@@ -15,20 +15,26 @@ import numpy as np
 from control.placement import affinity
 from control.placement.filters import needs_of
 from control.placement.model import Shape, View
-from control.placement.work import Rows, Work, rows_of, shift
+from control.placement.work import Rows, Work, rows_of, shift, subtract
 
 
-def give_back(view: View, work: Work, shape: Shape, host: int, datastore: str, taken_s: float = 0.0) -> None:
+def give_back(
+    view: View, work: Work, shape: Shape, host: int, datastore: str, taken_s: float = 0.0, *, known: bool = True
+) -> None:  # fmt: skip
     """Give back what one copy of a shape took on a host. taken_s: work.now_s at that time.
 
-    The host keeps its copy of the image. What stood in the view from the start may be given back as well.
+    The host keeps its copy of the image. What stood in the view from the start may be given back as well; known False:
+    its NUMA cell is not known then, and what it filled of a disk may be neither, so neither is given back, only what
+    was allocated to it.
     """
     _index(work)
     work.returned = True
-    hosts, back = np.array([host]), np.array([-1])
-    if shape.one_cell:
-        _leave_cell(work, rows_of(view), shape, host)
-    shift(view, work, shape, needs_of(view, shape), hosts, back, [(datastore, np.array([0]))])
+    hosts, back, rows = np.array([host]), np.array([-1]), rows_of(view)
+    if shape.one_cell and known:
+        _leave_cell(work, rows, shape, host)
+    shift(view, work, shape, needs_of(view, shape), hosts, back, [(datastore, np.array([0]))] if known else [])
+    if not known and datastore in rows.alloc:
+        subtract(work, rows, rows.alloc[datastore], hosts, shape.disk_mib * back)
     for name, address in shape.fixed:
         work.net_taken[name].discard(address)
     if shape.own_labels or shape.rules:

@@ -80,6 +80,11 @@ class Shape:
     hugepage_kib: int = 0  # its memory out of pages of this size
     lifetime_s: int = 0  # how long it is expected to be there; 0 = not known
     reservation: str = ""  # what it may take of what is promised for later
+    ignores: tuple[Rule, ...] = ()  # rules of others that do not bind it: to tell what if
+
+    def __hash__(self) -> int:
+        """Return a hash of what tells nearly all shapes apart: one of all that they have takes three times as long."""
+        return hash((self.cpu_m, self.memory_mib, self.disk_mib, self.image, self.host, self.own_labels))
 
     @cached_property
     def networks(self) -> tuple[str, ...]:
@@ -158,6 +163,7 @@ class Guests:
     host: Ints
     labels: tuple[tuple[tuple[str, str], ...], ...]
     rules: tuple[tuple[Rule, ...], ...]
+    names: tuple[str, ...] = ()  # () = not known
 
 
 @dataclass(frozen=True)
@@ -232,6 +238,11 @@ class View:
         rank = np.empty(len(self), np.int64)
         rank[np.array(sorted(range(len(self)), key=self.names.__getitem__), np.intp)] = np.arange(len(self))
         return rank
+
+    @cached_property
+    def last_first(self) -> Ints:
+        """Return the hosts by name, the last one first."""
+        return np.argsort(-self.rank)
 
     @cached_property
     def fewest_cpus_m(self) -> int:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from control.addresses import text
+from control.placement.cells import cell_rooms
 from control.placement.eligibility import say
 from control.placement.model import ALL, MANY, At, Hold, Ints, Shape, View, per_host
-from control.placement.work import CPU, MEASURED, MEMORY, Need, Work, cell_rooms, missing, rows_of
+from control.placement.work import CPU, MEASURED, MEMORY, Need, Work, missing, rows_of
 
 # How often a shape fits on the hosts at these places, by one constraint alone; None: without limit.
 Room = Callable[[View, Work, Shape, At], Ints | None]
@@ -31,9 +32,16 @@ def _least(rooms: list[Ints]) -> Ints | None:
 
 
 def addresses(view: View, shape: Shape) -> list[Need]:
-    nets = rows_of(view).nets
-    drawn: list[Need] = [(nets[name], n) for name, n in shape.nics if name in view.nets and not view.nets[name].dhcp]
-    return drawn + [(nets[name], 1) for name, _ in shape.fixed if name in view.nets]
+    return [(rows_of(view).nets[name], n) for name, n in _drawn(view, shape).items()]
+
+
+def _drawn(view: View, shape: Shape) -> dict[str, int]:
+    """Return how many addresses a shape takes of each network, those that it names among them."""
+    found = {name: n for name, n in shape.nics if name in view.nets and not view.nets[name].dhcp}
+    for name, _ in shape.fixed:
+        if name in view.nets:
+            found[name] = found.get(name, 0) + 1
+    return found
 
 
 def fixed_addresses(view: View, work: Work, shape: Shape, at: At) -> Ints | None:
@@ -57,10 +65,8 @@ def no_address(view: View, work: Work, shape: Shape, h: int) -> dict[str, Any]:
                 f"address {text(address)} of network {name} is {'leased already' if taken else 'not given there'}",
                 network=name, address=text(address),
             )  # fmt: skip
-    for name, count in shape.nics:
-        net = view.nets.get(name)
-        if net is None or net.dhcp:
-            continue
+    for name, count in _drawn(view, shape).items():
+        net = view.nets[name]
         left = int(work.left[rows_of(view).nets[name]][h])
         if left < count:
             whole = int(per_host(net.group, net.whole)[h])
@@ -177,9 +183,7 @@ def no_pins(view: View, work: Work, shape: Shape, h: int) -> dict[str, Any]:
 def cells_room(view: View, work: Work, shape: Shape, at: At) -> Ints | None:
     if not shape.one_cell:
         return None
-    found = np.zeros(len(view), np.int64)[at]
-    for room in cell_rooms(work, rows_of(view), shape, at):
-        found += np.maximum(room, 0)
+    found: Ints = np.add.reduce(cell_rooms(work, rows_of(view), shape, at))
     return found
 
 

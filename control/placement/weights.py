@@ -137,6 +137,11 @@ class Policy:
         known = spoken == [name for name in _USUAL if name in self.factors]
         return tuple(self.factors.get(name, 0.0) for name in _USUAL) if known else None
 
+    @cached_property
+    def weighs_empty(self) -> bool:
+        """Say whether an empty host is worse than one without a copy of the image."""
+        return self.factors.get("empty", 0.0) > self.factors.get("image", 0.0)
+
 
 _USUAL = ("balance", "left", "crowd", "empty", "image")
 # Terms that say nothing where nothing is measured, of shapes with no lifetime, no rank and no soft rules.
@@ -186,23 +191,37 @@ FEW = 12  # hosts that are scored one by one: so many calls of NumPy take longer
 
 
 def usual_scores(
-    factors: tuple[float, ...], need: Ints, left: Ints, inverse: Floats, crowd: Floats, lacks: Ints, *, empty: bool
+    factors: tuple[float, ...], need: Ints, left: Ints, inverse: Floats, crowd: Floats, lacks: Ints
 ) -> Floats:  # fmt: skip
     """Return the scores as `scores` does, to the last bit, where the seldom terms say nothing; with fewer steps.
 
-    need: cores, memory, disk; left and inverse: of these, and hosts; lacks: 1 where there is no copy of the image;
-    empty: whether all are, else none is.
+    None of the hosts is empty. need: cores, memory, disk; left and inverse: of these, and hosts; lacks: 1 where there
+    is no copy of the image.
     """
+    sizes = need.tolist()
     if len(crowd) > FEW:
-        found: Floats = _usual(factors, need.tolist(), left, inverse, crowd, lacks, empty, np.sqrt, np.maximum)
+        found: Floats = _usual(factors, sizes, left, inverse, crowd, lacks, False, np.sqrt, np.maximum)
         return found
     each = zip(left.T.tolist(), inverse.T.tolist(), crowd.tolist(), lacks.tolist(), strict=True)
-    sizes = need.tolist()
-    return np.array([_usual(factors, sizes, *one, empty, math.sqrt, max) for one in each])
+    return np.array([_usual(factors, sizes, *one, False, math.sqrt, max) for one in each])
+
+
+def usual_score(
+    factors: tuple[float, ...], need: list[int], left: list[int], inverse: list[float], crowd: float, lacks: int,
+    *, empty: bool,
+) -> float:  # fmt: skip
+    """Return the score of one host."""
+    return float(_usual(factors, need, left, inverse, crowd, lacks, empty, math.sqrt, max))
+
+
+def usual_grid(factors: tuple[float, ...], need: Any, left: Any, inverse: Any, crowd: Floats, lacks: Ints) -> Floats:
+    """Return the scores of several shapes; as `usual_scores`, but with shapes before hosts."""
+    found: Floats = _usual(factors, need, left, inverse, crowd, lacks, False, np.sqrt, np.maximum)
+    return found
 
 
 def _usual(
-    factors: tuple[float, ...], need: list[int], left: Any, inverse: Any, crowd: Any, lacks: Any, empty: bool,
+    factors: tuple[float, ...], need: Any, left: Any, inverse: Any, crowd: Any, lacks: Any, empty: bool,
     sqrt: Callable[[Any], Any], larger: Callable[[Any, Any], Any],
 ) -> Any:  # fmt: skip
     """Return the score of one host, or of many as arrays."""
@@ -220,16 +239,26 @@ def opens_last(shape: Shape, policy: Policy) -> bool:
 
     Then those hosts (work.preferred) need not be compared with the others.
     """
-    weighs = policy.factors.get("empty", 0.0) > policy.factors.get("image", 0.0)
-    return weighs and not shape.rank and all(rule.hard for rule in shape.rules)
+    return policy.weighs_empty and not shape.rank and (not shape.rules or all(rule.hard for rule in shape.rules))
 
 
 _STEP = 1e6  # scores that differ by less than a millionth are equal; then the name decides
 
 
+def key_of(score: float) -> int:
+    """Return a score as it counts; the same for scores that are equal."""
+    return round(score * _STEP)
+
+
+def keys_of(view: View, score: Floats, hosts: Ints) -> Ints:
+    """Return what sorts hosts by their scores, and equal ones by name."""
+    found: Ints = np.rint(score * _STEP).astype(np.int64) * len(view) + view.rank[hosts]
+    return found
+
+
 def best_first(view: View, score: Floats, hosts: Ints, count: int) -> Ints:
     """Return the places in hosts of the best count, in order; the same whatever the order of the hosts."""
-    keys = np.rint(score * _STEP).astype(np.int64) * len(view) + view.rank[hosts]
+    keys = keys_of(view, score, hosts)
     if count == 1:
         return np.array([keys.argmin()])
     if 4 * count < len(hosts):

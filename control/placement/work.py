@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from control.placement.model import MANY, At, Floats, Ints, Mask, Pool, Rule, Shape, View, per_host
+from control.placement.cells import subtract_cells
+from control.placement.model import MANY, Floats, Ints, Mask, Pool, Rule, Shape, View, per_host
 
 CPU, MEMORY, MEASURED = 0, 1, 2  # rows of every view; those of datastores and networks follow
 HOT_RATIO = 0.8  # measured use of the cores above which a host is avoided
@@ -33,7 +34,7 @@ class Rows:
     pci: Mapping[str, int]
     hugepages: Mapping[int, int]
     pins: int | None
-    cells: Sequence[tuple[int, int]]  # cores and memory of each
+    cells: Ints  # cores and memory of each
     pools: Mapping[int, Pool]  # row -> pool, of the four before
     groups: Mapping[int, Ints]  # row -> group of each host, of the rows that hosts share
     sizes: Mapping[int, int]  # row -> how many groups
@@ -64,7 +65,8 @@ def _rows(view: View) -> Rows:
     pci = {name: add(pool) for name, pool in view.pci.items()}
     hugepages = {size: add(pool) for size, pool in view.hugepages.items()}
     pins = None if view.pins is None else add(view.pins)
-    cells = [(add(cell.cpu_m), add(cell.memory_mib)) for cell in view.cells]
+    pairs = [(add(cell.cpu_m), add(cell.memory_mib)) for cell in view.cells]
+    cells = np.array(pairs, np.int64).reshape(-1, 2)
     groups = {row: view.stores[name].group for name, row in [*alloc.items(), *free.items()]}
     groups |= {row: view.nets[name].group for name, row in nets.items() if not view.nets[name].dhcp}
     shared = {row: group for row, group in groups.items() if np.bincount(group[group >= 0], minlength=1).max() > 1}
@@ -111,6 +113,18 @@ class Work:
     stays: list[Stay] = field(default_factory=list)  # that keeping.py has not looked at yet
     ends_s: dict[int, list[float]] = field(default_factory=dict)  # host -> when those that were taken end
     bound: dict[tuple[int, int, int], list[int]] = field(default_factory=dict)  # host, size -> copies in each cell
+
+    def saved(self) -> Work:
+        """Return what it is now, to become again: without what was worked out from it, which is found again."""
+        return replace(
+            self, left=self.left.copy(), instances=self.instances.copy(), preferred=self.preferred.copy(),
+            exit_s=self.exit_s.copy(), net_taken={name: set(taken) for name, taken in self.net_taken.items()},
+            missing={image: one.copy() for image, one in self.missing.items()},
+            members={labels: one.copy() for labels, one in self.members.items()}, placed=list(self.placed),
+            holders=None if self.holders is None else {rule: n.copy() for rule, n in self.holders.items()},
+            stays=list(self.stays), ends_s={host: list(ends) for host, ends in self.ends_s.items()},
+            bound={key: list(copies) for key, copies in self.bound.items()},
+        )  # fmt: skip
 
     def become(self, other: Work) -> None:
         """Be as another one, which is not to be used any more."""
@@ -194,8 +208,17 @@ def prefer(work: Work, hosts: Ints | slice) -> None:
     """Work out again whether these hosts are preferred."""
     cpu_m, memory_mib = work.smallest
     good = (work.left[CPU][hosts] >= cpu_m) & (work.left[MEMORY][hosts] >= memory_mib)
-    good &= (work.instances[hosts] > 0) & ~work.hot[hosts]
-    if (good & ~work.preferred[hosts]).any():  # it does no harm to look at one that is none any more
+    _prefer(work, hosts, good & (work.instances[hosts] > 0) & ~work.hot[hosts])
+
+
+def prefer_used(work: Work, hosts: Ints, cpu_m: Ints, memory_mib: Ints) -> None:
+    """Do as `prefer` for hosts that hold something, of which it is known what they have left."""
+    good = (cpu_m >= work.smallest[0]) & (memory_mib >= work.smallest[1])
+    _prefer(work, hosts, good & ~work.hot.take(hosts) if work.measured else good)
+
+
+def _prefer(work: Work, hosts: Ints | slice, good: Mask) -> None:
+    if np.logical_or.reduce(good > work.preferred[hosts]):  # it does no harm to look at one that is none any more
         work.opened += 1
     work.preferred[hosts] = good
 
@@ -209,10 +232,10 @@ def take(
     if shape.image_mib:
         images = shape.image_mib * missing(view, work, shape.image)[hosts]
         for name, places in stores:
-            _subtract(work, rows, rows.free[name], hosts[places], images[places])
+            subtract(work, rows, rows.free[name], hosts[places], images[places])
     if shape.image:
         missing(view, work, shape.image)[hosts] = 0
-    cells = _subtract_cells(work, rows, shape, hosts, counts) if shape.one_cell else []
+    cells = subtract_cells(work, rows, shape, hosts, counts) if shape.one_cell else []
     shift(view, work, shape, needs, hosts, counts, stores)
     until_s = work.now_s + shape.lifetime_s
     if shape.lifetime_s:
@@ -235,18 +258,19 @@ def shift(
     else:
         for name, places in stores:
             for row in (rows.alloc[name], rows.free[name]):
-                _subtract(work, rows, row, hosts[places], shape.disk_mib * counts[places])
+                subtract(work, rows, row, hosts[places], shape.disk_mib * counts[places])
     together = np.array(plain, np.int64)
     work.left[together[:, :1], hosts] -= together[:, 1:] * counts
     for row, need in needs:
         if row in rows.groups or not isinstance(need, int):
-            _subtract(work, rows, row, hosts, (need if isinstance(need, int) else need[hosts]) * counts)
+            subtract(work, rows, row, hosts, (need if isinstance(need, int) else need[hosts]) * counts)
     work.instances[hosts] += counts
     prefer(work, hosts)
     work.changes += 1
 
 
-def _subtract(work: Work, rows: Rows, row: int, hosts: Ints, amounts: Ints) -> None:
+def subtract(work: Work, rows: Rows, row: int, hosts: Ints, amounts: Ints) -> None:
+    """Take amounts out of a row on hosts, and on all that share it with them."""
     group = rows.groups.get(row)
     if group is None:
         work.left[row][hosts] -= amounts
@@ -258,21 +282,3 @@ def _subtract(work: Work, rows: Rows, row: int, hosts: Ints, amounts: Ints) -> N
     np.add.at(taken, group[hosts], amounts)
     taken[-1] = 0
     work.left[row] -= taken[group]
-
-
-def cell_rooms(work: Work, rows: Rows, shape: Shape, at: At) -> list[Ints]:
-    """Return how often a shape fits in each NUMA cell of the hosts at these places."""
-    return [np.minimum(work.left[c][at] // max(shape.cpu_m, 1), work.left[m][at] // max(shape.memory_mib, 1))
-            for c, m in rows.cells]  # fmt: skip
-
-
-def _subtract_cells(work: Work, rows: Rows, shape: Shape, hosts: Ints, counts: Ints) -> list[Ints]:
-    """Take copies out of the cells, the first one that has room first; return how many of each."""
-    waiting, taken = counts.copy(), []
-    for (c, m), room in zip(rows.cells, cell_rooms(work, rows, shape, hosts), strict=True):
-        here = np.minimum(np.maximum(room, 0), waiting)
-        work.left[c][hosts] -= here * shape.cpu_m
-        work.left[m][hosts] -= here * shape.memory_mib
-        waiting -= here
-        taken.append(here)
-    return taken

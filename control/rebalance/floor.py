@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from control.placement import affinity
 from control.placement.filters import needs_of
+from control.placement.keeping import give_back
 from control.placement.look import eligible, room_of
 from control.placement.model import Ints, Mask, Shape, View
 from control.placement.resources import store_room
 from control.placement.weights import DEFAULT, POLICIES, best_first, scores
-from control.placement.work import Need, Work, prefer, rows_of, start, take
+from control.placement.work import Need, start, take
 from control.rebalance.model import Item
 
 
@@ -61,15 +62,12 @@ class Floor:
     def move(self, item: Item, target: int) -> None:
         """Let it be on the target; what it had on its source is free again, unless that is held."""
         here, view, one = self.host_of(item), self.view, np.ones(1, np.int64)
-        self._count(item, here, -1)
         needs = self._needed(item.shape)
         stores = [(self._store(item.shape, target), np.zeros(1, np.int64))]
         take(view, self.work, item.shape, needs, np.array([target]), one, stores)
         if not self.holding:
-            give_back(view, self.work, item, needs, here)
+            give_back(view, self.work, item.shape, here, item.store, known=False)
         self._count(item, target, 1)
-        if self.holding:
-            self._count(item, here, 1)
         self.at[item.id] = target
 
     def _needed(self, shape: Shape) -> list[Need]:
@@ -86,26 +84,3 @@ class Floor:
         """Let rules count it on a host, or no more."""
         if item.shape.own_labels or item.shape.rules:
             affinity.joined(self.view, self.work, item.shape, np.array([h]), np.array([by]))
-
-
-def give_back(view: View, work: Work, item: Item, needs: Sequence[Need], h: int) -> None:
-    """Free what an instance had on a host. Its NUMA cell is not known, and what it filled of a disk may be: neither is.
-
-    The disk that was allocated to it is free; that much more is not counted as measured free.
-    """
-    rows = rows_of(view)
-    for row, need in needs:
-        _add(work, rows.groups.get(row), row, h, need if isinstance(need, int) else int(need[h]))
-    if item.store in rows.alloc:
-        row = rows.alloc[item.store]
-        _add(work, rows.groups.get(row), row, h, item.shape.disk_mib)
-    work.instances[h] -= 1
-    prefer(work, np.array([h]))
-    work.changes += 1
-
-
-def _add(work: Work, group: Ints | None, row: int, h: int, amount: int) -> None:
-    if group is None or group[h] < 0:
-        work.left[row, h] += amount
-    else:
-        work.left[row, group == group[h]] += amount

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -52,7 +51,7 @@ def consolidate(scene: Scene, features: Mapping[str, Any] | None = None) -> list
     for h in order:
         if h in kept or missed >= GIVE_UP:
             continue
-        before = deepcopy(floor.work), dict(floor.at)
+        before = floor.work.saved(), dict(floor.at)
         among[h] = False
         moves, stuck = emptied(scene, floor, h, among, on[h])
         if stuck:

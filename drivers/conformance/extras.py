@@ -47,16 +47,20 @@ class NoTools:
 class Extras:
     """What a driver's module may tell the kit about one host.
 
-    tools: look at disks from outside. take_name: makes an instance by that name as somebody else would.
-    settle_in: makes a guest's console answer. disturb: lets the next call fail. clear_store, clear_network: take away
-    what the kit made and no verb takes away, by path and by name; clear_instance: what the driver's verbs did not, or
-    may not. management: the network that must not be touched; there: one that is there; datastore: where there is room.
-    bridge_has_address, disk_format, overlays: as in the rigs. shell: what has to be typed at a console, and its answer.
-    shared_disks: hosts of this kind see the same disks. hotplug: devices come and go without a guest's help.
-    simulated: guests answer, whatever image they have.
+    tools: look at disks from outside; tools_see_snapshots: also at those that have snapshots.
+    take_name: makes an instance by that name as somebody else would.
+    settle_in: makes a guest's console answer. shell: what has to be typed there, and its answer.
+    disturb: lets the next call fail in a way that another try is to overcome.
+    clear_store, clear_network: take away what the kit made and no verb takes away, by path and by name;
+    clear_instance: what the driver's verbs did not, or may not.
+    management: the network that must not be touched; there: one that is there; datastore: where there is room.
+    bridge_has_address, disk_format, overlays, moves: as in the rigs. shared_disks: such hosts see the same ones.
+    growing: options of an instance that is to grow while it runs. hotplug: devices come and go without a guest's
+    help. simulated: guests answer, whatever image they have.
     """
 
     tools: Tools = field(default_factory=NoTools)
+    tools_see_snapshots: bool = True
     take_name: Callable[[str], Awaitable[None]] | None = None
     settle_in: Callable[[str], Awaitable[None]] | None = None
     disturb: Callable[[], Awaitable[None]] | None = None
@@ -75,6 +79,7 @@ class Extras:
     effort: Effort = LITTLE
     shared_disks: bool = False
     hotplug: bool = False
+    growing: tuple[tuple[str, str], ...] = ()
     simulated: bool = False
 
 

@@ -14,7 +14,7 @@ from core.states import PowerState
 from drivers.conformance.cases import fail, not_reached, raises, unsupported
 from drivers.conformance.flags import DEGREES, PROTOCOLS
 from drivers.conformance.hypervisor import POWERS
-from drivers.conformance.hypervisor_inside import MEMORY, UNSEEN, define, power, read, ready, running, write
+from drivers.conformance.hypervisor_inside import MEMORY, UNSEEN, define, power, read, ready, running, start, write
 from drivers.conformance.rigs import HypervisorRig
 from drivers.conformance.tools import cancelled_after, settle
 from drivers.hypervisor.base import Capabilities, InstanceSpec
@@ -219,10 +219,12 @@ async def cpu_and_memory_of_what_runs(rig: HypervisorRig) -> None:
     driver = rig.hypervisor
     if not isinstance(driver, Reconfigures):
         unsupported("the driver has no Reconfigures")
-    spec = await running(rig)
-    larger = rig.larger(spec)
     if not rig.hotplug:
         not_reached("no guest answers here that would take more: name an image that has an agent")
+    spec = rig.may_grow(await rig.new())
+    larger = rig.larger(spec)
+    await driver.define(spec)
+    await start(rig, spec)
     if not (await driver.capabilities()).resize_live:
         with raises(Unsupported):
             await driver.reconfigure(larger)

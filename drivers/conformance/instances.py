@@ -20,9 +20,7 @@ from drivers.storage.seed import seed_texts
 
 BLANK_MIB, MORE_MIB = 16, 32
 POOL = "default"  # of hypervisors that hold root disks themselves
-ANSWERS_WITHIN_S = 90.0  # a guest, where it is emulated
-# so that they may grow while they run, where that has to be said beforehand
-OPTIONS = (("cpu_max", "2"), ("memory_max_mib", "256"))
+ANSWERS_WITHIN_S = 180.0  # a guest, where it is emulated
 MEMORY_MIB = {InstanceKind.VM: 128, InstanceKind.CONTAINER: 64}
 
 
@@ -85,8 +83,7 @@ class Instances:
         if self._image is not None and self._kind is InstanceKind.VM:
             disks = (*disks, await self._seed(self._here, instance_id, nics))
         return InstanceSpec(
-            instance_id, on_host(instance_id), "conformance", self._kind, 1, MEMORY_MIB[self._kind], disks, nics,
-            options=OPTIONS,
+            instance_id, on_host(instance_id), "conformance", self._kind, 1, MEMORY_MIB[self._kind], disks, nics
         )  # fmt: skip
 
     async def _disks(self, host: Host, instance_id: str) -> tuple[DiskAttachment, ...]:
@@ -121,6 +118,9 @@ class Instances:
 
     async def with_nic(self, spec: InstanceSpec) -> InstanceSpec:
         return replace(spec, nics=(*spec.nics, await self._nic(spec.id, len(spec.nics))))
+
+    def may_grow(self, spec: InstanceSpec) -> InstanceSpec:
+        return replace(spec, options=self._extras.growing)
 
     @staticmethod
     def larger(spec: InstanceSpec) -> InstanceSpec:

@@ -172,7 +172,7 @@ class HypervisorMachine(Machine):
                 self.do(driver.revert(life.spec.name, name))
             return
         self.change(f"revert {life.spec.name} to {name}", lambda: driver.revert(life.spec.name, name), True, how)
-        life.content = life.snapshots[name]
+        life.content = life.snapshots[name] if self.rig.guests or self.rig.tools_see_snapshots else None
 
     @precondition(some(*STOPPED))
     @rule(pick=PICK, how=FAULTS, name=NAMES)
@@ -228,6 +228,8 @@ class HypervisorMachine(Machine):
     # content
 
     def _disk(self, life: Life) -> DiskAttachment | None:
+        if life.snapshots and not self.rig.tools_see_snapshots:
+            return None
         root = life.spec.disks[0] if life.spec.disks else None
         return root if root is not None and root.kind == "file" and self.rig.tools is not None else None
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from pyVmomi import vim
 
+from core.errors import Conflict
+from core.ids import new_id
 from core.states import InstanceKind
 from drivers.conformance.extras import Extras
 from drivers.conformance.rigs import Effort
@@ -14,6 +16,7 @@ from drivers.hosts import Host
 from drivers.hypervisor.base import DiskAttachment, InstanceSpec
 from drivers.hypervisor.powers import Adopts
 from drivers.network.portgroup import PortGroupNetwork
+from drivers.storage.base import VolumeSpec
 from drivers.transport.vsphere import VsphereTransport
 from drivers.transport.vsphere_files import Files
 
@@ -44,11 +47,21 @@ async def conformance(host: Host) -> Extras:
     assert isinstance(network, PortGroupNetwork)
     files = Files(transport)
 
+    ids: dict[str, str] = {}  # of what others "made", by name
+
     async def take_name(name: str) -> None:
-        driver = host.hypervisor
-        await driver.define(InstanceSpec(name, name, name, InstanceKind.VM, 1, 64, (), ()))
+        driver, instance_id = host.hypervisor, ids.setdefault(name, new_id())
+        root = await host.storage(store).ensure_volume(VolumeSpec(instance_id, "root", 16))
+        await driver.define(InstanceSpec(instance_id, name, name, InstanceKind.VM, 1, 64, (root,), ()))
         if isinstance(driver, Adopts):
             await driver.disown(name)
+
+    async def clear_instance(name: str) -> None:
+        if isinstance(host.hypervisor, Adopts) and name in ids:
+            with suppress(Conflict):
+                await host.hypervisor.adopt(name, ids[name])
+            await host.hypervisor.undefine(name)
+            await host.storage(store).delete_volumes(ids.pop(name))
 
     async def clear_store(path: str) -> None:
         await files.delete(path)
@@ -63,10 +76,12 @@ async def conformance(host: Host) -> Extras:
 
     stores = await files.stores()
     largest = max(stores, key=lambda name: int(stores[name]["summary.freeSpace"]))
+    store = f"[{largest}] rackflow"
     groups = [one.name for one in await network.bridges()]
     return Extras(
-        tools=VmfsTools(transport), take_name=take_name, clear_store=clear_store, clear_network=clear_network,
-        management=await network.management(), there=groups[-1], datastore=f"[{largest}] rackflow",
+        tools=VmfsTools(transport), tools_see_snapshots=False, take_name=take_name, clear_store=clear_store,
+        clear_network=clear_network, clear_instance=clear_instance,
+        management=await network.management(), there=groups[-1], datastore=store,
         bridge_has_address=False, disk_format="vmdk", overlays=False, delays_s=(0.0, 0.02),
         shared_disks=True, hotplug=True, effort=Effort(2, 10, pause_s=0.05),
     )  # fmt: skip

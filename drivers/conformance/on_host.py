@@ -94,10 +94,11 @@ class HostRigs:
                 here.hypervisor, made.new, made.broken, made.take_name if extras.take_name else None,
                 made.ready if guests else None, at_once=4, delays_s=extras.delays_s, folder=folder,
                 file_bytes=made.file_bytes if folder else None, with_disk=made.with_disk,
-                with_nic=made.with_nic if bridge else None, larger=made.larger, move=made.move if there else None,
-                other=there.hypervisor if there else None, console_talk=extras.shell,
+                with_nic=made.with_nic if bridge else None, larger=made.larger, may_grow=made.may_grow,
+                move=made.move if there else None, other=there.hypervisor if there else None, console_talk=extras.shell,
                 reboot_grace_s=0.1 if extras.simulated else 20.0, guests=guests,
-                hotplug=guests or extras.hotplug, moves=extras.moves, tools=extras.tools, left_of=made.left_of,
+                hotplug=guests or extras.hotplug, moves=extras.moves, tools=extras.tools,
+                tools_see_snapshots=extras.tools_see_snapshots, left_of=made.left_of,
                 disturb=extras.disturb, effort=extras.effort,
             )
         finally:

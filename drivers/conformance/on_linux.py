@@ -13,6 +13,7 @@ from drivers.hosts import Host
 from drivers.hypervisor.powers import Executes
 from drivers.network.bridge import INTERFACES_DIR
 
+GROWING = (("cpu_max", "2"), ("memory_max_mib", "256"))  # twice what the kit gives an instance
 SHELL_ON_CONSOLE = "setsid sh -i </dev/console >/dev/console 2>&1 &"
 DOMAIN = "<domain type='qemu'><name>{}</name><memory>1024</memory><os><type>hvm</type></os></domain>"
 VIRSH = ("virsh", "-q", "-c", "qemu:///system")
@@ -43,7 +44,7 @@ def _of_vms(host: Host, found: Extras) -> Extras:
         for words in (["destroy", name], ["undefine", "--snapshots-metadata", "--checkpoints-metadata", name]):
             await host.transport.run([*VIRSH, *words], sudo=True, check=False)
 
-    return replace(found, take_name=take_name, clear_instance=clear_instance)
+    return replace(found, take_name=take_name, clear_instance=clear_instance, growing=GROWING)
 
 
 def _of_containers(host: Host, found: Extras) -> Extras:

@@ -41,6 +41,10 @@ class Effort:
 DELAYS_S = (0.0, 0.005, 0.02, 0.1, 0.3)  # after which a call is killed
 
 
+def as_it_is(spec: InstanceSpec) -> InstanceSpec:
+    return spec
+
+
 def twice(spec: InstanceSpec) -> InstanceSpec:
     return replace(spec, cpu=spec.cpu * 2, memory_mib=spec.memory_mib * 2)
 
@@ -52,13 +56,15 @@ class HypervisorRig:
     broken: turns a good spec into one whose image or disk is missing. take_name: makes an instance by that name that
     is not ours. ready: waits until exec works (on `other`, too). at_once: how many instances can be asked for together.
 
-    What follows is for hypervisor_powers.py; a power whose field is missing fails there. folder: an empty one on the
+    What follows is for hypervisor_powers.py; a power whose field is missing is not reached. folder: an empty one on the
     host. file_bytes: a file's size there, 0 if absent. with_disk, with_nic: the spec with one more, which is ready.
-    larger: the spec with more cpu and memory. move: a live migration, and its target. other: another host's
-    hypervisor, where the same specs can be defined. console_talk: what is typed, and what is to come back.
+    larger: the spec with more cpu and memory; may_grow: one that can become so while it runs. move: a live migration,
+    and its target. other: another host's hypervisor, where the same specs can be defined. console_talk: what is typed,
+    and what is to come back.
     guests: False where a simulator boots none, so that only what the hypervisor itself says can be checked.
     hotplug: False where no guest runs that lets go of a device. moves: what can migrate while it runs.
-    tools: what writes to and reads from disks of instances that are off. left_of: names of what the host still has of
+    tools: what writes to and reads from disks of instances that are off; tools_see_snapshots: also of those that have
+    snapshots. left_of: names of what the host still has of
     an instance that was deleted. disturb: lets the next call fail in a way that another try is to overcome.
     """
 
@@ -74,6 +80,7 @@ class HypervisorRig:
     with_disk: Callable[[InstanceSpec], Awaitable[InstanceSpec]] | None = None
     with_nic: Callable[[InstanceSpec], Awaitable[InstanceSpec]] | None = None
     larger: Callable[[InstanceSpec], InstanceSpec] = twice
+    may_grow: Callable[[InstanceSpec], InstanceSpec] = as_it_is
     move: Callable[[InstanceSpec], Awaitable[tuple[Move, Hypervisor]]] | None = None
     other: Hypervisor | None = None
     console_talk: tuple[bytes, bytes] = (b"\necho a$((1+1))b\n", b"a2b")
@@ -82,6 +89,7 @@ class HypervisorRig:
     hotplug: bool = True
     moves: tuple[InstanceKind, ...] = tuple(InstanceKind)
     tools: Tools | None = None
+    tools_see_snapshots: bool = True
     left_of: Callable[[InstanceSpec], Awaitable[list[str]]] | None = None
     disturb: Callable[[], Awaitable[None]] | None = None
     effort: Effort = Effort()

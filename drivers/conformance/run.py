@@ -32,7 +32,7 @@ SUITES: tuple[Suite[Any], ...] = (
     any_order.BRIDGES, transport.CASES,
 )  # fmt: skip
 FAMILIES = tuple(dict.fromkeys(suite.family for suite in SUITES))
-CASE_LIMIT_S = 300.0
+CASE_LIMIT_S = 600.0
 Tell = Callable[[Outcome], None]
 
 

@@ -169,6 +169,19 @@ async def one_disk_is_deleted(rig: StorageRig) -> None:
     assert await rig.storage.delete_image(rig.image.sha256) is True
 
 
+@CASES.case("state_path", "delete_state")
+async def saved_memory_is_taken_away(rig: StorageRig) -> None:
+    await rig.storage.prepare()
+    instance_id = new_id()
+    disk = await rig.storage.ensure_volume(VolumeSpec(instance_id, "data1", 16))
+    await rig.tools.write(disk, "kept")
+    assert await rig.storage.delete_state(instance_id) is False
+    await rig.tools.put(rig.storage.state_path(instance_id), b"memory")
+    assert await rig.storage.delete_state(instance_id) is True
+    assert await rig.storage.delete_state(instance_id) is False
+    assert await rig.tools.read(disk) == "kept"
+
+
 @CASES.case("carrier")
 async def what_is_on_its_way_is_not_carried(rig: StorageRig) -> None:
     await rig.storage.prepare()

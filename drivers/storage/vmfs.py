@@ -232,8 +232,12 @@ class VmfsStorage(Storage):
             yield chunk
 
     async def delete_scratch(self, instance_id: str) -> bool:
-        """Take the scratch folder away; absent is fine."""
-        return await self._files.delete(f"{await self._folder.of(instance_id)}/scratch")
+        """Take the scratch folder away, and the instance's with it when nothing else is there; absent is fine."""
+        folder = await self._folder.of(instance_id)
+        changed = await self._files.delete(f"{folder}/scratch")
+        if changed and not await self._files.list(folder):
+            await self._files.delete(folder)
+        return changed
 
     def carrier(self) -> Carrier:
         """Return what moves an instance's disks and its cloud-init texts."""

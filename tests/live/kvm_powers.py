@@ -89,6 +89,9 @@ class Pair:
         found = await self.here.host.transport.run(["stat", "-c", "%s", path], check=False)
         return int(found.stdout) if found.exit_code == 0 else 0
 
+    async def left_of(self, spec: InstanceSpec) -> list[str]:
+        return await self.here.host.network.interfaces_of([nic.mac for nic in spec.nics])
+
     async def take_name(self, name: str) -> None:
         await self.here.take_name(name)
         self.foreign.append(name)
@@ -99,7 +102,7 @@ def rig_of(pair: Pair) -> HypervisorRig:
     return HypervisorRig(
         pair.source, pair.new, pair.here.broken, pair.take_name, pair.here.ready, at_once=4, delays_s=(0.01, 0.3),
         folder=pair.folder, file_bytes=pair.file_bytes, with_disk=pair.with_disk, with_nic=pair.with_nic,
-        larger=pair.larger, move=pair.move, other=pair.target,
+        larger=pair.larger, move=pair.move, other=pair.target, left_of=pair.left_of,
     )  # fmt: skip
 
 

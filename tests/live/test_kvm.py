@@ -9,6 +9,7 @@ import pytest
 
 from core.settings import DriverSettings
 from drivers.conformance.disks import DiskTools
+from drivers.conformance.extras import LITTLE
 from drivers.conformance.rigs import HypervisorRig, NetworkRig, StorageRig
 from drivers.conformance.transport import TransportRig
 from drivers.network.bridge import INTERFACES_DIR, BridgeNetwork
@@ -45,6 +46,7 @@ class TestKvmHypervisor(HypervisorContract):
     def rig(self, kvm: KvmHost) -> HypervisorRig:
         return HypervisorRig(
             kvm.hypervisor, kvm.new, kvm.broken, kvm.take_name, kvm.ready, at_once=4, delays_s=(0.0, 0.01, 0.2),
+            tools=DiskTools(kvm.host.transport), effort=LITTLE,
         )  # fmt: skip
 
 
@@ -52,7 +54,7 @@ class TestDirStorage(StorageContract):
     @pytest.fixture
     def rig(self, kvm: KvmHost, folder: str) -> StorageRig:
         transport = kvm.host.transport
-        return StorageRig(kvm.host.storage(f"{folder}/store"), tiny(kvm.lab), DiskTools(transport))
+        return StorageRig(kvm.host.storage(f"{folder}/store"), tiny(kvm.lab), DiskTools(transport), effort=LITTLE)
 
 
 class NotRoot:
@@ -68,18 +70,18 @@ class NotRoot:
 class TestDirStorageBySudo(NotRoot, StorageContract):
     @pytest.fixture
     def rig(self, lab: Lab, rack: Transport, folder: str) -> StorageRig:
-        return StorageRig(DirStorage(rack, f"{folder}/store"), tiny(lab), DiskTools(rack))
+        return StorageRig(DirStorage(rack, f"{folder}/store"), tiny(lab), DiskTools(rack), effort=LITTLE)
 
 
 class TestBridgeNetworkBySudo(NotRoot, NetworkContract):
     @pytest.fixture
     async def rig(self, lab: Lab, rack: Transport) -> AsyncIterator[NetworkRig]:
-        yield NetworkRig(BridgeNetwork(rack), "br0", "rftest1", "mgmt0")
+        yield NetworkRig(BridgeNetwork(rack), "br0", "rftest1", "mgmt0", effort=LITTLE)
         lab.run("h1", f"ip link del rftest1; rm -f {INTERFACES_DIR}/rackflow-rftest1", check=False)
 
 
 class TestBridgeNetwork(NetworkContract):
     @pytest.fixture
     async def rig(self, kvm: KvmHost) -> AsyncIterator[NetworkRig]:
-        yield NetworkRig(kvm.host.network, "br0", "rftest0", "mgmt0")
+        yield NetworkRig(kvm.host.network, "br0", "rftest0", "mgmt0", effort=LITTLE)
         kvm.lab.run("h1", f"ip link del rftest0; rm -f {INTERFACES_DIR}/rackflow-rftest0", check=False)

@@ -17,7 +17,7 @@ from core.errors import Conflict, HostFault, Invalid, NotFound, Unreachable, Uns
 from core.ids import new_id, on_host
 from core.settings import DriverSettings
 from core.states import InstanceKind, PowerState
-from drivers.conformance.rigs import HypervisorRig
+from drivers.conformance.rigs import Effort, HypervisorRig
 from drivers.conformance.tools import settle
 from drivers.hosts import Host, connect
 from drivers.hypervisor import lxd_api, lxd_sweep
@@ -51,7 +51,7 @@ class TestLxdHypervisor(HypervisorContract):
         def broken(spec: InstanceSpec) -> InstanceSpec:
             return replace(spec, disks=(replace(spec.disks[0], image_fingerprint="0" * 64),))
 
-        return HypervisorRig(rig.lxd, new, broken, take_name)
+        return HypervisorRig(rig.lxd, new, broken, take_name, effort=Effort(2, 12, inside=True))
 
 
 async def test_a_container_is_reached_on_its_leased_address(rig: LxdRig) -> None:

@@ -74,9 +74,12 @@ class TestLxdPowers(PowersContract):
         async def with_nic(spec: InstanceSpec) -> InstanceSpec:
             return replace(spec, nics=(*spec.nics, NicAttachment("eth1", mac_address(spec.id, 1), "br0")))
 
+        async def left_of(spec: InstanceSpec) -> list[str]:
+            return await rig.host.network.interfaces_of([nic.mac for nic in spec.nics])
+
         return HypervisorRig(
-            rig.lxd, new, lambda spec: spec, take_name, folder=folder, file_bytes=file_bytes, with_disk=with_disk,
-            with_nic=with_nic, other=other.lxd, ready=ready, delays_s=(0.05, 0.3),
+            rig.lxd, new, lambda spec: spec, take_name, left_of=left_of, folder=folder, file_bytes=file_bytes,
+            with_disk=with_disk, with_nic=with_nic, other=other.lxd, ready=ready, delays_s=(0.05, 0.3),
         )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ WHERE: dict[str, Callable[[Machine, Shape], bool]] = {
     "memory_free_mib / 2 >= instance.memory_mib": lambda m, s: (m.memory_mib - m.memory_used_mib) / 2 >= s.memory_mib,
     'number(label.height) > 3 or arch in ["arm64"]': lambda m, s: m.arch == "arm64",
 }
+SPAN = 50  # addresses of each network; how many of them are free is another matter
 CHANGING = ("free", "instances")  # in a requirement: it is looked at again for each, after what stays as it is
 
 
@@ -56,6 +57,7 @@ class Machine:
     promised: list[tuple[float, int, int]] = field(default_factory=list)  # from when, thousandths of cores, MiB
     shared: frozenset[str] = frozenset()  # datastores that are the same one on all hosts
     guests: list[tuple[dict[str, str], tuple[Rule, ...]]] = field(default_factory=list)
+    given: set[tuple[str, int]] = field(default_factory=set)  # network, address: of those that were asked for by name
     neighbours: list[Machine] = field(default_factory=list, repr=False)  # all hosts, this one too
 
     def _cell(self, shape: Shape) -> list[int] | None:
@@ -75,7 +77,7 @@ class Machine:
             return False
         there = any(_has(labels, rule) for m in self._domain(rule) for labels, _ in m.guests)
         anywhere = any(_has(labels, rule) for m in self.neighbours for labels, _ in m.guests)
-        begins = rule.together and not anywhere and _has(dict(shape.own_labels), rule)
+        begins = rule.hard and rule.together and not anywhere and _has(dict(shape.own_labels), rule)
         return begins or there == rule.together
 
     def _welcome(self, shape: Shape) -> bool:
@@ -86,6 +88,14 @@ class Machine:
             and any(one is self for one in m._domain(rule))
         ]  # fmt: skip
         return not others and all(self._keeps(rule, shape) for rule in shape.rules if rule.hard)
+
+    def broken(self, shape: Shape) -> float:
+        """Return the weight of the wishes of a shape that would be broken here."""
+        return sum(rule.weight for rule in shape.rules if not rule.hard and not self._keeps(rule, shape))
+
+    def _gives(self, name: str, address: int) -> bool:
+        """Say whether nobody has this very address of a network."""
+        return 1 <= address <= SPAN and not any((name, address) in m.given for m in self.neighbours)
 
     def _keeps_promises(self, shape: Shape, cpu_m: int, cpu_left_m: int) -> bool:
         mine = [one for one in self.promised if not shape.lifetime_s or one[0] < shape.lifetime_s]
@@ -117,9 +127,10 @@ class Machine:
             ("requires", changing or satisfied),
             ("maintenance", self.window_s > (shape.lifetime_s or 3600)),
             ("datastore", bool(stores)),
-            ("network", all(name in self.networks for name, _ in shape.nics)),
+            ("network", all(name in self.networks for name, _ in (*shape.nics, *shape.fixed))),
             ("requires", satisfied),
-            ("addresses", all(len(pools[name]) >= count for name, count in shape.nics)),
+            ("addresses", all(len(pools[name]) >= _drawn(shape, name) for name in shape.networks)
+             and all(self._gives(*one) for one in shape.fixed)),
             ("rules", self._welcome(shape)),
             ("devices", all(self.devices.get(name, 0) >= n for name, n in shape.pci)),
             ("cpu", shape.cpu_m <= self.cpus * 1000 and (not cpu_m or cpu_m <= cpu_left_m)),
@@ -147,8 +158,9 @@ class Machine:
             if store in m.disk:
                 m.disk[store] = (total, used + shape.disk_mib + copy)
         self.images |= {shape.image}
-        for name, count in shape.nics:
-            del pools[name][:count]
+        for name in shape.networks:
+            del pools[name][: _drawn(shape, name)]
+        self.given |= set(shape.fixed)
         for name, count in shape.pci:
             self.devices[name] -= count
         if shape.pinned:
@@ -159,6 +171,10 @@ class Machine:
             cell[0] -= shape.cpu_m
             cell[1] -= shape.memory_mib
         self.guests.append((dict(shape.own_labels), shape.rules))
+
+
+def _drawn(shape: Shape, network: str) -> int:
+    return dict(shape.nics).get(network, 0) + sum(name == network for name, _ in shape.fixed)
 
 
 def _has(labels: Mapping[str, str], rule: Rule) -> bool:
@@ -241,5 +257,5 @@ def _net(machines: list[Machine], name: str, pool: list[int]) -> Net:
     there = [name in m.networks for m in machines]
     return Net(
         reach=np.array(there, np.bool_), dhcp=False, group=_ints(0 if yes else -1 for yes in there),
-        left=_ints([len(pool)]), whole=_ints([len(pool)]), spans=(((1, max(1, len(pool))),),),
+        left=_ints([len(pool)]), whole=_ints([len(pool)]), spans=(((1, SPAN),),),
     )  # fmt: skip

@@ -202,6 +202,9 @@ def test_the_smallest_change_makes_room_for_it(hosts: list[Machine], shape: Shap
             neighbours([*changed, new])
             changed.append(new)
             host = new
+        elif field == "rules of others":
+            for m in changed:
+                m.guests = [(has, tuple(r for r in rules if str(r) != one["from"])) for has, rules in m.guests]
         elif to == "wish":
             rules = tuple(replace(r, hard=False) if str(r) == one["from"] else r for r in shape.rules)
             shape = replace(shape, rules=rules)

@@ -1,4 +1,4 @@
-"""One copy of a usual shape goes, in fewer steps, exactly where the engine's rounds would put it."""
+"""Copies of a usual shape go, in fewer steps, exactly where the engine's rounds would put them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control.placement import engine
+from control.placement.copies import place_many
 from control.placement.model import Request, Rule, Shape
 from control.placement.single import place_one
 from control.placement.weights import POLICIES, opens_last
@@ -59,18 +60,36 @@ def clouds(draw: st.DrawFn) -> list[Machine]:
 
 
 @settings(deadline=None, max_examples=200)
-@given(clouds(), st.lists(SHAPES, min_size=1, max_size=25), st.sampled_from(LAST), st.booleans())
+@given(
+    clouds(), st.lists(SHAPES, min_size=1, max_size=25), st.sampled_from(LAST), st.booleans(),
+    st.sampled_from([1, 1, 2, 7]),
+)  # fmt: skip
 def test_answers_are_those_of_the_rounds(
-    machines: list[Machine], shapes: list[Shape], policy: str, measured: bool
+    machines: list[Machine], shapes: list[Shape], policy: str, measured: bool, copies: int
 ) -> None:
     pools = {"lan": list(range(20)), "wan": list(range(9))}
     seen = {"exit_s": 700.0, "samples": 9, "cpu_used_ratio": 0.9, "memory_used_mib": 100.0, "failure_ratio": 0.1}
     features = {"hosts": {m.name: seen for m in machines[::2]}} if measured else None
-    requests = [Request(f"r{n}", f"r{n}", shape) for n, shape in enumerate(shapes)]
+    requests = [Request(f"r{n}", f"r{n}", shape) for n, shape in enumerate(shapes * copies)]
     # what is told is told of the rounds, so then nothing takes the short way
     rounds = engine.choose(view_of(machines, pools), requests, features, policy=policy, tell=True)
     short = engine.choose(view_of(machines, pools), requests, features, policy=policy, tell=False)
     assert [(c.host, c.datastore) for c in short] == [(c.host, c.datastore) for c in rounds]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(1, 400), st.integers(1, 5)), min_size=1, max_size=6))
+def test_many_copies_go_the_short_way_too(runs: list[tuple[int, int]]) -> None:
+    view = view_of(neighbours([Machine(f"h{n}", cpus=1, disk={"local": (1000, 0)}) for n in (2, 0, 1)]), {})
+    work = start(view)
+    for size, wanted in runs:
+        before = work.left[0].copy()
+        found = place_many(view, work, Shape("vm", size, size, 10), wanted, POLICIES["balanced"])
+        room = int((before // size).sum())
+        assert (found is None) == (room == 0)
+        if found is not None:
+            assert int(found[1].sum()) == min(wanted, room)
+            assert ((before - work.left[0])[found[0]] == size * found[1]).all()
 
 
 @settings(deadline=None, max_examples=50)

@@ -30,6 +30,15 @@ def test_a_rule_of_what_runs_binds_what_comes(cloud: Rig) -> None:
     assert try_to_place(cloud, "web", labels=WEB).host != lonely
 
 
+def test_a_rule_of_another_may_be_all_that_would_have_to_change(cloud: Rig) -> None:
+    for n in (1, 2):
+        try_to_place(cloud, f"lonely-{n}", anti_affinity=[{"labels": WEB}], requirements={"host": f"h{n}"})
+    assert "must be apart from role=web" in refusal(cloud, name="web", labels=WEB).message
+    change = decision(cloud, "web")["change"]
+    assert change["text"] == 'with "apart from role=web by host" of lonely-1 only as a wish, it would fit on h1'
+    assert change["changes"] == [{"field": "rules of others", "from": "apart from role=web by host", "to": "wish"}]
+
+
 def test_instances_that_are_to_be_together_are(cloud: Rig) -> None:
     there = try_to_place(cloud, "db", labels={"role": "db"}, requirements={"host": "h2"}).host
     assert try_to_place(cloud, "app", affinity=[{"labels": {"role": "db"}}]).host == there == "h2"
