@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,8 @@ async def run_tool(argv: Sequence[str]) -> tuple[int, str, str]:
         out, err = await process.communicate()
     finally:
         if process.returncode is None:
-            process.kill()
+            with suppress(ProcessLookupError):  # it has ended just now
+                process.kill()
     return process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace")
 
 

@@ -13,6 +13,7 @@ import os
 import ssl
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -44,7 +45,8 @@ async def convert(source: Path, format: str, target: Path) -> None:
     try:
         _, said = await process.communicate()
     except BaseException:
-        process.kill()
+        with suppress(ProcessLookupError):  # it has ended just now
+            process.kill()
         await process.wait()
         raise
     if process.returncode:
