@@ -90,7 +90,7 @@ mv "$1/.part" "$1/definition.json"; echo {CHANGED}
 SUPERVISE = """umask 007; trap '' HUP; def=$1 run=$2; shift 2
 cut_logs() {
   trap 'kill $!; exit' TERM
-  while :; do
+  while kill -0 $vmm 2>/dev/null; do  # it ends by itself where its supervisor was killed
     sleep 60 & wait $!
     for file in "$def/console.log" "$def/log" "$def/metrics"; do
       [ "$(stat -c %b "$file")" -gt 16384 ] || continue  # 8 MiB
@@ -98,11 +98,11 @@ cut_logs() {
     done
   done
 }
-cut_logs </dev/null >/dev/null 2>&1 &
-keeper=$!
 begun() { stat=$(cat "/proc/$1/stat"); set -- ${stat##*) }; echo "${20}"; }
 "$@" <>"$run/console.in" >>"$def/console.log" 2>&1 &
 vmm=$!
+cut_logs </dev/null >/dev/null 2>&1 &
+keeper=$!
 echo "$$ $(begun $$) $vmm $(begun $vmm)" >"$run/.pid"; mv "$run/.pid" "$run/pid"
 wait $vmm; code=$?
 kill $keeper
