@@ -172,6 +172,7 @@ class Image(Answer):
     virtual_size_mib: int | None
     min_memory_mib: int | None
     os: str | None
+    kernel: str | None
     labels: Labels
     copies: list[Copy]
     error: Object | None

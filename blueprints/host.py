@@ -36,7 +36,7 @@ class HostSpec(Spec):
     port: Annotated[int, Field(ge=1, le=65535, description="of SSH; esxi: of the API, 443 by default")] = 22
     user: str = "root"
     driver: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,15}$")] | None = Field(
-        default=None, examples=["kvm", "lxd", "esxi", "fake"],
+        default=None, examples=["kvm", "lxd", "firecracker", "esxi", "fake"],
         description="by default what is found on it; esxi: an ESXi host or a vCenter; fake is simulated; packages may "
         "bring others (`rackflow driver list`)",
     )

@@ -24,6 +24,7 @@ _LONGEST_REST_S = 600
 KINDS: dict[str, tuple[InstanceKind, ...]] = {  # what a driver runs, where its capabilities do not say it
     "kvm": (InstanceKind.VM,),
     "lxd": (InstanceKind.CONTAINER,),
+    "firecracker": (InstanceKind.VM,),
     "esxi": (InstanceKind.VM,),
     "fake": (InstanceKind.VM, InstanceKind.CONTAINER),
 }

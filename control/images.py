@@ -236,6 +236,7 @@ def _view(image: ImageRecord, there: list[dict[str, Any]]) -> dict[str, Any]:
         "id": image.id, "name": image.name, "kind": image.kind, "state": image.state, "source": image.source,
         "sha256": image.sha256 or None, "format": image.format or None, "size_bytes": image.size_bytes or None,
         "virtual_size_mib": image.virtual_size_mib or None, "min_memory_mib": image.min_memory_mib or None,
-        "os": image.spec.get("os") or None, "labels": image.labels, "copies": there, "error": image.error,
+        "os": image.spec.get("os") or None, "kernel": image.spec.get("kernel") or None, "labels": image.labels,
+        "copies": there, "error": image.error,
         "created_at": rfc3339(image.created_at), "updated_at": rfc3339(image.updated_at),
     }  # fmt: skip

@@ -88,6 +88,11 @@ def _kinds(row: Row) -> tuple[str, ...]:
     return tuple(str(kind) for kind in said)
 
 
+def _kernels(row: Row) -> tuple[str, ...] | None:
+    said: Sequence[str] | None = row["capabilities"].get("kernels")
+    return None if said is None else tuple(said)
+
+
 def _powers(row: Row) -> frozenset[str]:
     has: Mapping[str, Any] = row["capabilities"]
     return frozenset(name for name, value in has.items() if value is True) | frozenset(has.get("grants") or ())
@@ -112,6 +117,7 @@ _COLUMNS: dict[str, tuple[Callable[[Row], Any], type | None]] = {
     "kinds": (_kinds, None),
     "drivers": (lambda row: row["driver"], None),
     "archs": (lambda row: row["architecture"], None),
+    "kernels": (_kernels, None),
     "capabilities": (_powers, None),
     "retry_at": (lambda row: row["retry_at"], None),
     "unknown": (_is_unknown, np.bool_),

@@ -57,6 +57,7 @@ def shape_of(
         datastore=where.datastore, labels=tuple(sorted(where.host_labels.items())), nics=tuple(sorted(counts.items())),
         fixed=tuple((n.network, addresses.number(n.address)) for n, has_one in drawn if n.address and not has_one),
         avoid=frozenset(avoid), arch=where.architecture or "",
+        kernel=(image.spec.get("kernel") or "") if image else "",
         capabilities=frozenset(where.capabilities) | powers_of(spec), where=where.where, rank=where.rank,
         own_labels=tuple(sorted(spec.labels.items())), rules=rules_of(spec.affinity, spec.anti_affinity),
         pci=tuple(sorted(spec.pci.items())), pinned=spec.cpu_pinning, one_cell=spec.numa is not None,
@@ -118,7 +119,8 @@ class Cloud:
             physical_mib=columns["physical_mib"], instances=instances,
             stores=self._stores(c), nets={name: self._net(net) for name, net in self.networks.items()},
             images=self._images(c, {shape.image for shape in shapes if shape.image}), archs=columns["archs"],
-            capabilities=columns["capabilities"], guests=guests, **pools_of(self.hardware, shapes),
+            kernels=columns["kernels"], capabilities=columns["capabilities"], guests=guests,
+            **pools_of(self.hardware, shapes),
         )  # fmt: skip
 
     def _room(self, c: sa.Connection, features: Features) -> tuple[Cores, Ints, Ints, Ints]:

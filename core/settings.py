@@ -65,6 +65,13 @@ class DriverSettings:
     channels_per_connection: int = 8  # OpenSSH allows 10 sessions by default
     threads_per_host: int = 4
     datastore_path: str = "/var/lib/rackflow/datastore"  # of the default dir datastore on a host
+    firecracker: str = "firecracker"  # the program on hosts of that kind, and where they keep microVMs and kernels
+    microvms: str = "/var/lib/rackflow/firecracker"
+    microvms_run: str = "/run/rackflow/firecracker"  # gone after a boot
+    kernels: str = "/var/lib/rackflow/kernels"
+    jailer: str = ""  # Firecracker's jailer on them; "" = microVMs run without a jail, as root
+    jails: str = "/srv/jailer"  # the folder in which it makes jails
+    jail_user: str = ""  # "UID:GID" that jailed microVMs run as
     simulated_latency_s: float = 0.0  # of each call to a simulated host
     simulated_instances: str = ""  # file of what simulated hosts have from the start (drivers/fake_planted.py)
 

@@ -40,6 +40,7 @@ part libvirt libvirtd --version
 part qemu qemu-system-$(uname -m) --version
 part qemu_img qemu-img --version
 part lxd lxd --version
+part firecracker firecracker --version
 echo "==> openssh"; sshd -V 2>&1 | grep -o 'OpenSSH_[^ ,]*' || ssh -V 2>&1
 echo "==> there"; for f in /dev/kvm /run/libvirt/libvirt-sock /var/lib/lxd/unix.socket \
   /var/snap/lxd/common/lxd/unix.socket /run/systemd/system; do [ -e "$f" ] && echo "$f"; done
@@ -95,7 +96,7 @@ def parse_facts(text: str, address: str = "") -> HostFacts:
     came_to = parts["connection"].split()[2] if parts["connection"].count(" ") > 2 else address
     versions = {
         "libvirt": _version(parts["libvirt"]), "qemu": _version(parts["qemu"]), "lxd": _version(parts["lxd"]),
-        "qemu_img": _version(parts["qemu_img"]),
+        "qemu_img": _version(parts["qemu_img"]), "firecracker": _version(parts.get("firecracker", "")),
         "openssh": parts["openssh"].partition("OpenSSH_")[2].split(" ")[0].strip(", \n"),
     }  # fmt: skip
     return HostFacts(
@@ -196,6 +197,7 @@ def _virtualisation(parts: dict[str, str], cpu: dict[str, str], there: set[str])
 _READY: dict[str, Callable[[dict[str, str], set[str]], bool]] = {
     "kvm": lambda versions, there: LIBVIRT_SOCKET in there and bool(versions["qemu"]),
     "lxd": lambda versions, there: any(path in there for path in LXD_SOCKETS),
+    "firecracker": lambda versions, there: bool(versions["firecracker"]) and "/dev/kvm" in there,
 }
 
 
@@ -211,6 +213,8 @@ def _missing(versions: dict[str, str], there: set[str], root: str) -> list[str]:
         "lxd: LXD is not installed: apt-get install lxd": not versions["lxd"],
         "lxd: LXD does not run: systemctl enable --now lxd":
             bool(versions["lxd"]) and not there & set(LXD_SOCKETS),
+        "firecracker: there is no /dev/kvm, and it cannot do without: enable virtualisation in the firmware":
+            bool(versions["firecracker"]) and "/dev/kvm" not in there,
         "sudo without a password is not allowed for this user": root != "yes",
     }  # fmt: skip
     return [text for text, holds in words.items() if holds]

@@ -148,7 +148,7 @@ class FakeInstance:
 class FakeHost:
     """One simulated machine. boots counts its starts: a connection made before the last one is dead.
 
-    powers: which optional powers its hypervisor has. listening: port -> what is said to who connects (then an echo).
+    powers: which optional powers its hypervisor has. listening: port or path -> what is said there (then an echo).
     """
 
     name: str
@@ -183,7 +183,7 @@ class FakeHost:
     commands: dict[str, Command] = field(default_factory=dict)  # by argv[0]
     ran: list[tuple[str, ...]] = field(default_factory=list)  # argv of the last commands
     running: dict[int, Callable[[int], None]] = field(default_factory=dict)  # pid -> ends it with an exit code
-    listening: dict[int, bytes] = field(default_factory=lambda: {22: b"SSH-2.0-simulated\r\n"})
+    listening: dict[int | str, bytes] = field(default_factory=lambda: {22: b"SSH-2.0-simulated\r\n"})
     last_pid: int = 100
     around: Surroundings | None = None
 

@@ -18,7 +18,8 @@ from core.errors import HostFault, Invalid
 
 GROUP = "rackflow.drivers"
 OWN = {
-    "kvm": "drivers.kvm_host", "lxd": "drivers.lxd_host", "esxi": "drivers.esxi_host", "fake": "drivers.fake_host",
+    "kvm": "drivers.kvm_host", "lxd": "drivers.lxd_host", "firecracker": "drivers.firecracker_host",
+    "esxi": "drivers.esxi_host", "fake": "drivers.fake_host",
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ async def enroll(
     address: str = "",
     user: str = "root",
     port: int = 22,
-    driver: Literal["auto", "kvm", "lxd", "esxi"] = "auto",
+    driver: Literal["auto", "kvm", "lxd", "firecracker", "esxi"] = "auto",
     fingerprint: str = "",
     key_file: str = "",
     cluster: str = "default",

@@ -22,6 +22,7 @@ PACKAGES: dict[str, str] = {  # command -> Debian package
     "sudo": "sudo", "sysctl": "procps", "libvirtd": "libvirt-daemon-system", "virsh": "libvirt-clients",
     "qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils", "lxd": "lxd", "dnsmasq": "dnsmasq-base",
     "busybox": "busybox-static", "cpio": "cpio", "sfdisk": "fdisk", "extlinux": "extlinux",
+    "lz4": "lz4",
 }  # fmt: skip
 
 

@@ -25,7 +25,8 @@ from tasks.runtime import Runtime, runtime
 from tasks.settle import each
 
 PREPARE_DEADLINE_S = 300.0
-GROUPS = {"kvm": ("libvirt", "kvm"), "lxd": ("lxd",)}  # that may use the daemon's socket, for users other than root
+# that may use the daemon's sockets, for users other than root
+GROUPS = {"kvm": ("libvirt", "kvm"), "lxd": ("lxd",), "firecracker": ("kvm",)}
 
 
 class Enrollment:
@@ -151,7 +152,8 @@ class Enrollment:
         if wanted in facts.kinds or (not wanted and facts.kinds) or self._is_brought(wanted):
             return str(wanted or facts.kinds[0])
         raise HostFault(
-            f"{self.record.name} cannot be a host of kind {wanted or 'kvm or lxd'}: " + "; ".join(facts.missing),
+            f"{self.record.name} cannot be a host of kind {wanted or 'kvm, lxd or firecracker'}: "
+            + "; ".join(facts.missing),
             f"host/{self.record.name}", {"missing": facts.missing, "versions": facts.versions},
             "install what is missing there, then enroll it again",
         )  # fmt: skip

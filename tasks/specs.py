@@ -63,6 +63,12 @@ def _own(host: HostRecord | None, granted: Mapping[str, Any] | None) -> dict[str
     }  # fmt: skip
 
 
+def boot_options(view: Deployable) -> tuple[tuple[str, str], ...]:
+    """Return what its image says of its boot, for hypervisors that boot no disk by itself."""
+    said = view.image.spec if view.image else {}
+    return tuple((name, said[name]) for name in ("kernel", "boot_args") if said.get(name))
+
+
 def instance(
     view: Deployable, disks: Sequence[DiskAttachment], nics: Sequence[NicAttachment], *, other: bool = False
 ) -> InstanceSpec:
@@ -70,6 +76,6 @@ def instance(
     return InstanceSpec(
         id=view.id, name=view.on_host, display_name=view.name, kind=InstanceKind(view.kind), cpu=view.cpu,
         memory_mib=view.memory_mib, disks=tuple(disks), nics=tuple(nics), user_data=view.spec.user_data,
-        ssh_keys=tuple(view.spec.ssh_keys), labels=tuple(sorted(view.labels.items())),
+        ssh_keys=tuple(view.spec.ssh_keys), options=boot_options(view), labels=tuple(sorted(view.labels.items())),
         **(_own(view.other, view.other_granted) if other else _own(view.host, view.granted)),
     )  # fmt: skip

@@ -85,7 +85,8 @@ class Rig:
 
     def host(
         self, name: str, *, cpus: float = 4, memory_mib: int = 4096, kinds: Sequence[str] = ("vm", "container"),
-        disk_mib: int = 100_000, bridges: dict[str, str] | None = None, **spec: Any,
+        disk_mib: int = 100_000, bridges: dict[str, str] | None = None,
+        capabilities: dict[str, Any] | None = None, **spec: Any,
     ) -> str:  # fmt: skip
         """Enroll a host; return its id."""
         self.hosts += 1
@@ -97,7 +98,8 @@ class Rig:
         def enroll(c: sa.Connection) -> None:
             hosts.record_enrolled(
                 c, op, op.subject_id, driver="fake", host_key="ssh-ed25519 AAAA", cpus=cpus, memory_mib=memory_mib,
-                facts={"cpus": int(cpus), "memory_mib": memory_mib}, capabilities={"kinds": list(kinds)},
+                facts={"cpus": int(cpus), "memory_mib": memory_mib},
+                capabilities={"kinds": list(kinds), **(capabilities or {})},
             )  # fmt: skip
             store = datastores.by_name(c, ["local"])["local"].id
             host_looks.write(c, op.subject_id, datastores=[(store, disk_mib, disk_mib)], bridges=seen)

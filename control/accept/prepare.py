@@ -202,8 +202,14 @@ def _save_image(
     known = ["root", *(d.name for d in _spec(row).disks)]
     if given.get("disk", "root") not in known:
         raise NotFound(f"{row['name']} has no disk {given['disk']}", f"instance/{row['name']}", {"disks": known})
-    spec = ImageSpec(name=name, kind=row["kind"], source=f"instance/{row['name']}")
+    spec = ImageSpec(name=name, kind=row["kind"], source=f"instance/{row['name']}", **_boot(c, row))
     return verb, {**given, "disk": given.get("disk", "root"), "image_id": row_for(c, spec)}
+
+
+def _boot(c: sa.Connection, row: sa.RowMapping) -> dict[str, str]:
+    """Return what the image of an instance says of its boot: an image that is made of it boots alike."""
+    said = images.records(c, [row["image_id"]])[row["image_id"]].spec if row["image_id"] else {}
+    return {name: said[name] for name in ("kernel", "boot_args") if said.get(name)}
 
 
 def _backup(

@@ -71,6 +71,16 @@ def no_arch(view: View, work: Work, shape: Shape, h: int) -> dict[str, Any]:
     return say(f"is {have}, not {shape.arch}", need=shape.arch)
 
 
+def kernel(view: View, work: Work, shape: Shape) -> Mask | None:
+    return view.column("kernels").where(lambda have: have is None or shape.kernel in have)
+
+
+def no_kernel(view: View, work: Work, shape: Shape, h: int) -> dict[str, Any]:
+    if not shape.kernel:
+        return say("boots only images that name a kernel", need="")
+    return say(f"has no kernel {shape.kernel}", need=shape.kernel)
+
+
 def capabilities(view: View, work: Work, shape: Shape) -> Mask | None:
     if not shape.capabilities:
         return None

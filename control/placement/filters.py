@@ -61,6 +61,7 @@ FILTERS: tuple[Filter, ...] = (
     Filter("move", lambda v, w, s, h: say("is where it is now"), on.leaves, static=True),
     Filter("driver", lambda v, w, s, h: say(f"is a {v.drivers[h]} host, not {s.driver}"), on.driver, static=True),
     Filter("arch", on.no_arch, on.arch, static=True),
+    Filter("kernel", on.no_kernel, on.kernel, static=True),
     Filter("capabilities", on.incapable, on.capabilities, static=True),
     Filter("requires", lambda v, w, s, h: say(f"does not satisfy {s.where}"), on.required, room=on.required_now),
     Filter("maintenance", on.in_window, on.window),

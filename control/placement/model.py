@@ -68,6 +68,7 @@ class Shape:
     leaves: str = ""  # the host that it is to move away from
     driver: str = ""  # only hosts with this driver: its disks are made for that
     arch: str = ""
+    kernel: str = ""  # that its image names, for hosts that boot no disk by itself
     capabilities: frozenset[str] = frozenset()  # that the host must have
     where: str = ""  # a requirement (expressions.py)
     rank: str = ""  # a number: hosts where it is higher come first, whatever the policy
@@ -95,7 +96,7 @@ class Shape:
         """Return all that decides on which hosts it may be, whatever is left there; maintenance apart."""
         return (
             self.kind, self.cluster, self.host, self.datastore, self.labels, self.networks, self.avoid, self.leaves,
-            self.driver, self.arch, self.capabilities, self.where,
+            self.driver, self.arch, self.kernel, self.capabilities, self.where,
         )  # fmt: skip
 
 
@@ -217,6 +218,7 @@ class View:
     images: Mapping[str, Mask]  # sha256 -> hosts with a copy
     learned: Mask | None = None  # where it is what is used, not what is allocated, that leaves no more cores
     archs: tuple[str | None, ...] = ()  # () = not known, as in what follows
+    kernels: tuple[tuple[str, ...] | None, ...] = ()  # that it boots, and nothing else; None: it boots disks
     capabilities: tuple[frozenset[str], ...] = ()
     pci: Mapping[str, Pool] = field(default_factory=dict)  # by class of devices
     pins: Pool | None = None  # thousandths of cores that may be pinned

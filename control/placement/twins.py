@@ -50,7 +50,7 @@ def _store(store: Store, h: int, shared: bool) -> Store:
 
 def _view(view: View, h: int) -> View:
     rows = rows_of(view)
-    tuples = ("states", "clusters", "labels", "kinds", "drivers", "archs", "capabilities")
+    tuples = ("states", "clusters", "labels", "kinds", "drivers", "archs", "kernels", "capabilities")
     arrays = ("unknown", "cpus_m", "cpu_limit_m", "memory_limit_mib", "physical_mib")
     alike: dict[str, Any] = {name: _more(getattr(view, name), h) for name in arrays}
     for name in tuples:

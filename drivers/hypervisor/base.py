@@ -22,6 +22,8 @@ class Capabilities:
     version: str
     architecture: str
     domain_type: str = ""  # kvm or qemu, for VMs
+    proven_on: str = ""  # on what it was seen to work, where that is not the thing itself
+    kernels: tuple[str, ...] | None = None  # it boots these and no disk by itself; None: it boots disks
     # what it gives single instances for themselves: pinning (cores), numa (a cell), hugepages, pci
     grants: tuple[str, ...] = ()
     # What follows says whether an optional protocol of powers.py is there.

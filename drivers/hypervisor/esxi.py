@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -182,12 +181,6 @@ class EsxiHypervisor(SuspendsEsxi, RebootsEsxi, SnapshotsEsxi, AdoptsEsxi, Tells
             return False
         await self.reconfigured(spec.name, vm, changes)
         return True
-
-    async def close(self) -> None:
-        """End what callers have left behind; the session is the transport's."""
-        for task in list(self._under_way):
-            task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
 
 
 class VcenterHypervisor(MigratesEsxi, EsxiHypervisor):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import defaultdict
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 from pyVmomi import vim
 
@@ -14,6 +13,7 @@ from core.errors import Conflict, HostFault, NotFound
 from core.ids import from_host
 from core.states import PowerState
 from drivers.hypervisor import esxi_config as config
+from drivers.hypervisor.alone import Alone
 from drivers.hypervisor.base import InstanceSpec, ObservedInstance
 from drivers.hypervisor.esxi_inventory import Inventory
 from drivers.storage.base import SeedSpec
@@ -21,7 +21,6 @@ from drivers.transport.vsphere import VsphereTransport
 from drivers.transport.vsphere_files import Files
 from drivers.transport.vsphere_place import Place, all_of, read, read_one
 
-T = TypeVar("T")
 _NETWORK = ("name", "key", "config.distributedVirtualSwitch")
 _CHANGE_S = 600.0
 
@@ -31,18 +30,17 @@ def subject(name: str) -> str:
     return f"instance/{from_host(name) or name}"
 
 
-class EsxiCore:
+class EsxiCore(Alone):
     """One place of one session. VMs are found by their names in the inventory, which is brought up to date first."""
 
     def __init__(self, transport: VsphereTransport) -> None:
+        super().__init__()
         self._transport = transport
         self._files = Files(transport)
         self._host = transport.endpoint.name
         self._inventory: Inventory | None = None
         self._looking = asyncio.Lock()
         self._next_look: asyncio.Future[Inventory] | None = None
-        self._changing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._under_way: set[asyncio.Task[Any]] = set()
 
     @property
     def place(self) -> Place:
@@ -67,23 +65,6 @@ class EsxiCore:
     def _mhz(self, content: Any) -> int:
         hosts = read(content, self.place.hosts[:1], ["summary.hardware.cpuMhz"])
         return int(hosts[0][1].get("summary.hardware.cpuMhz", 0)) if hosts else 0
-
-    async def alone(self, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run a change of a VM to its end, after all earlier ones: a caller that is cancelled leaves it under way."""
-
-        async def locked() -> T:
-            async with self._changing[name]:
-                return await work()
-
-        task = asyncio.ensure_future(locked())
-        self._under_way.add(task)
-        task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._under_way.discard(task)
-        if not task.cancelled():
-            task.exception()  # its caller may be gone
 
     # -- one VM
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from core.errors import Busy, HostFault, Unreachable
+from core.errors import HostFault
 from drivers.hypervisor import domain_calls as calls
+from drivers.hypervisor.console_session import opened
 from drivers.hypervisor.domain_seen import DomainSeen, read
 from drivers.hypervisor.kvm_core import KvmCore
 from drivers.hypervisor.powers import Consoles, Displays
-from drivers.transport.base import ByteStream, Session
+from drivers.transport.base import ByteStream
 
 _OPEN_S = 10.0
-_READY = b"ready\n"
-_TAKEN = b"taken\n"
 # $1 pty. Two readers would each get half of what comes, so one at a time. QEMU's log of the console goes on: it is
 # written before the pty. It all ends when stdin ends (the caller is gone) and when the reader ends (the VM is gone).
 _BRIDGE = """exec 9<>"$1" 3<&0 || exit 1
@@ -43,34 +41,7 @@ class ConsolesVm(KvmCore, Consoles, Displays):
                 f"{name} has no serial console on a pty", calls.subject(name), {}, "define it with a pty serial port"
             )
         async with self._transport.session(["sh", "-c", _BRIDGE, "sh", found.pty], sudo=True) as session:
-            yield _Console(session, await self._greeting(name, session))
-
-    async def _greeting(self, name: str, session: Session) -> bytes:
-        """Wait until the pty is open; return what has come from it already."""
-        try:
-            async with asyncio.timeout(_OPEN_S):
-                return await self._ready(name, session)
-        except TimeoutError as error:
-            raise Unreachable(
-                f"the console of {name} did not open within {_OPEN_S:g} s", calls.subject(name), {},
-                "see what the host is busy with",
-            ) from error
-
-    async def _ready(self, name: str, session: Session) -> bytes:
-        seen = b""
-        while not seen.startswith(_READY):
-            more = await session.read()
-            seen += more
-            if seen.startswith(_TAKEN):
-                raise Busy(
-                    f"the console of {name} is open elsewhere", calls.subject(name), {}, "close it there first"
-                )
-            if not more:
-                raise HostFault(
-                    f"the console of {name} could not be opened", calls.subject(name),
-                    {"exit_code": await session.wait()}, "see whether it has just stopped",
-                )
-        return seen.removeprefix(_READY)
+            yield await opened(session, name, calls.subject(name), _OPEN_S)
 
     @asynccontextmanager
     async def display(self, name: str) -> AsyncIterator[ByteStream]:
@@ -87,19 +58,3 @@ class ConsolesVm(KvmCore, Consoles, Displays):
 
         return await self._call(name, doing, look)
 
-
-class _Console:
-    """A session's bytes, after what was read while it opened."""
-
-    def __init__(self, session: Session, first: bytes) -> None:
-        self._session = session
-        self._first = first
-
-    async def read(self, n: int = 65536) -> bytes:
-        if self._first:
-            now, self._first = self._first[:n], self._first[n:]
-            return now
-        return await self._session.read(n)
-
-    async def write(self, data: bytes) -> None:
-        await self._session.write(data)

@@ -47,6 +47,11 @@ class Result:
 Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
 
 
+def socket_name(where: int | str) -> str:
+    """Return a TCP port or the path of a unix socket in words."""
+    return f"port {where}" if isinstance(where, int) else f"socket {where}"
+
+
 class Transport(Protocol):
     """One connection to one host. Errors: Unreachable, Busy (much is under way), CredentialRejected, HostFault."""
 
@@ -100,8 +105,11 @@ class Transport(Protocol):
         """Give content to a command's stdin as it comes. An error of content ends the command. Raise as `run`."""
         ...
 
-    def connect(self, port: int) -> AbstractAsyncContextManager[ByteStream]:
-        """Open a TCP connection to 127.0.0.1:port of the host. Raise HostFault (nobody listens), Unreachable."""
+    def connect(self, where: int | str) -> AbstractAsyncContextManager[ByteStream]:
+        """Open a connection to a TCP port of the host's 127.0.0.1, or to a unix socket by its path.
+
+        Raise HostFault (nobody listens), Unreachable.
+        """
         ...
 
     async def forward(self, remote_socket: str) -> Path:

@@ -12,7 +12,7 @@ from core.settings import DriverSettings
 from drivers.fake_files import pieces
 from drivers.fake_world import Command, FakeHost, world
 from drivers.hosts import HostFacts
-from drivers.transport.base import ByteStream, Endpoint, Progress, Result, Session, Transport
+from drivers.transport.base import ByteStream, Endpoint, Progress, Result, Session, Transport, socket_name
 from drivers.transport.fake_session import FakeSession, FakeStream, begin_script, conflict_code, lock_of
 
 
@@ -186,12 +186,12 @@ class FakeTransport(Transport):
         return result
 
     @asynccontextmanager
-    async def connect(self, port: int) -> AsyncIterator[ByteStream]:
-        """Reach a port that FakeHost.listening names: it greets, then gives back what is written."""
+    async def connect(self, where: int | str) -> AsyncIterator[ByteStream]:
+        """Reach a socket that FakeHost.listening names: it greets, then gives back what is written."""
         async with self.call("transport.connect_port") as host:
-            if port not in host.listening:
-                raise HostFault(f"host {host.name}: nobody listens on port {port}", f"host/{host.name}")
-            greeting = host.listening[port]
+            if where not in host.listening:
+                raise HostFault(f"host {host.name}: nobody listens on {socket_name(where)}", f"host/{host.name}")
+            greeting = host.listening[where]
         async with self.stream(greeting, lambda data: data) as stream:
             yield stream
 

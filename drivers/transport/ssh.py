@@ -18,7 +18,7 @@ import asyncssh
 
 from core.errors import CredentialRejected, NotFound
 from core.settings import DriverSettings
-from drivers.transport.base import Endpoint, Progress, Result
+from drivers.transport.base import Endpoint, Progress, Result, socket_name
 from drivers.transport.channels import Kind, kind_of
 from drivers.transport.errors import failed, subject_of, translate
 from drivers.transport.forward import Forward, socket_dir
@@ -212,17 +212,20 @@ class SshTransport:
         return await write_to(self._processes, self._endpoint, content, argv, sudo, timeout_s)
 
     @contextlib.asynccontextmanager
-    async def connect(self, port: int) -> AsyncIterator[SshStream]:
-        """Open a TCP connection to 127.0.0.1:port of the host. Raise HostFault (nobody listens), Unreachable."""
-        opening = asyncio.ensure_future(self._connection.open_connection("127.0.0.1", port))
+    async def connect(self, where: int | str) -> AsyncIterator[SshStream]:
+        """Open a connection to a TCP port or a unix socket. Raise HostFault (nobody listens), Unreachable."""
+        opening = asyncio.ensure_future(
+            self._connection.open_connection("127.0.0.1", where) if isinstance(where, int)
+            else self._connection.open_unix_connection(where)
+        )  # fmt: skip
         try:
-            async with self._processes.deadline([f"port {port}"], self._settings.connect_timeout_s):
+            async with self._processes.deadline([socket_name(where)], self._settings.connect_timeout_s):
                 reader, writer = await asyncio.shield(opening)
         except BaseException as error:
             opening.add_done_callback(close_late)  # cancelled, it opens all the same
             cause = error.__cause__
             if isinstance(cause, asyncssh.ChannelOpenError) and self.is_alive():
-                raise nobody_listens(self._endpoint, port, cause) from cause
+                raise nobody_listens(self._endpoint, where, cause) from cause
             raise
         try:
             yield SshStream(self._endpoint, reader, writer, self.is_alive)

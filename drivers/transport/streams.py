@@ -10,7 +10,7 @@ from typing import Any
 import asyncssh
 
 from core.errors import HostFault
-from drivers.transport.base import Endpoint, Result
+from drivers.transport.base import Endpoint, Result, socket_name
 from drivers.transport.channels import Kind
 from drivers.transport.errors import failed, subject_of, translate
 from drivers.transport.processes import Processes
@@ -74,7 +74,7 @@ async def write_to(
 
 
 class SshStream:
-    """A TCP connection of the host, through a channel (no session to sshd)."""
+    """A connection to a socket of the host, through a channel (no session to sshd)."""
 
     def __init__(
         self, endpoint: Endpoint, reader: asyncssh.SSHReader[bytes], writer: asyncssh.SSHWriter[bytes],
@@ -104,13 +104,14 @@ class SshStream:
             raise translate(error, self._endpoint, closed=True) from error
 
 
-def nobody_listens(endpoint: Endpoint, port: int, error: asyncssh.ChannelOpenError) -> HostFault:
-    """Return the error for a port that could not be connected to."""
+def nobody_listens(endpoint: Endpoint, where: int | str, error: asyncssh.ChannelOpenError) -> HostFault:
+    """Return the error for a socket that could not be connected to."""
+    option = "AllowTcpForwarding" if isinstance(where, int) else "AllowStreamLocalForwarding"
     prohibited = error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED
     return HostFault(
-        f"port {port} of {endpoint.name} could not be connected to: {error.reason}", subject_of(endpoint),
-        {"port": port, "seen": error.reason},
-        "set AllowTcpForwarding in the host's sshd_config" if prohibited else "see whether something listens there",
+        f"{socket_name(where)} of {endpoint.name} could not be connected to: {error.reason}", subject_of(endpoint),
+        {"port" if isinstance(where, int) else "socket": where, "seen": error.reason},
+        f"set {option} in the host's sshd_config" if prohibited else "see whether something listens there",
     )
 
 

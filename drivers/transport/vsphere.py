@@ -256,7 +256,7 @@ class VsphereTransport(Transport):
         """Raise Unsupported."""
         self._no_shell()
 
-    def connect(self, port: int) -> AbstractAsyncContextManager[ByteStream]:
+    def connect(self, where: int | str) -> AbstractAsyncContextManager[ByteStream]:
         """Raise Unsupported."""
         self._no_shell()
 

@@ -13,6 +13,7 @@ from core.errors import HostFault
 from lab.settings import LabSettings
 
 _HERE = Path(__file__).parent
+TINY_KERNEL, TINY_INITRD = "tiny.vmlinux", "tiny.initrd"  # for microVMs
 TINY, BUSYBOX, HYPERVISOR = "tiny.qcow2", "busybox.tar.gz", "hypervisor.raw.zst"
 RAMDISK = ("ramdisk.vmlinuz", "ramdisk.gz")
 
@@ -27,7 +28,7 @@ class Recipe:
 
 
 RECIPES: dict[str, tuple[Recipe, ...]] = {
-    "tiny": (Recipe("tiny.sh", (TINY,), "tiny"), Recipe("busybox.sh", (BUSYBOX,), "busybox")),
+    "tiny": (Recipe("tiny.sh", (TINY, TINY_KERNEL, TINY_INITRD), "tiny"), Recipe("busybox.sh", (BUSYBOX,), "busybox")),
     "debian": (Recipe("debian.sh", ("debian.qcow2", "debian.tar.zst"), "debian"),),
     "ramdisk": (Recipe("ramdisk.sh", RAMDISK, "ramdisk"),),
     "hypervisor": (Recipe("hypervisor.sh", (HYPERVISOR,), "debian"),),

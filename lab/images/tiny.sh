@@ -4,6 +4,8 @@
 # Debian's cloud kernel, busybox, dropbear (sshd), qemu-guest-agent and a web server; reads NoCloud (label cidata) and
 # ConfigDrive (config-2) seeds. BIOS boot from its own disk. The kernel has neither IDE nor AHCI: attach disk and seed as
 # virtio disks. When booted it writes "GUEST-READY name uptime=seconds" to ttyS0. What runs inside: images/tiny/.
+#
+# Also makes OUT/tiny.vmlinux and OUT/tiny.initrd, with which a microVM boots the same disk (root=/dev/vda1).
 set -euo pipefail
 HERE=$(dirname "$(readlink -f "$0")")
 OUT=$(realpath "${1:?folder}")
@@ -20,6 +22,7 @@ drivers/virtio/virtio
 drivers/virtio/virtio_pci_modern_dev
 drivers/virtio/virtio_pci_legacy_dev
 drivers/virtio/virtio_pci
+drivers/virtio/virtio_mmio
 drivers/block/virtio_blk
 net/core/failover
 drivers/net/net_failover
@@ -90,7 +93,22 @@ make_image() {
   publish "$WORK/tiny.qcow2" tiny.qcow2
 }
 
+number_at() { # FILE OFFSET BYTES
+  od -A n -t "u$3" -j "$2" -N "$3" "$1" | tr -d ' '
+}
+
+publish_kernel() { # for microVMs, which take an ELF file: it is the payload of the bzImage, Documentation/x86/boot.rst
+  local image=$WORK/kernel/boot/vmlinuz-$KERNEL begin length
+  begin=$((($(number_at "$image" $((0x1f1)) 1) + 1) * 512 + $(number_at "$image" $((0x248)) 4)))
+  length=$(($(number_at "$image" $((0x24c)) 4) - 4)) # the last four bytes are its size once it is unpacked
+  dd if="$image" of="$WORK/payload" bs=1M iflag=skip_bytes,count_bytes skip="$begin" count="$length" status=none
+  lz4 -dcq "$WORK/payload" > "$WORK/vmlinux" || fail "the kernel is not packed by lz4, as Debian's was"
+  publish "$WORK/vmlinux" tiny.vmlinux
+  publish "$WORK/initrd.gz" tiny.initrd
+}
+
 unpack_packages "${TOOLS[@]}"
 make_initrd
 make_root
 make_image
+publish_kernel

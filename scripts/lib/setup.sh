@@ -13,7 +13,7 @@ SETUP_PACKAGES=(
   iproute2 iptables dnsmasq-base e2fsprogs fdisk util-linux
   libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils
   lxd lxd-client lxcfs
-  busybox-static cpio extlinux syslinux-common debootstrap zstd
+  busybox-static cpio extlinux syslinux-common debootstrap zstd lz4
   postgresql
 )
 # the third state database; the browser that fills Prefect's form; what shows the order of writes; what speaks IPMI;

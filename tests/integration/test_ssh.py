@@ -11,7 +11,7 @@ from typing import Any
 import asyncssh
 import pytest
 
-from core.errors import Busy, Unreachable
+from core.errors import Busy, HostFault, Unreachable
 from core.settings import DriverSettings
 from drivers.conformance.transport import TransportRig, endless
 from drivers.transport.base import Endpoint, Result, Transport
@@ -144,3 +144,20 @@ async def test_a_channel_that_does_not_open_is_given_up(
         with pytest.raises(Unreachable, match="true on here did not end"):
             await asyncio.wait_for(transport.run(["true"], timeout_s=0.3), 5)
     assert (await transport.run(["echo", "x"], timeout_s=5)).stdout == "x\n"
+
+
+async def test_a_unix_socket_of_the_host(transport: Transport, tmp_path: Path) -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readline())
+        await writer.drain()
+        writer.close()
+
+    path = str(tmp_path / "echo.sock")
+    async with await asyncio.start_unix_server(echo, path):
+        for _ in range(2):
+            async with transport.connect(path) as stream:
+                await stream.write(b"hello\n")
+                assert await asyncio.wait_for(stream.read(), 5) == b"hello\n"
+    with pytest.raises(HostFault, match=r"socket .*gone\.sock of here could not be connected to"):
+        async with transport.connect(str(tmp_path / "gone.sock")):
+            pytest.fail("nobody listens there")

@@ -53,6 +53,7 @@ class Machine:
     pages: dict[int, int] = field(default_factory=dict)
     cells: list[list[int]] = field(default_factory=lambda: [[0, 0], [0, 0]])  # thousandths of cores, MiB
     driver: str = "kvm"
+    kernels: tuple[str, ...] | None = None
     promised: list[tuple[float, int, int]] = field(default_factory=list)  # from when, thousandths of cores, MiB
     shared: frozenset[str] = frozenset()  # datastores that are the same one on all hosts
     guests: list[tuple[dict[str, str], tuple[Rule, ...]]] = field(default_factory=list)
@@ -121,6 +122,7 @@ class Machine:
             ("move", self.name != shape.leaves),
             ("driver", shape.driver in ("", self.driver)),
             ("arch", shape.arch in ("", self.arch)),
+            ("kernel", self.kernels is None or shape.kernel in self.kernels),
             ("capabilities", shape.capabilities <= self.capabilities),
             ("requires", changing or satisfied),
             ("maintenance", self.window_s > (shape.lifetime_s or 3600)),
@@ -204,7 +206,8 @@ def view_of(machines: list[Machine], pools: dict[str, list[int]]) -> View:
         stores={name: _store(machines, name) for name in stores},
         nets={name: _net(machines, name, pool) for name, pool in pools.items()},
         images={sha: np.array([sha in m.images for m in machines], np.bool_) for sha in images},
-        archs=tuple(m.arch for m in machines), capabilities=tuple(m.capabilities for m in machines),
+        archs=tuple(m.arch for m in machines), kernels=tuple(m.kernels for m in machines),
+        capabilities=tuple(m.capabilities for m in machines),
         windows_s=np.array([m.window_s for m in machines], np.float64),
         pci={d: _pool(m.devices.get(d, 0) for m in machines) for d in {d for m in machines for d in m.devices}},
         pins=_pool(m.pins_m for m in machines),

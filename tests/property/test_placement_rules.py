@@ -36,6 +36,7 @@ SHAPES = st.builds(
     disk_mib=st.sampled_from([0, 50]),
     nics=st.sampled_from([(), (("lan", 1),)]),
     arch=st.sampled_from(["", "", "x86_64", "arm64"]),
+    kernel=st.sampled_from(["", "", "six"]),
     capabilities=st.sampled_from([frozenset(), frozenset({"tpm"})]),
     own_labels=st.sampled_from([(), WEB, DB]),
     rules=st.lists(st.sampled_from(RULES), max_size=2, unique=True).map(tuple),
@@ -66,6 +67,7 @@ def machines(draw: st.DrawFn) -> list[Machine]:
             promised=draw(st.sampled_from([[], [], [(7200.0, 1500, 512)], [(60.0, 1000, 0), (7200.0, 0, 512)]])),
             networks=("lan",),
             arch=draw(st.sampled_from(["x86_64", "x86_64", "arm64"])),
+            kernels=draw(st.sampled_from([None, None, ("six",), ()])),
             capabilities=draw(st.sampled_from([frozenset({"tpm"}), frozenset()])),
             window_s=draw(st.sampled_from([float("inf"), float("inf"), 1200.0])),
             devices=draw(st.sampled_from([{}, {"gpu": 2}, {"gpu": 3, "nic": 1}])),
@@ -194,7 +196,8 @@ def test_the_smallest_change_makes_room_for_it(hosts: list[Machine], shape: Shap
         elif field == "hosts":
             new = Machine(to, labels=host.labels, cpus=host.cpus, cpu_overcommit=host.cpu_overcommit,
                           memory_mib=host.memory_mib, disk=host.disk, networks=host.networks, arch=host.arch,
-                          capabilities=host.capabilities, devices=host.devices, pins_m=host.pins_m, pages=host.pages,
+                          kernels=host.kernels, capabilities=host.capabilities, devices=host.devices,
+                          pins_m=host.pins_m, pages=host.pages,
                           cells=host.cells, shared=host.shared, driver=host.driver)  # fmt: skip
             neighbours([*changed, new])
             changed.append(new)

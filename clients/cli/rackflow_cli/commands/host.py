@@ -53,7 +53,8 @@ def enroll(
     ],
     name: Annotated[str | None, typer.Option(metavar="NAME", help="By default made from the address.")] = None,
     driver: Annotated[
-        str | None, typer.Option(metavar="kvm|lxd|esxi", help="By default what is found on it; esxi must be said.")
+        str | None,
+        typer.Option(metavar="kvm|lxd|firecracker|esxi", help="By default what is found on it; esxi must be said."),
     ] = None,
     key: Annotated[
         Path | None,

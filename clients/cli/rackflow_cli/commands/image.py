@@ -35,6 +35,13 @@ def import_(
         str | None, typer.Option("--format", metavar="qcow2|raw|vmdk|ova|tar", help="By default what it is.")
     ] = None,
     os: Annotated[str | None, typer.Option(help="Operating system, for people.")] = None,
+    kernel: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="On hosts that boot no disk by itself (firecracker), as they call it."),
+    ] = None,
+    boot_args: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="With that kernel; by default root=/dev/vda rw.")
+    ] = None,
     min_memory: Annotated[str | None, typer.Option(metavar="SIZE", help="An instance needs at least that.")] = None,
     label: LabelsOption = None,
     wait: Wait = True,
@@ -43,7 +50,8 @@ def import_(
 ) -> None:
     """Bring an image into the front-end's store: fetched, verified, converted."""
     spec = {"name": name, "source": located(source), **given(
-        kind=kind, sha256=sha256, format=form, os=os, min_memory=min_memory, labels=pairs(label, "--label")
+        kind=kind, sha256=sha256, format=form, os=os, kernel=kernel, boot_args=boot_args, min_memory=min_memory,
+        labels=pairs(label, "--label"),
     )}  # fmt: skip
     answer = session.api().post("images", spec)
     carry_out(answer, output, wait=wait, timeout_s=timeout,
