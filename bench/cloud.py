@@ -35,6 +35,20 @@ class Cloud:
     url: str
     token: str
 
+    @contextmanager
+    def again(self, **settings: str) -> Iterator[None]:
+        """Take it down, let the caller do what needs that, and bring it up again with more settings."""
+        self.rackflow("down")
+        yield
+        self.env |= {f"RACKFLOW_{name.upper()}": value for name, value in settings.items()}
+        self.rackflow("up", "--detach")
+        self.find()
+
+    def find(self) -> None:
+        """Find out where its API is, and the administrator's token."""
+        endpoint = json.loads(Path(self.env["RACKFLOW_RUN_DIR"], "endpoint.json").read_text())
+        self.url, self.token = endpoint["api"], Path(endpoint["token_file"]).read_text().strip()
+
     def run(self, *argv: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
         """Run the command line, whatever comes out."""
         return subprocess.run([RACKFLOW, *argv], env=self.env, capture_output=True, text=True, timeout=timeout_s)
@@ -113,8 +127,7 @@ def cloud(
             self.rackflow("lab", "up", *lab)
         if up.wait() != 0:
             raise RuntimeError("rackflow did not come up")
-        endpoint = json.loads(Path(run_dir, "endpoint.json").read_text())
-        self.url, self.token = endpoint["api"], Path(endpoint["token_file"]).read_text().strip()
+        self.find()
         say("enrolling hosts, importing images")
         self.rackflow("apply", "-f", str(Path(env["LAB_DIR"], "lab.yaml")))
         yield self

@@ -27,6 +27,7 @@ import psutil
 import yaml
 
 from bench.cloud import Cloud, cloud, say
+from bench.filled import fill
 from core.states import UNFINISHED
 from tests.integration.line import image_files
 
@@ -34,7 +35,6 @@ HOSTS, BURST, CLIENTS = 100, 1000, 8
 LONGEST_S = 1800
 LATENCY_S = 0.005
 BASE = Path("/var/tmp/rackflow-scale")
-FILL, ENROLL = 2000, 2500  # of one request
 NETWORK = {
     "name": "wide", "bridge": "br0", "subnet": "10.64.0.0/14", "default_for": ["vm", "container"],
     "ranges": [{"first": "10.64.0.10", "last": "10.67.200.250"}],
@@ -43,7 +43,7 @@ SHAPES = [
     {"image": image, "cpu": cpu, "memory": memory}
     for image in ("vm", "box") for cpu, memory in ((0.25, 128), (0.5, 256), (0.5, 512), (1, 1024), (1, 2048), (2, 4096))
 ]  # fmt: skip
-SMALL = {"image": "box", "cpu": 0.25, "memory": 256}  # of those that are there already
+SMALL = {"cpu": 0.25, "memory": 256}  # of those that are there already
 
 
 def main() -> None:
@@ -53,8 +53,10 @@ def main() -> None:
     parser.add_argument("--instances", type=int, default=20_000, help="that the second round finds there")
     asked = parser.parse_args()
     with TemporaryDirectory() as folder, _rackflow(Path(folder)) as c:
+        _enroll(c, HOSTS)
         figures = _round(c, HOSTS, 0)
         if asked.hosts:
+            _fill(c, asked.hosts, asked.instances)
             later = _round(c, asked.hosts, asked.instances)
             figures |= {f"{key}_at_{asked.hosts}": value for key, value in later.items()}
     print(json.dumps(figures))
@@ -71,13 +73,7 @@ def _rackflow(folder: Path) -> Iterator[Cloud]:
 
 
 def _round(c: Cloud, hosts: int, instances: int) -> dict[str, float]:
-    """Bring the cloud to that many hosts and instances, then measure two bursts, which are deleted again."""
-    began = time.monotonic()
-    _enroll(c, hosts)
-    enrolled = time.monotonic()
-    _fill(c, instances)
-    filled = time.monotonic()
-    say(f"{hosts} hosts after {enrolled - began:.0f} s, {instances} instances {filled - enrolled:.0f} s later")
+    """Measure two bursts, which are deleted again, where there are that many hosts and instances."""
     found: dict[str, float] = {}
     for key, submit in (("one_request", _one_request), ("thousand_requests", _many_requests)):
         names = [f"{key.split('_')[0]}-{hosts}-{number}" for number in range(BURST)]
@@ -124,24 +120,28 @@ def _each(c: Cloud, method: str, asked: Sequence[tuple[str, str]]) -> None:
 
 
 def _enroll(c: Cloud, wanted: int) -> None:
-    """Enroll simulated hosts until there are that many."""
-    there = sum(_states(c, "host").values())
-    for first in range(there, wanted, ENROLL):
-        numbers = range(first, min(wanted, first + ENROLL))
-        c.call("POST", "/v1/hosts", [
-            {"name": f"s{n}", "address": f"10.99.{n // 250}.{n % 250 + 1}", "driver": "fake"} for n in numbers
-        ])  # fmt: skip
-        _until_idle(c)
+    """Enroll simulated hosts."""
+    c.call("POST", "/v1/hosts", [
+        {"name": f"s{n}", "address": f"10.99.{n // 250}.{n % 250 + 1}", "driver": "fake"} for n in range(wanted)
+    ])  # fmt: skip
+    _until_idle(c)
     if (states := _states(c, "host")) != {"ready": wanted}:
         raise RuntimeError(f"{wanted} hosts were to be ready, but: {states}")
 
 
-def _fill(c: Cloud, wanted: int) -> None:
-    """Deploy instances that stay."""
-    for first in range(0, wanted, FILL):
-        c.call("POST", "/v1/instances", [{**SMALL, "name": f"there-{first}", "count": min(FILL, wanted - first)}])
-        _until_idle(c)
-    _until_all_run(c, wanted)
+def _fill(c: Cloud, hosts: int, instances: int) -> None:
+    """Let there be that many hosts and running instances. Raise RuntimeError when a look at all hosts finds less."""
+    file = c.base / "planted.json"
+    began = time.monotonic()
+    with c.again(drivers__simulated_instances=str(file)):
+        fill(c.base / "data" / "rackflow.db", file, hosts, instances, SMALL)
+        say(f"{hosts} hosts and {instances} instances written in {time.monotonic() - began:.0f} s")
+    looks = "SELECT count(*) FROM operation WHERE verb = 'reconcile' AND state = 'done'"
+    before = _ask(c, looks)
+    _until(lambda: _ask(c, looks) != before, "all hosts were to be looked at")
+    if _ask(c, "SELECT count(*) FROM drift WHERE state = 'open'") != [(0,)] or _states(c, "host") != {"ready": hosts}:
+        raise RuntimeError(f"the hosts do not have what was written: {_states(c, 'host')}")
+    _until_all_run(c, instances)
 
 
 def _delete(c: Cloud, names: Sequence[str]) -> None:
@@ -158,12 +158,17 @@ def _until_all_run(c: Cloud, wanted: int) -> None:
 
 
 def _until_idle(c: Cloud) -> None:
-    until = time.monotonic() + LONGEST_S
     unfinished = ", ".join(f"'{state}'" for state in UNFINISHED)  # by its index: there are thousands that have ended
     query = f"SELECT count(*) FROM operation WHERE state IN ({unfinished}) AND verb != 'reconcile'"
-    while _ask(c, query) != [(0,)]:
+    _until(lambda: _ask(c, query) == [(0,)], "all operations were to end")
+
+
+def _until(holds: Callable[[], bool], wanted: str) -> None:
+    """Wait for something. Raise RuntimeError when that takes too long."""
+    until = time.monotonic() + LONGEST_S
+    while not holds():
         if time.monotonic() > until:
-            raise RuntimeError(f"operations are under way after {LONGEST_S} s")
+            raise RuntimeError(f"{wanted} within {LONGEST_S} s")
         time.sleep(0.05)
 
 

@@ -49,7 +49,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return ["map", [[plain(key), one if type(one) in _SCALARS else plain(one)] for key, one in value.items()]]
     if isinstance(value, frozenset | set):
-        return ["set", [plain(one) for one in sorted(value)]]
+        return ["set", [one if type(one) in _SCALARS else plain(one) for one in sorted(value)]]
     if isinstance(value, tuple | list):
         kind = "tuple" if isinstance(value, tuple) else "list"
         return [kind, [one if type(one) in _SCALARS else plain(one) for one in value]]

@@ -66,6 +66,7 @@ class DriverSettings:
     threads_per_host: int = 4
     datastore_path: str = "/var/lib/rackflow/datastore"  # of the default dir datastore on a host
     simulated_latency_s: float = 0.0  # of each call to a simulated host
+    simulated_instances: str = ""  # file of what simulated hosts have from the start (drivers/fake_planted.py)
 
 
 @dataclass(frozen=True)

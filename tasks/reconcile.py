@@ -268,6 +268,6 @@ async def _usage(
         "disk_free_mib": sum(free for _, _, free in stores),
     }
     try:
-        await asyncio.to_thread(rt.analytics.put_usage, [*samples, whole])
+        await rt.usage.add([*samples, whole])
     except RackflowError:
         return

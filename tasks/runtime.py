@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -67,6 +67,13 @@ class Runtime:
         self.steps = Gather(lambda change: self.store.write(change), step_writes.write, lambda: len(self._actions))
         self.befores = Gather(lambda look: self.store.read(look), look_writes.before)
         self.looks = Gather(lambda change: self.store.write(change), look_writes.write)
+        self.usage = Gather(lambda put: asyncio.to_thread(put, None), self._put_usage)
+
+    def _put_usage(self, _: Any, samples: Sequence[Sequence[dict[str, Any]]]) -> list[None]:
+        """Send the usage samples of some hosts to the history's owner. Raise Unreachable, Invalid."""
+        if self.analytics is not None:
+            self.analytics.put_usage([row for of_host in samples for row in of_host])
+        return [None] * len(samples)
 
     def require_claim(self) -> None:
         """Raise Busy when the claim is about to end: somebody else may hold these operations soon."""

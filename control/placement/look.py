@@ -69,9 +69,7 @@ def room_of(view: View, work: Work, shape: Shape, needs: Sequence[Need], at: Int
             rooms.append(times(work.left[row, at], need if isinstance(need, int) else need[at]))
     if usual:
         together = np.array(usual, np.int64)
-        # exact, since all that is counted is less than 2**52, and faster than whole numbers are divided
-        least = np.minimum.reduce(work.left[together[:, :1], at] / together[:, 1:])
-        rooms.append(np.floor(least).astype(np.int64))
+        rooms.append(np.minimum.reduce(work.left[together[:, :1], at] // together[:, 1:]))
     for constraint in _ROOMS:
         one = constraint(view, work, shape, at)
         if one is not None:

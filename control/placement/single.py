@@ -13,6 +13,8 @@ from control.placement.usual import Kind, Spots, kind_for, left_at, need_of, ope
 from control.placement.weights import Policy, best_first
 from control.placement.work import CPU, MEASURED, MEMORY, Stay, Work, missing
 
+_ONE = np.ones(1, np.int64)  # of a count by host
+
 
 def place_one(view: View, work: Work, shape: Shape, policy: Policy) -> tuple[int, int] | None:
     """Take one copy where it is best; return the host and the datastore's number. None: nothing is done.
@@ -89,7 +91,7 @@ def take_one(view: View, work: Work, shape: Shape, kind: Kind, h: int, *, shared
     if shape.lifetime_s:
         work.exit_s[h] = max(work.exit_s[h], until_s)
     if shape.lifetime_s or cells:
-        work.stays.append(Stay(shape, np.array([h]), np.ones(1, np.int64), until_s, cells))
+        work.stays.append(Stay(shape, np.array([h]), _ONE, until_s, cells))
     work.instances[h] += 1
     good = left[CPU, h] >= work.smallest[0] and left[MEMORY, h] >= work.smallest[1] and not work.hot[h]
     if good and not work.preferred[h]:
@@ -97,7 +99,7 @@ def take_one(view: View, work: Work, shape: Shape, kind: Kind, h: int, *, shared
     work.preferred[h] = good
     work.changes += 1
     if shape.own_labels or shape.rules:
-        affinity.joined(view, work, shape, np.array([h]), np.ones(1, np.int64))
+        affinity.joined(view, work, shape, np.array([h]), _ONE)
 
 
 def _take_cell(work: Work, shape: Shape, kind: Kind, h: int) -> list[Ints]:

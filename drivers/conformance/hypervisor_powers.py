@@ -277,9 +277,7 @@ async def console(rig: HypervisorRig) -> None:
     driver = rig.hypervisor
     if not isinstance(driver, Consoles):
         unsupported("the driver has no Consoles")
-    if not rig.guests:
-        not_reached("no guest answers here at its console: name an image that has an agent")
-    typed, answer = rig.console_talk
+    typed, answer = needs(rig.console_talk, "guest that answers at its console: name an image that has an agent")
     spec = await running(rig)
     for _ in range(2):  # one that was closed can be opened again
         async with driver.console(spec.name) as stream:

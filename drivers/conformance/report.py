@@ -109,7 +109,7 @@ def markdown(reports: Sequence[Report]) -> str:
 
 
 def _cell(row: Row | None) -> str:
-    if row is None:
-        return " "
+    if row is None:  # no case about it was meant for a driver that does not claim it
+        return _SIGNS[Verdict.UNSUPPORTED]
     partly = row.verdict is Verdict.PROVEN and row.proven < row.cases
     return f"{_SIGNS[row.verdict]} {row.proven} of {row.cases}" if partly else _SIGNS[row.verdict]

@@ -60,7 +60,7 @@ class HypervisorRig:
     host. file_bytes: a file's size there, 0 if absent. with_disk, with_nic: the spec with one more, which is ready.
     larger: the spec with more cpu and memory; may_grow: one that can become so while it runs. move: a live migration,
     and its target. other: another host's hypervisor, where the same specs can be defined. console_talk: what is typed,
-    and what is to come back.
+    and what is to come back, None where nobody answers.
     guests: False where a simulator boots none, so that only what the hypervisor itself says can be checked.
     hotplug: False where no guest runs that lets go of a device. moves: what can migrate while it runs.
     tools: what writes to and reads from disks of instances that are off; tools_see_snapshots: also of those that have
@@ -83,7 +83,7 @@ class HypervisorRig:
     may_grow: Callable[[InstanceSpec], InstanceSpec] = as_it_is
     move: Callable[[InstanceSpec], Awaitable[tuple[Move, Hypervisor]]] | None = None
     other: Hypervisor | None = None
-    console_talk: tuple[bytes, bytes] = (b"\necho a$((1+1))b\n", b"a2b")
+    console_talk: tuple[bytes, bytes] | None = (b"\necho a$((1+1))b\n", b"a2b")
     reboot_grace_s: float = 20.0
     guests: bool = True
     hotplug: bool = True

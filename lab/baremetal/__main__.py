@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from threading import Event
 
 from core.errors import RackflowError
 from lab.baremetal.site import READY, Site, servers
@@ -14,13 +15,15 @@ _ENDS = (signal.SIGTERM, signal.SIGINT)
 
 def main() -> int:
     """Start all of it, write where it is, wait for a signal, end all of it."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)  # from the first moment on: nothing is left behind
+    asked = Event()
+    for one in _ENDS:  # from the first moment on; not blocked, for what is started here would inherit that
+        signal.signal(one, lambda *_: asked.set())
     site = Site(load(), servers(int(sys.argv[1])), role=sys.argv[2])
     try:
         site.start()
         (site.dir / READY).write_text(site.describe() + "\n")
         print("ready", flush=True)
-        signal.sigwait(_ENDS)
+        asked.wait()
     except RackflowError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

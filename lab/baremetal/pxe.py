@@ -85,9 +85,9 @@ class PxeNetwork:
     def stop(self) -> None:
         """End it, and take the bridge away."""
         for process in self._running:
-            process.terminate()
+            process.kill()  # they keep nothing
         for process in self._running:
-            process.wait(10)
+            process.wait()
         self._running.clear()
         if self._has_bridge:  # else it is another lab's
             ip(f"link del {BRIDGE}", check=False)

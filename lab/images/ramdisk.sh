@@ -2,7 +2,7 @@
 # ramdisk.sh OUT: make OUT/ramdisk.vmlinuz and OUT/ramdisk.gz, what a machine boots from the network to be looked at and
 # to be installed.
 #
-# Debian's cloud kernel, busybox, dropbear (sshd) and zstd; 6 MB. It posts its inventory as ironic-python-agent does and
+# Debian's cloud kernel, busybox, dropbear (sshd) and zstd; 4 MB. It posts its inventory as ironic-python-agent does and
 # lets the front-end in by SSH, which writes the disk. Neither host key nor authorized keys are in it: they come in an
 # archive of their own beside it (lab/baremetal/pxe.py). What runs inside: images/ramdisk/.
 set -euo pipefail

@@ -267,3 +267,23 @@ async def test_configuring_a_host_again_changes_nothing(line: Line, box: Box) ->
     seen = [await tasks.configure.configure(BoxTransport(box, Endpoint("f0", "x")), Role("kvm")) for _ in range(2)]
     assert [one.changed for one in seen] == [True, False]
     assert (seen[0].evidence or {})["changes"]
+
+
+async def test_an_abort_while_it_is_verified_leaves_no_instance_and_no_host_in_use(line: Line, box: Box) -> None:
+    world.hang("f0", "hypervisor.start")
+    (op_id,) = line.submit(VERB, body())
+    pump = Pump(line)
+    while not world.calls.get("hypervisor.start"):
+        await pump.round()
+    line.store.write_now(lambda c: operations.cancel(c, line.admin, op_id))
+    await line.runtime.look_for_cancels()
+    for _ in range(10):
+        await pump.round()
+        await line.runtime.look_for_cancels()
+    world.release("f0", "hypervisor.start")
+    (op,) = await pump.until([op_id])
+    await pump.rest()
+    assert op.state is OperationState.CANCELLED, op.error
+    host = line.store.read_now(lambda c: hosts.get(c, "f0"))
+    assert (host.state, left(line)) == (HostState.DISABLED, [])
+    assert world.hosts["f0"].powered  # who looks why needs it on

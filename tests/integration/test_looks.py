@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
+from analytics.client import AnalyticsClient
 from control import drift, hosts, tables
-from core.errors import HostFault
+from core.errors import HostFault, Unreachable
 from core.states import OperationState, Verb
 from drivers.fake_world import ANY, world
 from tasks.images import CUT_OFF_FOR_S
@@ -70,3 +73,30 @@ async def test_a_host_with_a_declared_size_keeps_it(line: Line) -> None:
     await line.run(Verb.RECONCILE, {"hosts": ["f0"]})
     host = line.store.read_now(lambda c: hosts.get(c, "f0"))
     assert (host.cpus, host.memory_mib) == (8, 65536)
+
+
+class _Owner(AnalyticsClient):
+    """Takes usage samples as the history's owner does. away: it does not answer."""
+
+    def __init__(self, *, away: bool = False) -> None:
+        super().__init__("/nowhere")
+        self.away, self.taken = away, list[list[Mapping[str, Any]]]()
+
+    def put_usage(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        if self.away:
+            raise Unreachable("the history does not answer", "analytics")
+        self.taken.append(list(rows))
+
+
+async def test_usage_of_all_hosts_reaches_the_history_in_fewer_calls_than_hosts(line: Line) -> None:
+    line.runtime.analytics = owner = _Owner()
+    await line.run(Verb.RECONCILE, {"hosts": []})
+    told = sorted(row["host"] for rows in owner.taken for row in rows if row["instance_id"] is None)
+    assert told == ["f0", "f1", "f2"]
+    assert len(owner.taken) < 3
+
+
+async def test_a_look_waits_for_no_history(line: Line) -> None:
+    line.runtime.analytics = _Owner(away=True)
+    (op,) = await line.run(Verb.RECONCILE, {"hosts": []})
+    assert op.state is OperationState.DONE

@@ -157,6 +157,26 @@ def test_every_flow_is_deployed_by_dotted_entrypoint_with_a_form(front_end: Fron
     assert all("operations" in row["parameter_openapi_schema"]["properties"] for row in found.values())
 
 
+def test_a_machine_is_enrolled_by_prefects_form(front_end: FrontEnd) -> None:
+    """What its UI sends: a run of the deployment, scheduled for now, with the form's fields."""
+    password = (front_end.settings.paths.data_dir / "prefect.password").read_text().strip()
+
+    def prefect(method: str, path: str, body: Any = None) -> Any:
+        url = front_end.endpoint()["prefect_api"] + path
+        answer = httpx.request(method, url, json=body, auth=("admin", password), trust_env=False)
+        assert answer.status_code < 300, answer.text
+        return answer.json()
+
+    deployment = prefect("GET", "/deployments/name/enroll_machine/enroll_machine")
+    fields = deployment["parameter_openapi_schema"]["properties"]
+    assert {"name", "bmc", "user", "password_file", "system", "verify_tls"} <= fields.keys()
+    assert all(fields[name].get("description") for name in ("name", "bmc", "password_file"))
+    run = {"parameters": {"name": "m1", "bmc": "fake://m1"}, "state": {"type": "SCHEDULED"}}
+    prefect("POST", f"/deployments/{deployment['id']}/create_flow_run", run)
+    wait_until(lambda: front_end.get("/v1/machines/m1").status_code == 200)
+    wait_until(lambda: front_end.get("/v1/machines/m1").json()["state"] == "ready")
+
+
 def test_the_schedule_makes_runs(front_end: FrontEnd) -> None:
     password = (front_end.settings.paths.data_dir / "prefect.password").read_text().strip()
 

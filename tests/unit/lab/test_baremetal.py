@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from string import Template
 
@@ -66,3 +68,22 @@ def test_how_a_server_is_enrolled(tmp_path: Path) -> None:
     assert spec.node is not None
     assert spec.node.macs == ("52:54:00:72:66:01",)
     assert (site.dir / "bmc.password").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_a_killed_room_left_is_ended_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    removed: list[str] = []
+    monkeypatch.setattr(room, "ip", lambda *commands, check: removed.extend(commands))
+    settings = LabSettings(tmp_path / "lab", tmp_path, tmp_path)
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    ours = subprocess.Popen([*sleep, "http.server", f"{folder(settings)}/pxe"])
+    theirs = subprocess.Popen([*sleep, "less", f"{folder(settings)}/room.log"])
+    try:
+        assert room.down(settings)
+        assert ours.wait(5) == -9
+        assert theirs.poll() is None
+        assert removed == ["link del rfpxe"]
+        assert not room.down(settings)
+    finally:
+        for process in (ours, theirs):
+            process.kill()
+            process.wait()
