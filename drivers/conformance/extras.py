@@ -20,7 +20,7 @@ from drivers.hypervisor.base import DiskAttachment
 
 OWN = {
     "kvm": "drivers.conformance.on_linux", "lxd": "drivers.conformance.on_linux", "esxi": "drivers.conformance.on_esxi",
-    "fake": "drivers.conformance.on_fake",
+    "fake": "drivers.conformance.on_fake", "firecracker": "drivers.conformance.on_linux",
 }  # fmt: skip
 
 
@@ -55,8 +55,8 @@ class Extras:
     clear_instance: what the driver's verbs did not, or may not.
     management: the network that must not be touched; there: one that is there; datastore: where there is room.
     bridge_has_address, disk_format, overlays, moves: as in the rigs. shared_disks: such hosts see the same ones.
-    growing: options of an instance that is to grow while it runs. hotplug: devices come and go without a guest's
-    help. simulated: guests answer, whatever image they have.
+    options: of each instance that the kit makes; growing: also of one that is to grow while it runs. hotplug: devices
+    come and go without a guest's help. simulated: guests answer, whatever image they have.
     """
 
     tools: Tools = field(default_factory=NoTools)
@@ -79,6 +79,7 @@ class Extras:
     effort: Effort = LITTLE
     shared_disks: bool = False
     hotplug: bool = False
+    options: tuple[tuple[str, str], ...] = ()
     growing: tuple[tuple[str, str], ...] = ()
     simulated: bool = False
 

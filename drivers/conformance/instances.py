@@ -83,7 +83,8 @@ class Instances:
         if self._image is not None and self._kind is InstanceKind.VM:
             disks = (*disks, await self._seed(self._here, instance_id, nics))
         return InstanceSpec(
-            instance_id, on_host(instance_id), "conformance", self._kind, 1, MEMORY_MIB[self._kind], disks, nics
+            instance_id, on_host(instance_id), "conformance", self._kind, 1, MEMORY_MIB[self._kind], disks, nics,
+            options=self._extras.options,
         )  # fmt: skip
 
     async def _disks(self, host: Host, instance_id: str) -> tuple[DiskAttachment, ...]:
@@ -120,7 +121,7 @@ class Instances:
         return replace(spec, nics=(*spec.nics, await self._nic(spec.id, len(spec.nics))))
 
     def may_grow(self, spec: InstanceSpec) -> InstanceSpec:
-        return replace(spec, options=self._extras.growing)
+        return replace(spec, options=(*spec.options, *self._extras.growing))
 
     @staticmethod
     def larger(spec: InstanceSpec) -> InstanceSpec:

@@ -1,10 +1,11 @@
-"""Extras of Linux hosts that are reached by SSH: KVM and LXD, whose datastores are folders and networks bridges."""
+"""Extras of Linux hosts that are reached by SSH: KVM, LXD, Firecracker; datastores are folders and networks bridges."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+from drivers.conformance.cases import not_reached
 from drivers.conformance.disks import DiskTools
 from drivers.conformance.extras import Extras
 from drivers.conformance.rigs import Effort
@@ -33,7 +34,18 @@ async def conformance(host: Host) -> Extras:
         tools=DiskTools(host.transport), clear_store=clear_store, clear_network=clear_network,
         management=(await gather_facts(host.transport)).management_nic,
     )  # fmt: skip
+    if host.kind == "firecracker":
+        return await _of_microvms(host, found)
     return {"kvm": _of_vms, "lxd": _of_containers}[host.kind](host, found)
+
+
+async def _of_microvms(host: Host, found: Extras) -> Extras:
+    kernels = (await host.hypervisor.capabilities()).kernels
+    if not kernels:
+        not_reached(f"no kernel is on {host.name}: put one there as docs/firecracker.md says")
+    return replace(
+        found, options=(("kernel", kernels[0]),), disk_format="raw", overlays=False, moves=(), tools_see_snapshots=False
+    )
 
 
 def _of_vms(host: Host, found: Extras) -> Extras:

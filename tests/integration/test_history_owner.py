@@ -40,7 +40,7 @@ def wait_until_answers(client: AnalyticsClient, owner: subprocess.Popen[bytes]) 
             time.sleep(0.05)
 
 
-def test_killed_owner_loses_nothing(tmp_path: Path) -> None:
+def test_killed_it_loses_nothing(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     store = Store(f"sqlite:///{tmp_path}/state.db")
     store.migrate()
@@ -78,7 +78,7 @@ def test_killed_owner_loses_nothing(tmp_path: Path) -> None:
     assert seen == {"n": written, "ids": written, "s": written}
 
 
-def test_owner_samples_what_can_be_given_away(tmp_path: Path) -> None:
+def test_it_samples_pools(tmp_path: Path) -> None:
     """A fresh cloud has no host yet, but a network to give addresses of."""
     (tmp_path / "run").mkdir()
     store = Store(f"sqlite:///{tmp_path}/state.db")
