@@ -102,6 +102,7 @@ def test_a_new_host_key_is_taken_while_it_holds_instances(front_end: Cloud, lab:
         assert box.read() == WORD
 
 
+@pytest.mark.slow
 def test_a_vm_made_by_hand_becomes_ours(front_end: Cloud, lab: Lab) -> None:
     with vm_on(front_end, "evac-there", "h2"):  # so that the image is there
         image = lab.run("h2", "ls /var/lib/rackflow/datastore/images/*.qcow2").split()[0]
