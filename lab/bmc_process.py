@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import signal
 import subprocess
 import sys
 import time
@@ -12,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.errors import HostFault
-from lab import hosts
+from lab import processes
 from lab.settings import LabSettings
 
 USER = "lab"
@@ -57,20 +55,9 @@ def start(settings: LabSettings) -> bool:
 
 def stop() -> None:
     """End the BMCs, also those of a lab whose folder is gone."""
-    for pid in list(pids()):
-        try:
-            os.kill(pid, signal.SIGTERM)
-        except ProcessLookupError:
-            continue
-    hosts.wait_until(lambda: not list(pids()))
+    processes.end(1, "-m", _MODULE)
 
 
 def pids() -> Iterator[int]:
-    """Yield the processes that serve a lab's BMCs, told by their command lines: there is one lab on a machine."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue  # it ended while we looked
-        if words[1:3] == [b"-m", _MODULE.encode()]:
-            yield int(entry.name)
+    """Return the processes that serve a lab's BMCs."""
+    return processes.like(1, "-m", _MODULE)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import ssl
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.errors import HostFault, NeedsOperator
-from lab import hosts
+from lab import processes
 from lab.settings import LabSettings
 
 NAME = "e1"
@@ -94,20 +93,9 @@ def _listening(settings: LabSettings, process: subprocess.Popen[bytes]) -> int:
 
 def stop() -> None:
     """End it, also that of a lab whose folder is gone."""
-    for pid in list(pids()):
-        try:
-            os.kill(pid, signal.SIGTERM)
-        except ProcessLookupError:
-            continue
-    hosts.wait_until(lambda: not list(pids()))
+    processes.end(2, "-for", MARK)
 
 
 def pids() -> Iterator[int]:
-    """Yield the simulators of labs, told by their command lines: there is one lab on a machine."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue  # it ended while we looked
-        if words[2:4] == [b"-for", MARK.encode()]:
-            yield int(entry.name)
+    """Return the simulators of labs."""
+    return processes.like(2, "-for", MARK)

@@ -31,10 +31,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    stages.mark(items, slow=config.getoption("--slow"))
     if part := config.getoption("--part"):
         items[:], others = stages.split(items, part)
         config.hook.pytest_deselected(items=others)
-    stages.mark(items, slow=config.getoption("--slow"))
     items.sort(key=stages.order)
     config.stash[_SUITES] = stages.staged(items)
 

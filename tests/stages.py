@@ -30,10 +30,12 @@ def mark(items: Sequence[pytest.Item], *, slow: bool = False) -> None:
 
     slow: run also what takes minutes and shows little that others do not; else it is skipped, by name.
     """
-    _mark_folders(items)
     for item in items:
         if not slow and _is_slow(item):
             item.add_marker(pytest.mark.skip(reason="slow: scripts/test --slow runs it"))
+        for folder, marker in FOLDERS.items():
+            if item.nodeid.startswith(folder):
+                item.add_marker(marker)
     live = [item for item in items if item.get_closest_marker("live")]
     missing = preflight.problems() if live else []
     if missing:
@@ -42,21 +44,11 @@ def mark(items: Sequence[pytest.Item], *, slow: bool = False) -> None:
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
-def _mark_folders(items: Sequence[pytest.Item]) -> None:
-    for item in items:
-        for folder, marker in FOLDERS.items():
-            if item.nodeid.startswith(folder):
-                item.add_marker(marker)
-
-
 def split(items: Sequence[pytest.Item], part: str) -> tuple[list[pytest.Item], list[pytest.Item]]:
-    """Return the tests of one of PARTS, and the others."""
-    _mark_folders(items)
-    wanted = [(stage(item) == 0) is (part == "quick") for item in items]
-    return (
-        [item for item, want in zip(items, wanted, strict=True) if want],
-        [item for item, want in zip(items, wanted, strict=True) if not want],
-    )
+    """Return the tests of one of PARTS, and the others; all are marked."""
+    quick = [item for item in items if stage(item) == 0]
+    staged = [item for item in items if stage(item) > 0]
+    return (quick, staged) if part == "quick" else (staged, quick)
 
 
 def _is_slow(item: pytest.Item) -> bool:
