@@ -14,13 +14,14 @@ from drivers.hypervisor.domain_copies import label
 from drivers.hypervisor.kvm_core import FOREVER_S
 from drivers.hypervisor.kvm_snapshots import SnapshotsVm
 from drivers.hypervisor.powers import BacksUp, BackupFile
+from drivers.parts import PART_GOES
 
 # $1 disk, $2 its format, $3 file, $4 mark of the part. All of the chain is read; what is written is named when it is
 # whole. A call that nobody waits for any more may be writing still: without its part it comes to nothing.
-_CONVERT = """set -eu
+_CONVERT = f"""set -eu
 rm -f "$3" "$3".*.part
-part=$3.$4.part; trap 'rm -f "$part"' EXIT; trap 'exit 1' HUP INT TERM PIPE
-qemu-img convert -f "$2" -O qcow2 "$1" "$part"
+part=$3.$4.part
+{PART_GOES}qemu-img convert -f "$2" -O qcow2 "$1" "$part"
 sync "$part"
 mv "$part" "$3"
 """

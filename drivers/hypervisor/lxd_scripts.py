@@ -7,13 +7,15 @@ may be writing still.
 
 from __future__ import annotations
 
+from drivers.parts import PART_GOES
+
 SPOOL = "/var/lib/rackflow/lxd"
 WRONG = "wrong"  # checksum
 
-_PART = """set -eu; umask 077
+_PART = f"""set -eu; umask 077
 mkdir -p "$1"
-part=$(mktemp "$1/.part.XXXXXX"); trap 'rm -f "$part"' EXIT; trap 'exit 1' HUP INT TERM PIPE
-"""
+part=$(mktemp "$1/.part.XXXXXX")
+{PART_GOES}"""
 
 # $1 folder, $2 name, $3 file to be copied
 COPY = f"""{_PART}

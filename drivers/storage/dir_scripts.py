@@ -6,6 +6,8 @@ because what belongs together must not be cut apart by a lost connection.
 
 from __future__ import annotations
 
+from drivers.parts import PART_GOES
+
 CHANGED = "changed"
 WRONG, NO_IMAGE, FULL, IN_USE = 65, 66, 67, 69  # exit codes
 
@@ -120,11 +122,10 @@ fi
 
 # As LOOK, and $6 the image's format, $7 mark of the part; stdin: the content. Says how it went: what sh is told by its
 # exit code alone could also be sudo's or timeout's. All is on the disk before it says "taken": the source may go then.
-# PIPE: nobody hears it any more.
 TAKE = """set -eu; umask 007
 mkdir -p -m 2771 "${1%/.*}" "$1"; cd "$1"
 part=".$2.$7.part"
-trap 'rm -f "$part"' EXIT; trap 'exit 1' HUP INT PIPE TERM
+""" + PART_GOES + """
 cat >"$part"
 [ -e "$part" ] || { echo gone; exit 0; }
 found=$(sha256sum "$part"); found=${found%% *}

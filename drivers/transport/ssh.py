@@ -18,6 +18,7 @@ import asyncssh
 
 from core.errors import CredentialRejected, NotFound
 from core.settings import DriverSettings
+from drivers.parts import PART_GOES
 from drivers.transport.base import Endpoint, Progress, Result, socket_name
 from drivers.transport.channels import Kind, kind_of
 from drivers.transport.errors import failed, subject_of, translate
@@ -34,10 +35,11 @@ _CIPHERS = ("aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-c
 
 # $1 part file, $2 target, $3 mode, $4 size in bytes, $5 "keep": go on from what is there, keep it on failure.
 # A cut connection looks like the end of the file, hence the check of the size before the rename.
-_PUT = """set -eu; umask 077
-if [ "$5" = keep ]; then cat >>"$1"; else trap 'rm -f "$1"' EXIT; cat >"$1"; fi
-have=$(stat -c %s "$1"); [ "$have" -eq "$4" ] || { echo "got $have of $4 bytes" >&2; exit 74; }
-chmod "$3" "$1"; sync "$1"; mv -f "$1" "$2"
+_PUT = f"""set -eu; umask 077; part=$1
+if [ "$5" = keep ]; then cat >>"$part"
+else {PART_GOES}cat >"$part"; fi
+have=$(stat -c %s "$part"); [ "$have" -eq "$4" ] || {{ echo "got $have of $4 bytes" >&2; exit 74; }}
+chmod "$3" "$part"; sync "$part"; mv -f "$part" "$2"
 """
 
 
@@ -55,7 +57,9 @@ async def connect(endpoint: Endpoint, settings: DriverSettings) -> SshTransport:
     """Connect and prove both sides. Raise Unreachable, CredentialRejected (also: no host key pinned)."""
     if not endpoint.host_key:
         raise CredentialRejected(
-            f"no host key is pinned for {endpoint.name}", subject_of(endpoint), {"address": endpoint.address},
+            f"no host key is pinned for {endpoint.name}",
+            subject_of(endpoint),
+            {"address": endpoint.address},
             "enroll the host and confirm its fingerprint",
         )
     client = _Client()
@@ -73,7 +77,9 @@ async def connect(endpoint: Endpoint, settings: DriverSettings) -> SshTransport:
     except (asyncssh.Error, asyncssh.KeyImportError, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise CredentialRejected(
-                f"the key file {endpoint.key_file} does not exist", subject_of(endpoint), {},
+                f"the key file {endpoint.key_file} does not exist",
+                subject_of(endpoint),
+                {},
                 "make it with ssh-keygen, or name another one",
             ) from error
         raise translate(error, endpoint, offered=client.offered) from error
@@ -83,9 +89,7 @@ async def connect(endpoint: Endpoint, settings: DriverSettings) -> SshTransport:
 class SshTransport:
     """Transport over one asyncssh connection."""
 
-    def __init__(
-        self, endpoint: Endpoint, settings: DriverSettings, connection: asyncssh.SSHClientConnection
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, settings: DriverSettings, connection: asyncssh.SSHClientConnection) -> None:
         self._endpoint = endpoint
         self._settings = settings
         self._connection = connection
@@ -105,7 +109,12 @@ class SshTransport:
     # -- commands
 
     async def run(
-        self, argv: Sequence[str], *, timeout_s: float = 60.0, stdin: bytes | None = None, sudo: bool = False,
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float = 60.0,
+        stdin: bytes | None = None,
+        sudo: bool = False,
         check: bool = True,
     ) -> Result:
         """Run argv, quoted. Raise Unreachable (also at the deadline), Busy, HostFault if check and exit != 0."""
@@ -128,8 +137,15 @@ class SshTransport:
     # -- files
 
     async def put(
-        self, source: Path | bytes, target: str, *, mode: int = 0o644, resume: bool = False,
-        sudo: bool = False, progress: Progress | None = None, timeout_s: float = 600.0,
+        self,
+        source: Path | bytes,
+        target: str,
+        *,
+        mode: int = 0o644,
+        resume: bool = False,
+        sudo: bool = False,
+        progress: Progress | None = None,
+        timeout_s: float = 600.0,
     ) -> None:
         """Write a file, streamed into `cat` (one channel, errors in words, works with sudo), then renamed.
 
@@ -163,7 +179,10 @@ class SshTransport:
 
     @staticmethod
     async def _stream(
-        process: Process, source: Path | bytes, offset: int, size: int,
+        process: Process,
+        source: Path | bytes,
+        offset: int,
+        size: int,
         progress: Progress | None,
     ) -> None:
         done = offset
@@ -183,9 +202,7 @@ class SshTransport:
         if progress:
             progress(done, size)
 
-    async def get(
-        self, source: str, *, sudo: bool = False, max_bytes: int = 2**24, timeout_s: float = 60.0
-    ) -> bytes:
+    async def get(self, source: str, *, sudo: bool = False, max_bytes: int = 2**24, timeout_s: float = 60.0) -> bytes:
         """Return the first max_bytes of a file. Raise NotFound, HostFault."""
         argv = ["head", "-c", str(max_bytes), "--", source]
         code, out, err = await self._execute(argv, b"", timeout_s, sudo)
