@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import resource
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,12 +51,13 @@ def main() -> None:
         if case.key in only:
             figures[case.key] = _run(case)
     if stored.KEY in only:
-        figures |= stored.measure()
+        figures |= _alone(stored.measure)
     if REBALANCE in only:
         figures |= rebalance.figures()
     if not parser.parse_args().only:
         figures |= trace.figures(print)
-    figures["peak_rss_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    used = (resource.getrusage(whose).ru_maxrss for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    figures["peak_rss_mib"] = max(used) // 1024
     print(json.dumps(figures))
 
 
@@ -72,6 +75,12 @@ def _run(case: Case) -> float:
         f"{case.pending / best:12.0f}"
     )
     return figure
+
+
+def _alone(call: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """Measure in a process of its own: what the cases before it left in memory costs up to a fifth."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(call).result()
 
 
 def _cpu(call: Callable[[], Any]) -> tuple[float, Any]:

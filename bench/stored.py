@@ -53,9 +53,12 @@ class Cloud:
         return [op.id for op in taken]
 
     def place(self, ids: list[str]) -> float:
-        """Place operations; return the CPU seconds. Raise RuntimeError unless all were placed."""
+        """Place operations; return the CPU seconds. Raise RuntimeError unless all were placed.
+
+        They are read in the transaction that places, so nobody can have taken them over meanwhile.
+        """
         before = time.process_time()
-        outcomes = self.store.write_now(lambda c: placing.place(c, operations.get(c, ids)))
+        outcomes = self.store.write_now(lambda c: placing.place(c, operations.get(c, ids), looked=True))
         used = time.process_time() - before
         if bad := [outcome.error for outcome in outcomes if outcome.error]:
             raise RuntimeError(f"{len(bad)} were not placed: {bad[0]}")

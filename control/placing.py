@@ -90,13 +90,15 @@ _CHANGED = sa.update(tables.host).where(sql.among(tables.host.c.id)).values(vers
 
 @uncollected()
 def place(
-    c: sa.Connection, ops: Sequence[Operation], features: Mapping[str, Any] | None = None, policy: str = DEFAULT
-) -> list[Outcome]:
+    c: sa.Connection, ops: Sequence[Operation], features: Mapping[str, Any] | None = None, policy: str = DEFAULT, *,
+    looked: bool = False,
+) -> list[Outcome]:  # fmt: skip
     """Choose hosts for the instances of deploy operations and write it all down; one outcome each, in their order.
 
-    features: measured figures by host, with their version. An instance that is placed already stays where it is.
+    features: measured figures by host, with their version. looked: as in `steps.begin_steps`. An instance that is
+    placed already stays where it is.
     """
-    outcomes, wanted, known = _wanted(c, ops, features or {})
+    outcomes, wanted, known = _wanted(c, ops, features or {}, frozenset() if looked else stale_among(c, ops))
     held = held_back(c, [one.op for one in wanted if one.request.gang])
     for one in wanted if held else ():
         if one.op.id in held:
@@ -127,10 +129,12 @@ def place(
 
 
 def _wanted(
-    c: sa.Connection, ops: Sequence[Operation], features: Features
+    c: sa.Connection, ops: Sequence[Operation], features: Features, lost: Collection[str]
 ) -> tuple[dict[str, Outcome], list[_Wanted], dict[str, dict[int, Held]]]:
-    """Return the outcomes that are clear already, what there is to place, and the leases that it has."""
-    lost = stale_among(c, ops)
+    """Return the outcomes that are clear already, what there is to place, and the leases that it has.
+
+    lost: ids of the operations that are another's by now.
+    """
     ids = [op.subject_id for op in ops]
     rows = {row.id: row for row in map(_Row._make, sql.tuples_among(c, set(ids), _ROWS))}
     contents = images.records(c, {row.image_id for row in rows.values()})

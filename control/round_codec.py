@@ -13,6 +13,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 
 from control.placement import model
 
@@ -22,9 +23,15 @@ _CLASSES = {name: kind for name, kind in vars(model).items() if isinstance(kind,
 _FEW = 4  # a patch by places pays while less than one in so many differs
 
 
-def dump(plain: Any) -> bytes:
-    """Return what is in JSON form as bytes."""
-    return zlib.compress(json.dumps(plain, separators=(",", ":")).encode(), 1)
+def dump(plain: Any, long: Mapping[str, Any] | None = None) -> bytes:
+    """Return what is in JSON form as bytes. long: more of the same object, without floats.
+
+    Of floats orjson would lose those that are infinite.
+    """
+    text = json.dumps(plain, separators=(",", ":")).encode()
+    if long:
+        text = text[:-1] + b"," + orjson.dumps(long)[1:]
+    return zlib.compress(text, 1)
 
 
 def load(data: bytes) -> Any:

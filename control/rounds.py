@@ -76,8 +76,10 @@ def record(
     places = {key: n for n, key in enumerate(shapes)}
     data = codec.dump({
         "view": codec.patch(base.view, view), "shapes": [codec.plain(shape) for shape in shapes.values()],
-        "requests": [[r.key, r.name, places[id(r.shape)], r.owner, r.priority, r.gang] for r in requests],
-        "choices": [[choice.host, choice.datastore, choice.position] for choice in choices], "told": digest(choices),
+        "told": digest(choices),
+    }, {
+        "requests": [(r.key, r.name, places[id(r.shape)], r.owner, r.priority, r.gang) for r in requests],
+        "choices": [(choice.host, choice.datastore, choice.position) for choice in choices],
     })  # fmt: skip
     base.worn = _WORTH * len(data) > base.size + _SMALL * len(requests)
     _insert(c, ROUND, data, base.view_id, base.features_id, policy)

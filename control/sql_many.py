@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
-from itertools import chain
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 
 Columns = Mapping[str, Sequence[Any]]  # by name, all of one length
 _Convert = Callable[[Any], Any] | None
 _KEY = "k_key"
 _FEW = 8  # rows that are updated one by one
-_VALUES = 32_000  # that SQLite takes in one statement; since 3.32 it is a little more
 
 
 def insert(c: sa.Connection, table: sa.Table, columns: Columns) -> None:
@@ -30,7 +29,7 @@ def insert(c: sa.Connection, table: sa.Table, columns: Columns) -> None:
 def update(c: sa.Connection, table: sa.Table, key: str, columns: Columns) -> None:
     """Give rows that are found by a key column, each once, values of their own; there is at least one."""
     names = tuple(name for name in columns if name != key)
-    if c.dialect.name == "sqlite" and len(columns[key]) > _FEW:
+    if c.dialect.name == "sqlite" and len(columns[key]) > _FEW and _is_plain(table, (key, *names)):
         _update_joined(c, table, key, names, columns)
         return
     statement = _update(table, key, names)
@@ -49,31 +48,30 @@ def _run(c: sa.Connection, text: str, names: list[str], columns: list[Sequence[A
 
 
 def _update_joined(c: sa.Connection, table: sa.Table, key: str, names: tuple[str, ...], columns: Columns) -> None:
-    """Update from a list of values in SQLite.
+    """Update from a list of values in SQLite, which comes as one JSON text.
 
     It keeps a copy of each page that a statement changes when that may break a foreign key: one statement for each
-    row takes four times as long (measured for 20,000 instances).
+    row takes four times as long, and one that has each value as a parameter a third longer (measured for 20,000
+    instances).
     """
-    order = (key, *names)
-    converted = [_column(columns[name], _bind(c.dialect, table, name)) for name in order]
-    size = _VALUES // len(order)
-    head, row, tail = _joined(table, key, names)
-    for first in range(0, len(columns[key]), size):
-        part = [column[first : first + size] for column in converted]
-        text = head + ",".join([row] * len(part[0])) + tail
-        c.exec_driver_sql(text, tuple(chain.from_iterable(zip(*part, strict=True))))
+    converted = [_column(columns[name], _bind(c.dialect, table, name)) for name in (key, *names)]
+    c.exec_driver_sql(_joined(table, key, names), (orjson.dumps(list(zip(*converted, strict=True))).decode(),))
 
 
 @cache
-def _joined(table: sa.Table, key: str, names: tuple[str, ...]) -> tuple[str, str, str]:
-    """Return what stands before the values, one row of them, and what comes after."""
-    places = ", ".join(f'"{name}" = given.v{n}' for n, name in enumerate(names))
-    heads = ", ".join(["k", *(f"v{n}" for n in range(len(names)))])
-    row = f"({', '.join('?' * (len(names) + 1))})"
+def _joined(table: sa.Table, key: str, names: tuple[str, ...]) -> str:
+    """Return the statement. Each of its rows is a JSON list: key and values."""
+    places = ", ".join(f'"{name}" = given.value ->> {n}' for n, name in enumerate(names, 1))
     return (
-        f"WITH given({heads}) AS (VALUES ", row,
-        f') UPDATE "{table.name}" SET {places} FROM given WHERE "{table.name}"."{key}" = given.k',
-    )  # fmt: skip
+        f'UPDATE "{table.name}" SET {places} FROM json_each(?) AS given '
+        f'WHERE "{table.name}"."{key}" = given.value ->> 0'
+    )
+
+
+@cache
+def _is_plain(table: sa.Table, names: tuple[str, ...]) -> bool:
+    """Say whether values come out of a JSON text in SQLite as they went in: of floats it may lose the last bit."""
+    return not any(isinstance(table.c[name].type, sa.Float | sa.LargeBinary) for name in names)
 
 
 @lru_cache(maxsize=256)

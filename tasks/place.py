@@ -66,7 +66,7 @@ def _place(
     by_id = {op.id: op for op in usable}
     placed: dict[str, str] = {}
     ends, states_now = [], []
-    for outcome in placing.place(c, usable, features, policy):
+    for outcome in placing.place(c, usable, features, policy, looked=True):
         op = by_id[outcome.operation_id]
         if outcome.error is not None:
             operations.fail_step(c, op, SEQUENCE, outcome.error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -46,6 +47,24 @@ def test_each_row_gets_its_own_values(store: Store, count: int) -> None:
 
     store.write_now(change)
     assert store.read_now(_all) == want
+
+
+def test_floats_come_back_to_the_last_bit(store: Store) -> None:
+    figures = sa.Table(
+        "figures", sa.MetaData(), sa.Column("id", sa.String(20), primary_key=True), sa.Column("value", sa.Double)
+    )
+    rng = random.Random(1)
+    news = [{"id": f"{n:020}", "value": rng.random() * 10 ** rng.randint(-9, 9)} for n in range(MANY)]
+
+    def change(c: sa.Connection) -> list[dict[str, Any]]:
+        figures.create(c)
+        sql.insert(c, figures, [{**row, "value": 0.0} for row in news])
+        sql.update_each(c, figures, news)
+        found = [dict(row) for row in c.execute(sa.select(figures).order_by(figures.c.id)).mappings()]
+        figures.drop(c)
+        return found
+
+    assert store.write_now(change) == news
 
 
 @pytest.mark.parametrize("count", [0, 1, MANY])
