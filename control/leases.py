@@ -107,12 +107,12 @@ def held(c: sa.Connection, instance_ids: Collection[str]) -> dict[str, dict[int,
     return found
 
 
-def staying(nics: Mapping[int, Held]) -> set[int]:
+def staying(nics: Mapping[int, Held]) -> frozenset[int]:
     """Return the numbers of those NICs of an instance whose lease stays when it moves."""
-    return {index for index, one in nics.items() if one.stays}
+    return frozenset(index for index, one in nics.items() if one.stays)
 
 
-def kept(c: sa.Connection, instance_ids: Collection[str]) -> dict[str, set[int]]:
+def kept(c: sa.Connection, instance_ids: Collection[str]) -> dict[str, frozenset[int]]:
     """Return instance id -> numbers of its NICs whose lease is good on every host, so that it stays when it moves."""
     return {instance_id: staying(nics) for instance_id, nics in held(c, instance_ids).items()}
 

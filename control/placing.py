@@ -38,6 +38,7 @@ from core.states import InstanceKind, Verb
 
 _T = tables.instance
 _NONE: frozenset[int] = frozenset()
+_NOWHERE: frozenset[str] = frozenset()
 ROUNDS = 5  # of losing a host to another process
 _TOLD = 20  # hosts in an error's evidence; the decision record has all
 
@@ -174,13 +175,14 @@ class _Alike:
 
 
 def _request(
-    op: Operation, row: _Row, image: ImageRecord, kept: Collection[int], owing: Mapping[str, set[str]],
+    op: Operation, row: _Row, image: ImageRecord, kept: frozenset[int], owing: Mapping[str, set[str]],
     features: Features, known: dict[Hashable, _Alike],
 ) -> _Wanted | Outcome:  # fmt: skip
     """Return what is wanted. owing: hosts where something of an instance is left, by subject: it goes there later."""
-    avoid = frozenset((*(op.parameters.get("avoid") or ()), *owing.get(op.subject, ())))
+    failed, left = op.parameters.get("avoid"), owing.get(op.subject)
+    avoid = frozenset((*(failed or ()), *(left or ()))) if failed or left else _NOWHERE
     saved = op.verb is Verb.RESTORE  # with its memory, which not all hosts can go on from
-    key = _nameless(row.spec, row.name), row.kind, image.id, frozenset(kept), avoid, row.blueprint, row.owner, saved
+    key = _nameless(row.spec, row.name), row.kind, image.id, kept, avoid, row.blueprint, row.owner, saved
     if key not in known:
         spec = InstanceSpec.model_validate_json(row.spec)
         template = template_of(row.blueprint, spec.image)

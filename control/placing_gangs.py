@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -95,7 +94,7 @@ def never_whole(
         alike = frozenset(Counter(one.shape for one in mine).items())
         if alike not in possible:
             shapes = [one.shape for one in mine]
-            whole = [replace(one, shape=without_others(one.shape, shapes)) for one in mine]
+            whole = [one._replace(shape=without_others(one.shape, shapes)) for one in mine]
             choices = engine.choose(view, whole, tell=False, work=empty(view))
             possible[alike] = all(choice.host is not None for choice in choices)
         if not possible[alike]:

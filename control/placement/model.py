@@ -100,8 +100,7 @@ class Shape:
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """One instance to be placed. key: whose choice it is (an operation's id); name: for messages.
 
     priority: higher ones first when there is not room for all; gang: all that name it are placed, or none.

@@ -91,7 +91,7 @@ def all_hot(one: Round) -> Round:
 
 def one_more_core(one: Round) -> Round:
     first = one.requests[0]
-    return replace(one, requests=[replace(first, shape=replace(first.shape, cpu_m=2000)), *one.requests[1:]])
+    return replace(one, requests=[first._replace(shape=replace(first.shape, cpu_m=2000)), *one.requests[1:]])
 
 
 def another_host(one: Round) -> Round:
