@@ -88,7 +88,7 @@ def shapes_for(
         spec, store = InstanceSpec.model_validate(row["spec"]), stores.get(row["datastore_id"])
         shared, source = is_shared(row, store), sources[row["host_id"]]
         avoid = {*tried, *owing.get(f"instance/{row['id']}", ())}
-        image, drawn = contents.get(row["image_id"]), kept.get(row["id"], set())
+        image, drawn = contents.get(row["image_id"]), kept.get(row["id"], frozenset[int]())
         shape = shape_of(spec, row["kind"], 0 if shared else row["disk_mib"], image, avoid, drawn)
         where = store.name if shared and store is not None else shape.datastore
         wanted = asked_host(verb, parameters, spec)
