@@ -123,7 +123,15 @@ class Device(Answer):
     address: str
     id: str = Field(examples=["10de:1eb8"], description="vendor:device")
     class_: str = Field(alias="class", examples=["0302"])
+    iommu_group: int | None = Field(default=None, description="devices of one group go to one instance together")
     free: bool
+
+
+class RefusedDevice(Answer):
+    address: str
+    id: str = Field(examples=["10de:1eb8"], description="vendor:device")
+    class_: str = Field(alias="class", examples=["0302"])
+    why: str = Field(description="why it cannot be passed on, and what to do")
 
 
 class Hardware(Answer):
@@ -134,6 +142,7 @@ class Hardware(Answer):
     free_cpus: list[int]
     hugepages: list[Pages]
     pci: list[Device]
+    refused: list[RefusedDevice] = Field(default=[], description="devices that were to be offered and cannot be")
 
 
 class HostShown(Host):

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from control import host_facts, instances_on, outbox, reach, sql, tables
 from control.access import Principal, require_admin
 from control.ledger import Operation, guard
-from control.placing_hardware import hardware_shown
+from control.placing_hardware import grants_on, hardware_shown
 from control.waiting import wake
 from core.clock import now, rfc3339
 from core.errors import Conflict, NotFound, RackflowError
@@ -155,7 +155,7 @@ def record_enrolled(
     state = host.state if host.state in _KEPT and host.state is not HostState.ENROLLING else HostState.READY
     _change(
         c, host_id, driver=driver, host_key=host_key, capabilities=capabilities, error=None, state=state,
-        **host_facts.columns(host.spec, host.facts, facts),
+        **host_facts.columns(host.spec, host.facts, facts, grants_on(c, host_id)),
         cpus=float(host.spec.get("cpus") or cpus), memory_mib=int(host.spec.get("memory_mib") or memory_mib),
     )  # fmt: skip
     tell(c, host, state)

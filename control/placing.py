@@ -16,6 +16,7 @@ from blueprints.instance import InstanceSpec, NicSpec
 from control import decisions, drift, images, leases, rounds, sql, tables
 from control.accept.deploy import check_root, disk_mib
 from control.access import Principal
+from control.hardware_offered import Grant
 from control.images import ImageRecord
 from control.leases import Held
 from control.ledger import Operation, Stale, stale_among
@@ -27,7 +28,7 @@ from control.placement.look import could_ever
 from control.placement.model import Choice, Request, Shape
 from control.placement.weights import DEFAULT
 from control.placing_gangs import all_refused, held_back, key_of, mates, never_whole
-from control.placing_hardware import Grant, grant
+from control.placing_hardware import grant
 from control.placing_learned import Features
 from control.placing_lives import expected_s, template_of
 from control.placing_view import Cloud, shape_of

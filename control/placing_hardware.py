@@ -1,15 +1,14 @@
 """What one instance may have for itself on a host: cores, a NUMA cell's room, huge pages, PCI devices.
 
-A host's `hardware` holds what it offers: {"cells": [{"cpus": [0, …], "memory_mib"}], "pinned": [2, 3, …], "pages":
-{"2048": MiB}, "pci": [{"address", "id", "class"}]}. An instance's `granted` holds what it has of that: {"cpus", "cell",
+hardware_offered.py tells what a host offers. An instance's `granted` holds what it has of that: {"cpus", "cell",
 "memory_mib", "cpu_m", "page_kib", "pci"}. Cores for pinning and huge pages are no part of what all others share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,15 @@ import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec
 from control import tables
+from control.hardware_offered import Device, Grant, group_of
 from control.instances_on import Reserved
 from control.placement.model import Cell, Pool, Shape
-from core.units import numbers
 
 _T = tables.instance
 _GRANTED = sa.select(
     _T.c.host_id, _T.c.granted, _T.c.other_host_id, _T.c.other_granted, _T.c.cpu, _T.c.memory_mib
 ).where(sa.or_(_T.c.granted.is_not(None), _T.c.other_granted.is_not(None)))
 _CLASSES = {"gpu": "03", "nic": "02", "storage": "01", "accelerator": "12"}  # first byte of a PCI class
-Grant = dict[str, Any]
 
 
 @dataclass
@@ -36,7 +34,7 @@ class Machine:
     cells: list[dict[str, Any]]
     pinned: set[int]
     pages: dict[int, int]  # KiB of a page -> MiB
-    devices: list[dict[str, str]]
+    devices: list[Device]
     grants: list[Grant] = field(default_factory=list)
     own_cpu: float = 0.0  # of what is granted: cores and MiB that do not count among what all share
     own_memory_mib: int = 0
@@ -46,39 +44,32 @@ class Machine:
         return self.pinned - {cpu for one in self.grants for cpu in one.get("cpus", ())}
 
     @property
-    def free_devices(self) -> list[dict[str, str]]:
+    def free_devices(self) -> list[Device]:
+        """Return devices of whose IOMMU group none is taken: one that is takes the others along."""
         taken = {address for one in self.grants for address in one.get("pci", ())}
-        return [device for device in self.devices if device["address"] not in taken]
+        groups = {group_of(device) for device in self.devices if device["address"] in taken}
+        return [device for device in self.devices if group_of(device) not in groups and device["address"] not in taken]
 
     def free_pages_mib(self, kib: int) -> int:
         """Return what is left in pages of one size."""
         return self.pages.get(kib, 0) - sum(int(g["memory_mib"]) for g in self.grants if g.get("page_kib") == kib)
 
+    def pages_in(self, number: int, kib: int) -> int:
+        """Return MiB in pages of one size that are left in a cell for sure: those bound to none may have taken them."""
+        known = any("pages" in cell for cell in self.cells)  # else it was looked at before cells told of theirs
+        here = self.cells[number].get("pages", {}).get(str(kib), 0) if known else self.pages.get(kib, 0)
+        inside = [g for g in self.grants if g.get("page_kib") == kib and g.get("cell") in (number, None)]
+        return int(here) - sum(int(g["memory_mib"]) for g in inside)
+
     def left_in(self, number: int) -> tuple[int, int]:
-        """Return thousandths of cores and MiB that are left in a cell for those bound to it."""
+        """Return thousandths of cores and MiB (huge pages apart) that are left in a cell for those bound to it."""
         cell = self.cells[number]
         inside = [one for one in self.grants if one.get("cell") == number]
         cpus = set(cell["cpus"])
         cpu_m = 1000 * len(cpus & self.free_cpus if self.pinned else cpus)
         cpu_m -= sum(one["cpu_m"] for one in inside if not (self.pinned and one.get("cpus")))
-        return cpu_m, int(cell["memory_mib"]) - sum(one["memory_mib"] for one in inside)
-
-
-def offered(facts: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what a host has for single instances, by its facts and what its spec gives away; None: nothing. Pure."""
-    cells = facts.get("cells") or []
-    if not cells:  # a machine that tells of none is one cell
-        cells = [{"cpus": list(range(int(facts.get("cpus") or 0))), "memory_mib": int(facts.get("memory_mib") or 0)}]
-    known = {cpu for cell in cells for cpu in cell["cpus"]}
-    pinned = sorted(set(numbers(str(spec.get("pinned_cpus") or ""))) & known)
-    pages = {str(kib): mib for kib, mib in (facts.get("hugepages") or {}).items() if mib}
-    given = tuple(spec.get("pci") or ())  # nothing can be passed on without an IOMMU
-    pci = [
-        {"address": one["address"], "id": one["id"], "class": one["class"]} for one in facts.get("pci") or ()
-        if one.get("iommu_group") is not None and any(fnmatchcase(one["id"], pattern) for pattern in given)
-    ]  # fmt: skip
-    found = {"cells": cells if len(cells) > 1 or pinned else [], "pinned": pinned, "pages": pages, "pci": pci}
-    return found if any(found.values()) else None
+        memory_mib = int(cell["memory_mib"]) - sum((cell.get("pages") or {}).values())
+        return cpu_m, memory_mib - sum(one["memory_mib"] for one in inside if not one.get("page_kib"))
 
 
 def powers_of(spec: InstanceSpec) -> frozenset[str]:
@@ -118,6 +109,13 @@ def _note(machine: Machine, granted: Grant, cpu: float, memory_mib: int) -> None
     machine.own_memory_mib += memory_mib if granted.get("page_kib") else 0
 
 
+def grants_on(c: sa.Connection, host_id: str) -> list[Grant]:
+    """Return what is granted on a host, also to those that come to it or leave it."""
+    rows = c.execute(_GRANTED.where(sa.or_(_T.c.host_id == host_id, _T.c.other_host_id == host_id)))
+    pairs = [pair for row in rows for pair in ((row.host_id, row.granted), (row.other_host_id, row.other_granted))]
+    return [granted for host, granted in pairs if host == host_id and granted]
+
+
 def hardware_shown(c: sa.Connection, row: Mapping[Any, Any]) -> dict[str, Any] | None:
     """Return what a host offers to single instances and what of it is left, for people to see; None: nothing."""
     if not row["hardware"]:
@@ -132,6 +130,7 @@ def hardware_shown(c: sa.Connection, row: Mapping[Any, Any]) -> dict[str, Any] |
             for kib, mib in sorted(machine.pages.items())
         ],
         "pci": [{**device, "free": device["address"] in free} for device in machine.devices],
+        "refused": row["hardware"].get("refused") or [],
     }  # fmt: skip
 
 
@@ -171,16 +170,19 @@ def pools_of(machines: Sequence[Machine], shapes: Collection[Shape]) -> dict[str
         }  # fmt: skip
     if any(shape.one_cell for shape in shapes):
         most = max((len(m.cells) for m in machines), default=0)
-        found["cells"] = tuple(_cell(machines, number) for number in range(most))
+        found["cells"] = tuple(_cell(machines, number, sizes) for number in range(most))
     return found
 
 
-def _cell(machines: Sequence[Machine], number: int) -> Cell:
-    there = [number < len(m.cells) for m in machines]
-    left = [m.left_in(number) if yes else (0, 0) for m, yes in zip(machines, there, strict=True)]
-    bare = [replace(m, grants=[]).left_in(number) if yes else (0, 0) for m, yes in zip(machines, there, strict=True)]
-    pools = [_pool((whole[part], now[part]) for whole, now in zip(bare, left, strict=True)) for part in (0, 1)]
-    return Cell(*pools)
+def _cell(machines: Sequence[Machine], number: int, sizes: Collection[int]) -> Cell:
+    def pool(left: Callable[[Machine], int]) -> Pool:
+        there = [(replace(m, grants=[]), m) if number < len(m.cells) else None for m in machines]
+        return _pool((0, 0) if pair is None else (left(pair[0]), left(pair[1])) for pair in there)
+
+    return Cell(
+        pool(lambda m: m.left_in(number)[0]), pool(lambda m: m.left_in(number)[1]),
+        {kib: pool(partial(Machine.pages_in, number=number, kib=kib)) for kib in sorted(sizes)},
+    )  # fmt: skip
 
 
 def _pool(values: Iterable[tuple[int, int]]) -> Pool:
@@ -188,12 +190,12 @@ def _pool(values: Iterable[tuple[int, int]]) -> Pool:
     return Pool(np.array([limit for limit, _ in pairs], np.int64), np.array([left for _, left in pairs], np.int64))
 
 
-def _count(name: str, devices: Iterable[Mapping[str, str]]) -> int:
+def _count(name: str, devices: Iterable[Device]) -> int:
     return sum(_is(name, device) for device in devices)
 
 
-def _is(name: str, device: Mapping[str, str]) -> bool:
-    return device["id"] == name or device["class"].startswith(_CLASSES.get(name, "-"))
+def _is(name: str, device: Device) -> bool:
+    return bool(device["id"] == name or device["class"].startswith(_CLASSES.get(name, "-")))
 
 
 def grant(
@@ -233,8 +235,17 @@ def _grant(machine: Machine, shape: Shape) -> Grant | None:
 
 def _cell_for(machine: Machine, shape: Shape) -> int | None:
     """Return the first cell with room, as the engine takes them."""
-    left = enumerate(map(machine.left_in, range(len(machine.cells))))
-    return next((n for n, (cpu_m, mib) in left if cpu_m >= shape.cpu_m and mib >= shape.memory_mib), None)
+    return next((n for n in range(len(machine.cells)) if _fits(shape, _left_for(machine, n, shape.hugepage_kib))), None)
+
+
+def _left_for(machine: Machine, number: int, kib: int) -> tuple[int, int]:
+    """Return thousandths of cores and MiB that are left in a cell, in pages of one size if there is one."""
+    cpu_m, memory_mib = machine.left_in(number)
+    return cpu_m, machine.pages_in(number, kib) if kib else memory_mib
+
+
+def _fits(shape: Shape, left: tuple[int, int]) -> bool:
+    return left[0] >= shape.cpu_m and left[1] >= shape.memory_mib
 
 
 def _cpus_for(machine: Machine, shape: Shape, cell: int | None) -> list[int] | None:
@@ -243,18 +254,40 @@ def _cpus_for(machine: Machine, shape: Shape, cell: int | None) -> list[int] | N
         return []
     wanted, free = shape.cpu_m // 1000, machine.free_cpus
     cells = [machine.cells[cell]] if cell is not None else machine.cells
-    by_cell = sorted((sorted(free & set(one["cpus"])) for one in cells), key=len)
-    whole = next((one for one in by_cell if len(one) >= wanted), None)
-    chosen = whole if whole is not None else [cpu for one in by_cell for cpu in one]
-    return chosen[:wanted] if len(chosen) >= wanted else None
+    by_cell = sorted((_cores(one, free) for one in cells), key=lambda cores: sum(map(len, cores)))
+    whole = next((cores for cores in by_cell if sum(map(len, cores)) >= wanted), None)
+    return _threads(whole if whole is not None else [core for cores in by_cell for core in cores], wanted)
+
+
+def _cores(cell: Mapping[str, Any], free: set[int]) -> list[list[int]]:
+    """Return the free threads of each core of a cell; where no siblings are known each thread is a core."""
+    siblings = [list(core) for core in cell.get("siblings") or ()]
+    alone = [[cpu] for cpu in cell["cpus"] if not any(cpu in core for core in siblings)]
+    cores = [sorted(free & set(core)) for core in (*siblings, *alone)]
+    return sorted(core for core in cores if core)
+
+
+def _threads(cores: list[list[int]], wanted: int) -> list[int] | None:
+    """Return threads of as few cores as can be: no core is shared that need not be. None: there are not enough."""
+    left, chosen = list(cores), list[int]()
+    while left and len(chosen) < wanted:
+        more = wanted - len(chosen)
+        best = max(left, key=lambda core: (len(core) <= more, len(core) if len(core) <= more else -len(core)))
+        left.remove(best)
+        chosen += best[:more]
+    return sorted(chosen) if len(chosen) == wanted else None
 
 
 def _devices_for(machine: Machine, shape: Shape) -> list[str] | None:
-    """Return the addresses of the devices that a shape asks for, the most exactly named ones first; None: not there."""
+    """Return the addresses of the devices that a shape asks for, the most exactly named ones first; None: not there.
+
+    What is of the same IOMMU group as one of them comes with it.
+    """
     free, chosen = machine.free_devices, list[str]()
     for name, count in sorted(shape.pci, key=lambda one: one[0] in _CLASSES):
         fitting = [one["address"] for one in free if _is(name, one) and one["address"] not in chosen]
         if len(fitting) < count:
             return None
         chosen += fitting[:count]
-    return chosen
+    groups = {group_of(one) for one in free if one["address"] in chosen} - {None}
+    return chosen + [one["address"] for one in free if group_of(one) in groups and one["address"] not in chosen]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from core.errors import HostFault
@@ -32,7 +33,10 @@ part connection printenv SSH_CONNECTION
 part nested grep -s '' /sys/module/kvm_intel/parameters/nested /sys/module/kvm_amd/parameters/nested
 echo "==> cells"; for n in /sys/devices/system/node/node[0-9]*; do [ -e "$n/cpulist" ] || continue
   echo "${n##*/node} $(cat "$n/cpulist") $(sed -n 's/.*MemTotal: *\([0-9]*\).*/\1/p' "$n/meminfo")"; done
-part hugepages grep -s '' /sys/kernel/mm/hugepages/hugepages-*/nr_hugepages
+part siblings grep -s '' /sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list
+part hugepages grep -s '' /sys/kernel/mm/hugepages/hugepages-*/nr_hugepages \
+  /sys/kernel/mm/hugepages/hugepages-*/free_hugepages /sys/devices/system/node/node[0-9]*/hugepages/*/*_hugepages
+part page_mounts sed -n 's/^[^ ]* [^ ]* hugetlbfs .*pagesize=\([0-9]*[KMG]\).*/\1/p' /proc/mounts
 echo "==> pci"; for d in /sys/bus/pci/devices/*; do [ -e "$d/class" ] || continue
   g=$(readlink "$d/iommu_group") || g=
   echo "${d##*/} $(cat "$d/class" "$d/vendor" "$d/device" "$d/numa_node" 2>/dev/null | tr '\n' ' ')${g##*/}"; done
@@ -47,6 +51,7 @@ echo "==> there"; for f in /dev/kvm /run/libvirt/libvirt-sock /var/lib/lxd/unix.
 echo "==> root"; if [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then echo yes; else echo no; fi
 """
 
+Pages = dict[str, dict[str, int]]  # KiB of a page -> MiB: nr (all), free
 LIBVIRT_SOCKET = "/run/libvirt/libvirt-sock"
 LXD_SOCKETS = ("/var/snap/lxd/common/lxd/unix.socket", "/var/lib/lxd/unix.socket")  # snap, distribution package
 
@@ -99,6 +104,7 @@ def parse_facts(text: str, address: str = "") -> HostFacts:
         "qemu_img": _version(parts["qemu_img"]), "firecracker": _version(parts.get("firecracker", "")),
         "openssh": parts["openssh"].partition("OpenSSH_")[2].split(" ")[0].strip(", \n"),
     }  # fmt: skip
+    pages, unmounted = _hugepages(parts, usable=_mounted(parts.get("page_mounts", "")) if versions["libvirt"] else None)
     return HostFacts(
         hostname=parts["hostname"], machine_id=parts["machine_id"], architecture=parts["architecture"],
         os=_pairs(parts["os_release"], "=").get("PRETTY_NAME", "").strip('"'), kernel=parts["kernel"],
@@ -106,8 +112,8 @@ def parse_facts(text: str, address: str = "") -> HostFacts:
         memory_mib=int(parts["meminfo"].split()[1]) // 1024, disks=_disks(parts["lsblk"]), nics=nics,
         management_nic=_carrier(nics, came_to), virtualisation=_virtualisation(parts, cpu, there),
         versions=versions, kinds=[kind for kind, ready in _READY.items() if ready(versions, there)],
-        missing=_missing(versions, there, parts["root"]),
-        cells=_cells(parts.get("cells", "")), hugepages=_hugepages(parts.get("hugepages", "")),
+        missing=[*_missing(versions, there, parts["root"]), *map(_no_mount, unmounted)],
+        cells=_cells(parts, pages), hugepages=_total(pages[""]), hugepages_free=_free(pages[""]),
         pci=_pci(parts.get("pci", "")), boot_id=parts.get("boot_id", ""),
     )  # fmt: skip
 
@@ -153,17 +159,56 @@ def _nics(parts: dict[str, str]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _cells(text: str) -> list[dict[str, Any]]:
-    rows = [line.split() for line in text.splitlines()]  # 0 0-3,8-11 32768000
-    return [
-        {"cpus": numbers(row[1]), "memory_mib": int(row[2]) // 1024}
-        for row in sorted(rows, key=lambda row: int(row[0])) if len(row) == 3  # a cell may have memory and no cores
-    ]  # fmt: skip
+def _cells(parts: dict[str, str], pages: Mapping[str, Pages]) -> list[dict[str, Any]]:
+    rows = [line.split() for line in parts.get("cells", "").splitlines()]  # 0 0-3,8-11 32768000
+    cores = {tuple(numbers(found)) for found in re.findall(r"_list:(\S+)", parts.get("siblings", ""))}
+    cells = []
+    for number, cpus, kib in sorted((row for row in rows if len(row) == 3), key=lambda row: int(row[0])):
+        here = pages.get(number, {})  # a cell may have memory and no cores: it has two words only
+        threads = sorted(list(core) for core in cores if len(core) > 1 and set(core) <= set(numbers(cpus)))
+        cells.append({
+            "cpus": numbers(cpus), "memory_mib": int(kib) // 1024, "siblings": threads,
+            "hugepages": _total(here), "hugepages_free": _free(here),
+        })  # fmt: skip
+    return cells
 
 
-def _hugepages(text: str) -> dict[str, int]:
-    found = re.findall(r"hugepages-(\d+)kB/nr_hugepages:(\d+)", text)
-    return {kib: int(kib) * int(count) // 1024 for kib, count in found if int(count)}
+def _hugepages(parts: dict[str, str], usable: Collection[str] | None) -> tuple[dict[str, Pages], list[str]]:
+    """Return pages by cell ("" = of all) and KiB of a page, and the sizes that are left out as not usable.
+
+    usable: sizes; None: all of them.
+    """
+    found: dict[str, Pages] = defaultdict(dict)
+    for cell, kib, what, count in re.findall(
+        r"(?:node(\d+)/)?hugepages/hugepages-(\d+)kB/(nr|free)_hugepages:(\d+)", parts.get("hugepages", "")
+    ):
+        found[cell].setdefault(kib, {})[what] = int(kib) * int(count) // 1024
+    there = _total(found[""])
+    left_out = [kib for kib in there if usable is not None and kib not in usable]
+    return {
+        cell: {kib: one for kib, one in sizes.items() if kib not in left_out} for cell, sizes in found.items()
+    }, left_out  # fmt: skip
+
+
+def _total(pages: Pages) -> dict[str, int]:
+    return {kib: one["nr"] for kib, one in pages.items() if one["nr"]}
+
+
+def _free(pages: Pages) -> dict[str, int]:
+    return {kib: one["free"] for kib, one in pages.items() if one["nr"] and "free" in one}
+
+
+def _mounted(text: str) -> set[str]:
+    """Return the sizes of pages, in KiB, for which there is a hugetlbfs; from 2M, 1024M, 1G, one a line."""
+    return {str(int(size[:-1]) * {"K": 1, "M": 1024, "G": 1024**2}[size[-1]]) for size in text.split()}
+
+
+def _no_mount(kib: str) -> str:
+    mib = int(kib) // 1024
+    return (
+        f"kvm: no hugetlbfs is mounted for pages of {mib} MiB, so that libvirt cannot use them: "
+        f"mount -t hugetlbfs -o pagesize={mib}M hugetlbfs /dev/hugepages-{mib}M, then restart libvirtd"
+    )
 
 
 def _pci(text: str) -> list[dict[str, Any]]:

@@ -37,8 +37,10 @@ class HostFacts:
     versions: dict[str, str]  # libvirt, qemu, lxd, openssh; "" = not installed
     kinds: list[str]
     missing: list[str] = field(default_factory=list)  # what would have to be done, in words
-    cells: list[dict[str, Any]] = field(default_factory=list)  # NUMA: cpus, memory_mib
-    hugepages: dict[str, int] = field(default_factory=dict)  # KiB of a page -> MiB in all
+    # NUMA: cpus, siblings (threads of one core, where there are several), memory_mib, hugepages, hugepages_free
+    cells: list[dict[str, Any]] = field(default_factory=list)
+    hugepages: dict[str, int] = field(default_factory=dict)  # KiB of a page -> MiB in all, where they can be used
+    hugepages_free: dict[str, int] = field(default_factory=dict)  # of these
     pci: list[dict[str, Any]] = field(default_factory=list)  # address, id (vendor:device), class, iommu_group, cell
     boot_id: str = ""  # another one after each boot; "" = not known
 

@@ -57,8 +57,8 @@ def _index(work: Work) -> None:
     work.stays.clear()
 
 
-def _bound(shape: Shape, host: int) -> tuple[int, int, int]:
-    return host, shape.cpu_m, shape.memory_mib
+def _bound(shape: Shape, host: int) -> tuple[int, int, int, int]:
+    return host, shape.cpu_m, shape.memory_mib, shape.hugepage_kib
 
 
 def _leave_cell(work: Work, rows: Rows, shape: Shape, host: int) -> None:
@@ -66,9 +66,9 @@ def _leave_cell(work: Work, rows: Rows, shape: Shape, host: int) -> None:
     copies = work.bound.get(_bound(shape, host), [])
     cell = next((n for n, count in enumerate(copies) if count), None)
     if cell is None:
-        used = [int(rows.pools[c].limit[host] - work.left[c, host]) for c, _ in rows.cells]
+        used = [int(rows.pools[c].limit[host] - work.left[c, host]) for c, _ in rows.cells_of(shape)]
         cell = used.index(max(used))
     else:
         copies[cell] -= 1
-    for row, size in zip(rows.cells[cell], (shape.cpu_m, shape.memory_mib), strict=True):
+    for row, size in zip(rows.cells_of(shape)[cell], (shape.cpu_m, shape.memory_mib), strict=True):
         work.left[row, host] += size

@@ -149,10 +149,14 @@ class Pool:
 
 @dataclass(frozen=True)
 class Cell:
-    """One NUMA cell of all hosts (0 where a host has fewer): thousandths of cores and MiB for those bound to a cell."""
+    """One NUMA cell of all hosts (0 where a host has fewer): thousandths of cores and MiB for those bound to a cell.
+
+    pages: KiB of a huge page -> MiB in such pages, for those whose memory is of them.
+    """
 
     cpu_m: Pool
     memory_mib: Pool
+    pages: Mapping[int, Pool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

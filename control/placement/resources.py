@@ -188,9 +188,10 @@ def cells_room(view: View, work: Work, shape: Shape, at: At) -> Ints | None:
 
 
 def no_cell(view: View, work: Work, shape: Shape, h: int) -> dict[str, Any]:
-    left = [(int(work.left[c, h]) / 1000, int(work.left[m, h])) for c, m in rows_of(view).cells]
+    left = [(int(work.left[c, h]) / 1000, int(work.left[m, h])) for c, m in rows_of(view).cells_of(shape)]
     told = "; ".join(f"{cpu:g} cores and {memory} MiB" for cpu, memory in left) or "no cells known"
     need = f"{shape.cpu_m / 1000:g} cores and {shape.memory_mib} MiB"
+    need += f" in pages of {shape.hugepage_kib} KiB" if shape.hugepage_kib else ""
     return say(f"needs {need} in one NUMA cell, free are {told}", cells=[{"cpu": c, "memory_mib": m} for c, m in left])
 
 

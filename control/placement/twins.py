@@ -66,7 +66,7 @@ def _view(view: View, h: int) -> View:
         learned=None if view.learned is None else _more(view.learned, h),
         pci=_pools(view.pci, h), hugepages=_pools(view.hugepages, h),
         pins=None if view.pins is None else _pool(view.pins, h),
-        cells=tuple(Cell(_pool(cell.cpu_m, h), _pool(cell.memory_mib, h)) for cell in view.cells),
+        cells=tuple(Cell(_pool(c.cpu_m, h), _pool(c.memory_mib, h), _pools(c.pages, h)) for c in view.cells),
         windows_s=None if view.windows_s is None else _more(view.windows_s, h, np.inf),
     )  # fmt: skip
 

@@ -35,11 +35,16 @@ class Rows:
     hugepages: Mapping[int, int]
     pins: int | None
     cells: Ints  # cores and memory of each
+    paged: Mapping[int, Ints]  # KiB of a huge page -> cores of each cell and memory in such pages
     pools: Mapping[int, Pool]  # row -> pool, of the four before
     groups: Mapping[int, Ints]  # row -> group of each host, of the rows that hosts share
     sizes: Mapping[int, int]  # row -> how many groups
     members: Mapping[int, Ints]  # row -> 1 where a host is of the group, of the rows with one group
     count: int
+
+    def cells_of(self, shape: Shape) -> Ints:
+        """Return the rows of the cores and of the memory of each cell, of that kind of memory that a shape asks for."""
+        return self.paged.get(shape.hugepage_kib, self.cells)
 
 
 def rows_of(view: View) -> Rows:
@@ -67,13 +72,18 @@ def _rows(view: View) -> Rows:
     pins = None if view.pins is None else add(view.pins)
     pairs = [(add(cell.cpu_m), add(cell.memory_mib)) for cell in view.cells]
     cells = np.array(pairs, np.int64).reshape(-1, 2)
+    sizes_kib = {kib for cell in view.cells for kib in cell.pages}
+    paged = {
+        kib: np.array([(row, add(cell.pages[kib])) for (row, _), cell in zip(pairs, view.cells, strict=True)], np.int64)
+        for kib in sorted(sizes_kib)
+    }  # fmt: skip
     groups = {row: view.stores[name].group for name, row in [*alloc.items(), *free.items()]}
     groups |= {row: view.nets[name].group for name, row in nets.items() if not view.nets[name].dhcp}
     shared = {row: group for row, group in groups.items() if np.bincount(group[group >= 0], minlength=1).max() > 1}
     sizes = {row: int(group.max()) + 1 for row, group in shared.items()}
     members = {row: (group >= 0).astype(np.int64) for row, group in shared.items() if sizes[row] == 1}
     count = first + len(nets) + len(pools)
-    return Rows(alloc, free, nets, pci, hugepages, pins, cells, pools, shared, sizes, members, count)
+    return Rows(alloc, free, nets, pci, hugepages, pins, cells, paged, pools, shared, sizes, members, count)
 
 
 class Stay(NamedTuple):
@@ -112,7 +122,7 @@ class Work:
     first_exit_s: Floats = field(default_factory=lambda: np.zeros(0))  # exit_s before anything was taken
     stays: list[Stay] = field(default_factory=list)  # that keeping.py has not looked at yet
     ends_s: dict[int, list[float]] = field(default_factory=dict)  # host -> when those that were taken end
-    bound: dict[tuple[int, int, int], list[int]] = field(default_factory=dict)  # host, size -> copies in each cell
+    bound: dict[tuple[int, int, int, int], list[int]] = field(default_factory=dict)  # host, size -> copies in cells
 
     def saved(self) -> Work:
         """Return what it is now, to become again: without what was worked out from it, which is found again."""

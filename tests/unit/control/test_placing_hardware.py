@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from api import models
 from blueprints.instance import InstanceSpec
 from control import decisions, hosts, moving, placing, tables
+from control.hardware_offered import offered
 from control.placement.model import Shape
-from control.placing_hardware import Machine, grant, offered
+from control.placing_hardware import Machine, grant
 from core.errors import Invalid, NoFit, Unsupported
 from core.states import InstanceState, Verb
 from core.units import numbers
@@ -76,6 +77,100 @@ def test_what_is_not_declared_is_not_handed_out() -> None:
     assert offered({"cpus": 4}, {"pinned_cpus": "3,9"}) == {
         "cells": [{"cpus": [0, 1, 2, 3], "memory_mib": 0}], "pinned": [3], "pages": {}, "pci": [],
     }  # fmt: skip
+
+
+def card(address: str, device: str, kind: str, group: int | None) -> dict[str, Any]:
+    return {"address": address, "id": device, "class": kind, "iommu_group": group}
+
+
+def test_what_cannot_be_passed_on_is_refused_with_the_reason() -> None:
+    pci = [card("0000:01:00.0", "10de:1eb8", "0302", 1), card("0000:01:00.1", "10de:10f0", "0403", 1),
+           card("0000:02:00.0", "8086:1572", "0200", 1), card("0000:03:00.0", "10de:2230", "0300", None)]  # fmt: skip
+    found = offered({"cpus": 4, "pci": pci}, {"pci": ["10de:*"]})
+    assert found is not None
+    assert found["pci"] == []
+    told = {one["address"]: one["why"] for one in found["refused"]}
+    assert "0000:02:00.0 (8086:1572) of its IOMMU group 1 would have to go with it" in told["0000:01:00.0"]
+    assert "no IOMMU" in told["0000:03:00.0"]
+    all_of_it = offered({"cpus": 4, "pci": pci[:3]}, {"pci": ["10de:*", "8086:1572"]})
+    assert all_of_it is not None
+    assert ([one["address"][5:] for one in all_of_it["pci"]], "refused" in all_of_it) == (
+        ["01:00.0", "01:00.1", "02:00.0"], False
+    )  # fmt: skip
+
+
+def test_a_device_takes_along_what_is_of_its_iommu_group(one: Rig) -> None:
+    pci = [card("0000:01:00.0", "10de:1eb8", "0302", 1), card("0000:01:00.1", "10de:10f0", "0403", 1),
+           card("0000:02:00.0", "10de:1eb8", "0302", 2)]  # fmt: skip
+    equip(one, "h1", {**FACTS, "pci": pci})
+    assert put(one, "a", pci={"gpu": 1}).host == "h1"
+    assert granted(one, "a")["pci"] == ["0000:01:00.0", "0000:01:00.1"]
+    assert put(one, "b", pci={"10de:10f0": 1}).host is None, "it went along with the first card"
+    assert put(one, "c", pci={"gpu": 1}).host == "h1"
+    assert granted(one, "c")["pci"] == ["0000:02:00.0"]
+    shown = models.HostShown.model_validate(one.run(lambda c: hosts.show(c, one.admin, "h1"))).hardware
+    assert shown is not None
+    assert [device.free for device in shown.pci] == [False] * 3
+
+
+def test_pages_that_others_use_are_not_offered() -> None:
+    facts = {**FACTS, "hugepages": {"2048": 1024}, "hugepages_free": {"2048": 256}}
+    assert (offered(facts, {}) or {})["pages"] == {"2048": 256}
+    ours = [{"page_kib": 2048, "memory_mib": 512}, {"memory_mib": 512}]
+    assert (offered(facts, {}, ours) or {})["pages"] == {"2048": 768}, "512 are ours, 256 somebody else's"
+    assert (offered(facts, {}, [{"page_kib": 2048, "memory_mib": 1024}]) or {})["pages"] == {"2048": 1024}
+
+
+PAGED = {**FACTS, "hugepages": {"2048": 1024}, "hugepages_free": {"2048": 1024}, "cells": [
+    {"cpus": [0, 1, 2, 3], "memory_mib": 2048, "hugepages": {"2048": 256}, "hugepages_free": {"2048": 256}},
+    {"cpus": [4, 5, 6, 7], "memory_mib": 2048, "hugepages": {"2048": 768}, "hugepages_free": {"2048": 768}},
+]}  # fmt: skip
+
+
+def test_pages_of_a_cell_are_its_own(one: Rig) -> None:
+    """What is bound to a cell gets its pages there and nowhere else: QEMU would not start (numatune, strict)."""
+    equip(one, "h1", PAGED)
+    wanted: dict[str, Any] = {"numa": "single", "hugepages": "2MiB", "memory": 384, "cpu": 1}
+    assert [put(one, name, **wanted).host for name in "abc"] == ["h1", "h1", None]
+    assert [granted(one, name)["cell"] for name in "ab"] == [1, 1]
+    error = put(one, "d", **wanted).error
+    assert error is not None
+    assert "needs 384 MiB in pages of 2048 KiB, 256 of 1024 are free" in error.message
+    assert put(one, "e", **{**wanted, "memory": 256}).host == "h1"
+    assert granted(one, "e")["cell"] == 0
+
+
+def test_a_cell_without_the_pages_is_the_reason(one: Rig) -> None:
+    equip(one, "h1", PAGED)
+    error = put(one, "a", numa="single", hugepages="2MiB", memory=1024, cpu=1).error
+    assert error is not None
+    assert "needs 1 cores and 1024 MiB in pages of 2048 KiB in one NUMA cell" in error.message
+
+
+def test_those_of_no_cell_may_have_taken_the_pages_of_any(one: Rig) -> None:
+    equip(one, "h1", PAGED)
+    assert put(one, "a", hugepages="2MiB", memory=512, cpu=1).host == "h1"
+    wanted: dict[str, Any] = {"numa": "single", "hugepages": "2MiB", "cpu": 1}
+    assert put(one, "b", memory=512, **wanted).host is None
+    assert put(one, "c", memory=256, **wanted).host == "h1"
+    assert granted(one, "c")["cell"] == 1
+
+
+def test_memory_of_a_cell_that_is_in_pages_is_none_for_others(one: Rig) -> None:
+    equip(one, "h1", PAGED)
+    assert put(one, "a", numa="single", memory=1400, cpu=1).host == "h1"
+    assert granted(one, "a")["cell"] == 0, "2048 less 256"
+    assert put(one, "b", numa="single", memory=1400, cpu=1).host is None, "the other one has 1280"
+
+
+def test_threads_of_one_core_go_together() -> None:
+    """Of as few cores as can be: no core is shared with somebody else that need not be."""
+    cell = {"cpus": [*range(8)], "memory_mib": 4096, "siblings": [[0, 4], [1, 5], [2, 6], [3, 7]]}
+    machine = Machine([cell], {1, 2, 3, 5, 6, 7}, {}, [])
+    shapes = [Shape("vm", 1000 * n, 64, 0, pinned=True) for n in (1, 2, 1, 2)]
+    found, short = grant([machine], [(str(n), shape, 0) for n, shape in enumerate(shapes)])
+    assert not short
+    assert [found[str(n)]["cpus"] for n in range(4)] == [[1], [2, 6], [5], [3, 7]]
 
 
 def test_pinned_ones_get_cores_of_their_own_of_one_cell_if_they_can(one: Rig) -> None:
