@@ -17,6 +17,11 @@ def say(text: str, **numbers: Any) -> dict[str, Any]:
     return {"reason": text, **numbers}
 
 
+# what a host is not said to be able to do (drivers.hypervisor.base.Capabilities.grants), in words
+_GIVES = {
+    "pinning": "give away whole cores", "numa": "bind to one NUMA cell", "hugepages": "give away huge pages",
+    "pci": "pass on devices",
+}  # fmt: skip
 _WAITED_FOR = frozenset({HostState.READY, HostState.UNREACHABLE, "backed-off"})
 
 
@@ -89,7 +94,8 @@ def capabilities(view: View, work: Work, shape: Shape) -> Mask | None:
 
 def incapable(view: View, work: Work, shape: Shape, h: int) -> dict[str, Any]:
     lacks = sorted(shape.capabilities - (view.capabilities[h] if view.capabilities else frozenset()))
-    return say(f"cannot {', '.join(lacks)}", missing=lacks)
+    told = ", ".join(_GIVES.get(name, name) for name in lacks)
+    return say(f"is a {view.drivers[h]} host, which cannot {told}", missing=lacks)
 
 
 def required(view: View, work: Work, shape: Shape) -> Mask | None:

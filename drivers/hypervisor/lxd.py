@@ -58,7 +58,7 @@ class LxdHypervisor(
             driver="lxd", kinds=(InstanceKind.CONTAINER,), version=about["server_version"],
             architecture=about["kernel_architecture"], exec=True, console_log=True, suspend=True, reboot=True,
             reconfigure=True, resize_live=True, snapshot=True, console=True, backup=True, adopt=True, carry=True,
-            save_image=True, grants=("pinning",),
+            save_image=True, grants=("pinning", "numa"),
         )  # fmt: skip
 
     async def capacity(self) -> Capacity:

@@ -50,13 +50,20 @@ def _config(spec: InstanceSpec, managed: Collection[str]) -> dict[str, str]:
         "user.rackflow.name": spec.display_name,
         "user.rackflow.labels": json.dumps(dict(spec.labels), sort_keys=True) if spec.labels else "",
         "limits.memory": f"{spec.memory_mib}MiB",
-        # Its host name is what people call it, not its name on the host (lxc.container.conf(5), lxc.uts.name).
-        "raw.lxc": f"lxc.uts.name = {spec.display_name}" if spec.display_name else "",
+        "raw.lxc": "\n".join(_raw(spec)),
         **_cloud_init(spec, managed),
         **_cpu_limit(spec),
         **dict(spec.options),
     }
     return {key: value for key, value in config.items() if value}
+
+
+def _raw(spec: InstanceSpec) -> list[str]:
+    """Return what LXD has no key for: its host name, and the NUMA cell of its memory. See lxc.container.conf(5)."""
+    # People call it by its name, not by that on the host. LXD's limits.cpu.nodes (not in 5.0) binds no memory.
+    name = [f"lxc.uts.name = {spec.display_name}"] if spec.display_name else []
+    groups = ("cgroup", "cgroup2") if spec.cell is not None else ()  # LXC takes what is of the host's version
+    return [*name, *(f"lxc.{group}.cpuset.mems = {spec.cell}" for group in groups)]
 
 
 def _cpu_limit(spec: InstanceSpec) -> dict[str, str]:

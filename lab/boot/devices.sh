@@ -34,4 +34,8 @@ mount_devices() {
   mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts "$dev/pts"
   mount -t tmpfs -o mode=1777 shm "$dev/shm"
   mount -t mqueue mqueue "$dev/mqueue"
+  if grep -q hugetlbfs /proc/filesystems; then # as systemd does it; the pages are the machine's: all hosts share them
+    mkdir "$dev/hugepages"
+    mount -t hugetlbfs hugetlbfs "$dev/hugepages"
+  fi
 }

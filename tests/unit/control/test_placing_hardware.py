@@ -314,7 +314,7 @@ def test_nothing_is_granted_twice(wanted: list[dict[str, Any]], gone: list[int],
     rig.image()
     for name in ("h1", "h2"):
         rig.host(name, cpus=8, memory_mib=4096, cpu_overcommit=1)
-        equip(rig, name)
+        equip(rig, name, FACTS if name == "h1" else PAGED)
     if at_once:
         rig.submit(Verb.DEPLOY, {"instances": [{"name": f"a{n}", "image": "tiny", **s} for n, s in enumerate(wanted)]})
         ops = rig.claim()
@@ -351,6 +351,9 @@ def check(rig: Rig) -> None:
         for number in (0, 1):
             bound = [row for row in mine if (row.granted or {}).get("cell") == number]
             assert sum(row.memory_mib for row in bound) <= 2048
+            if host == "h2":
+                paged = sum(row.memory_mib for row in bound if row.granted.get("page_kib"))  # type: ignore[union-attr]
+                assert paged <= (256, 768)[number]
 
 
 def test_what_is_not_there_after_all_is_said() -> None:

@@ -40,6 +40,7 @@ DHCP = replace(PLAIN, nics=(replace(NIC, bridge="br0", address="", gateway=""),)
 CASES = {
     "plain": PLAIN, "full": FULL, "dhcp": DHCP, "whole-cores": replace(PLAIN, pinned=(2, 3, 6)),
     "off-the-cores-of-others": replace(PLAIN, may_use=(0, 1, 4, 5)),
+    "of-one-cell": replace(PLAIN, may_use=(4, 5), cell=1),
 }  # fmt: skip
 
 
