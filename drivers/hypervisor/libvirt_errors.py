@@ -68,6 +68,8 @@ _BY_TEXT: tuple[tuple[str, type[RackflowError], str], ...] = (
      "the bridge is not there: make it, or enroll the host again"),
     (r"Unable to find any usable hugetlbfs mount|hugetlbfs filesystem is not mounted", HostFault,
      "mount a hugetlbfs for pages of this size on the host (mount -o pagesize=…), then restart libvirtd"),
+    (r"cpuset\.cpus': Numerical result out of range|NUMA node \d+ is unavailable", HostFault,
+     "the host has not the cores or memory cells any more that it was granted: migrate it while it is off"),
     (r"host doesn't support passthrough of host PCI devices", HostFault,
      "switch the IOMMU on in the firmware and the kernel, and load vfio-pci"),
     (r"Could not access KVM kernel module|failed to initialize kvm", HostFault,

@@ -114,6 +114,15 @@ async def test_pages_that_are_not_there_are_said(kvm: KvmHost, pages: None) -> N
     assert "hugetlbfs" in told.value.fix
 
 
+async def test_cores_and_cells_that_the_host_has_not_are_said(kvm: KvmHost) -> None:
+    """As it is after a reboot with fewer of them."""
+    for spec in (bare(kvm, pinned=(4095,)), bare(kvm, cell=63)):
+        await kvm.hypervisor.define(spec)
+        with pytest.raises(HostFault, match=r"out of range|unavailable") as told:
+            await kvm.hypervisor.start(spec.name)
+        assert "migrate it while it is off" in told.value.fix
+
+
 async def test_libvirt_takes_a_device_of_the_host_and_placement_none_without_an_iommu(kvm: KvmHost) -> None:
     """It is defined and not started: who knows what the machine needs its devices for."""
     facts = await gather_facts(kvm.host.transport)

@@ -352,7 +352,7 @@ def check(rig: Rig) -> None:
             bound = [row for row in mine if (row.granted or {}).get("cell") == number]
             assert sum(row.memory_mib for row in bound) <= 2048
             if host == "h2":
-                paged = sum(row.memory_mib for row in bound if row.granted.get("page_kib"))  # type: ignore[union-attr]
+                paged = sum(row.memory_mib for row in bound if row.granted.get("page_kib"))
                 assert paged <= (256, 768)[number]
 
 

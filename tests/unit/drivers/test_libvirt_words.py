@@ -55,6 +55,10 @@ def seen(code: int, text: str) -> libvirt.libvirtError:
         (libvirt.VIR_ERR_SYSTEM_ERROR, "Cannot get interface MTU on 'br9': No such device", errors.HostFault),
         (libvirt.VIR_ERR_INTERNAL_ERROR,
          "internal error: Unable to find any usable hugetlbfs mount for 1048576 KiB", errors.HostFault),
+        (libvirt.VIR_ERR_CONFIG_UNSUPPORTED, "unsupported configuration: NUMA node 1 is unavailable", errors.HostFault),
+        (libvirt.VIR_ERR_SYSTEM_ERROR,
+         "Unable to write to '/sys/fs/cgroup/cpuset/machine/qemu-3-x.libvirt-qemu/emulator/cpuset.cpus': "
+         "Numerical result out of range", errors.HostFault),
         (libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
          "unsupported configuration: host doesn't support passthrough of host PCI devices", errors.HostFault),
         (libvirt.VIR_ERR_XML_ERROR, "XML error: no OS type", errors.Invalid),
