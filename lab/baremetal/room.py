@@ -79,9 +79,10 @@ def _strays(here: Path) -> Iterator[int]:
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             words = (entry / "cmdline").read_bytes()
+            where = os.readlink(entry / "cwd").encode()  # Ironic's worker names no file
         except OSError:
             continue  # it ended while we looked
-        if mark in words and any(one in words for one in _OURS):
+        if mark in words + where and any(one in words for one in _OURS):
             yield int(entry.name)
 
 

@@ -6,6 +6,7 @@ libraries with rackflow's. Nothing here needs root, systemd or a VM.
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import signal
@@ -86,22 +87,24 @@ class Services:
             list(pool.map(self._start, names or NAMES))
 
     def stop(self, *names: str) -> None:
-        """End services (all by default); they take a few seconds."""
-        ending = {name: self._running.pop(name) for name in names or NAMES if name in self._running}
-        for process in ending.values():
-            process.send_signal(signal.SIGTERM)
-        for process in ending.values():
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        """End services (all by default); they take a few seconds.
+
+        The BMC last: while it does not answer, Ironic tries it again rather than end.
+        """
+        given = names or NAMES
+        for group in ([name for name in given if name != "bmc"], [name for name in given if name == "bmc"]):
+            ending = [self._running.pop(name) for name in group if name in self._running]
+            for process in ending:
+                process.send_signal(signal.SIGTERM)
+            for process in ending:
+                try:
+                    process.wait(_STOP_S)
+                except subprocess.TimeoutExpired:
+                    _cut(process)
 
     def kill(self, name: str) -> None:
         """End one as a crash does."""
-        process = self._running.pop(name)
-        process.kill()
-        process.wait()
+        _cut(self._running.pop(name))
 
     def _configure(self) -> None:
         for folder in _FOLDERS:
@@ -133,7 +136,9 @@ class Services:
             "bmc": [_program("python"), "-c", _BMC, "--config", str(self._conf(name))],
         }[name]  # fmt: skip
         with (self.dir / f"{name}.out").open("wb") as out:
-            self._running[name] = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=self.dir)
+            self._running[name] = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=self.dir, process_group=0
+            )  # fmt: skip
         self._wait(name)
 
     def _wait(self, name: str) -> None:
@@ -146,6 +151,12 @@ class Services:
 
 
 DATABASES = {"ironic": ("ironic-dbsync", "create_schema"), "inspector": ("ironic-inspector-dbsync", "upgrade")}
+
+
+def _cut(process: subprocess.Popen[bytes]) -> None:
+    """Kill a service that was not waited for yet, with its workers."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def make_database(file: Path, argv: Sequence[str]) -> None:

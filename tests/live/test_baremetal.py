@@ -69,6 +69,24 @@ async def enroll(line: Line, entry: dict[str, Any], limit_s: float) -> Operation
     return op
 
 
+async def test_what_a_server_is_made_of_is_told_by_a_ramdisk_that_it_boots(site: Site, line: Line) -> None:
+    """Redfish, DHCP, iPXE, kernel, the ramdisk's post to Inspector, and the server is off again."""
+    server = site.servers[0]
+    entry = {key: value for key, value in site.machine(server).items() if key != "host"}
+    op = await enroll(line, entry, 300)
+    assert (op.state, op.error) == (OperationState.DONE, None)
+    assert line.steps(op.id) == [(name, "done") for name in STEPS[:4]]
+    assert power(site) == OFF
+    assert "inventory posted" in site.libvirt.file(server, "console").read_text()
+    shown = line.store.read_now(lambda c: machines.show(c, line.admin, server.name))
+    found = shown["inventory"]
+    (disk,), (nic,) = found["disks"], found["nics"]
+    assert (shown["state"], found["serial"]) == (MachineState.READY, f"{server.name}-{server.mac}")
+    assert (found["cpu"]["count"], found["memory_mib"]) == (2, server.memory_mib)
+    assert (disk["serial"], disk["size_bytes"]) == (f"{server.name}-0", server.disk_gib * 2**30)
+    assert (nic["mac"], nic["address"].rpartition(".")[0]) == (server.mac, site.pxe.net)
+
+
 @pytest.mark.slow  # 360 s on two cores with a load of 28; not measured on idle ones
 async def test_an_image_that_does_not_answer_leaves_the_server_off_and_tells_why(
     site: Site, line: Line, settings: LabSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
