@@ -11,6 +11,7 @@ from blueprints.common import Labels, Name, Spec
 from blueprints.host import BridgeSpec
 
 MAC = r"^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$"
+PACKED = (".zst", ".gz")
 Expression = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
@@ -65,6 +66,9 @@ class NodeSpec(Spec):
 class InstallSpec(Spec):
     """An operating system for a machine: the image of a whole disk, and what it is given before its first start."""
 
+    by: Literal["ramdisk", "ironic"] = Field(
+        default="ramdisk", description="who writes the disk: our ramdisk by SSH, or Ironic, with a config drive"
+    )
     image: Annotated[str, Field(min_length=1)] = Field(
         description="http(s)://…, which the machine fetches, or a path on the front-end; .zst and .gz are unpacked"
     )
@@ -74,8 +78,8 @@ class InstallSpec(Spec):
     nameservers: tuple[str, ...] = ()
     disk: str = Field(default="", description="by serial, WWN or name; by default the smallest of at least 4 GiB")
     overwrite: bool = Field(default=False, description="also a disk that is not empty: all on it is lost")
-    ramdisk_key: Annotated[str, Field(pattern=r"^ssh-ed25519 [A-Za-z0-9+/=]+$")] = Field(
-        description="public host key of the ramdisk that the machine boots from the network"
+    ramdisk_key: Annotated[str, Field(pattern=r"^(ssh-ed25519 [A-Za-z0-9+/=]+)?$")] = Field(
+        default="", description="public host key of the ramdisk that the machine boots from the network"
     )
 
     @field_validator("address")
@@ -84,6 +88,16 @@ class InstallSpec(Spec):
         if "/" not in given:
             raise ValueError(f"{given} has no prefix: write {given}/24")
         return str(ip_interface(given))
+
+    @model_validator(mode="after")
+    def _what_its_writer_needs(self) -> InstallSpec:
+        if self.by == "ramdisk" and not self.ramdisk_key:
+            raise ValueError("ramdisk_key is missing: the public host key of the ramdisk")
+        if self.by == "ironic" and not self.overwrite:
+            raise ValueError("Ironic does not look what is on the disk: say overwrite: true, all on it is lost")
+        if self.by == "ironic" and (not self.image.startswith(("http://", "https://")) or self.image.endswith(PACKED)):
+            raise ValueError("Ironic takes http(s)://… of an image that is raw or qcow2, not packed")
+        return self
 
 
 class BecomesSpec(Spec):
@@ -130,6 +144,8 @@ class MachineSpec(Spec):
             raise ValueError("host needs address and fingerprint of what runs on the machine, or install")
         if self.node and not self.bmc.startswith("ironic+"):
             raise ValueError("node is for machines behind Ironic: bmc ironic+http://…")
+        if self.install and self.install.by == "ironic" and not self.bmc.startswith("ironic+"):
+            raise ValueError("install by: ironic is for machines behind Ironic: bmc ironic+http://…")
         return self
 
     @model_validator(mode="after")

@@ -20,6 +20,10 @@ def _installs(spec: Spec) -> bool:
     return bool(spec.get("install")) and _becomes_a_host(spec)
 
 
+def _boots_our_ramdisk(spec: Spec) -> bool:
+    return _installs(spec) and spec["install"].get("by") != "ironic"
+
+
 def _becomes_a_host(spec: Spec) -> bool:
     """A spare does not before it is commissioned (see spares.py)."""
     return bool(spec.get("host")) and not spec.get("spare")
@@ -40,7 +44,7 @@ STAGES = (
     Stage("classify", looks=True),  # what it is good for, by the rules
     Stage("check", looks=True),  # whether it is sound, by the rules
     Stage("hardware", lambda spec: bool(spec.get("hardware"))),  # whether it is sound, by trying it
-    Stage("ramdisk", _installs),  # it starts from the network, and a disk is chosen
+    Stage("ramdisk", _boots_our_ramdisk),  # it starts from the network, and a disk is chosen
     Stage("install", _installs),  # the disk is written
     Stage("boot", _installs),  # it starts from that, and is known by its host key
     Stage("configure", _becomes_a_host),  # it is made a hypervisor

@@ -145,7 +145,7 @@ _fault("thaw", "Let a host that hangs go on.", "goes on", "did not hang", faults
 
 @app.command("images")
 def images_command(
-    name: Annotated[str, typer.Argument(help="tiny, ramdisk (seconds), debian, hypervisor (minutes)")] = "tiny",
+    name: Annotated[str, typer.Argument(help="tiny, ramdisk (seconds), debian, hypervisor, agent (minutes)")] = "tiny",
 ) -> None:
     """Build guest images into the cache, if they are not there."""
     _require_root()

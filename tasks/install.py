@@ -15,7 +15,8 @@ from core.errors import CredentialRejected, HostFault, NotFound, Unreachable, Un
 from core.states import StepState
 from drivers.baremetal import install
 from drivers.baremetal.base import PowerChange
-from drivers.baremetal.facets import BootDevice, BootsOnce
+from drivers.baremetal.config_drive import config_drive
+from drivers.baremetal.facets import BootDevice, BootsOnce, Deployment, Deploys
 from drivers.baremetal.first_boot import FirstBoot, make_host_key, public_half
 from drivers.baremetal.inventory import Disk
 from drivers.identity import show
@@ -26,6 +27,7 @@ from tasks.machine_power import POWER_S, bmc_of
 from tasks.runtime import Runtime
 
 INSTALL_S = 2 * 3600.0
+WITHDRAW_S = 600.0  # that Ironic gets to take back what it did not end in time
 BOOT_S = 900.0  # a server's firmware alone may take five minutes
 RAMDISK_S = 600.0
 LOOK_S = 1.0
@@ -39,6 +41,10 @@ class Installation:
         self.want: dict[str, Any] = record.spec["install"]
         self.host: dict[str, Any] = record.spec["host"]
         self.subject = f"machine/{record.name}"
+
+    @property
+    def by_ironic(self) -> bool:
+        return bool(self.want.get("by") == "ironic")
 
     async def ramdisk(self, _: Operation) -> Seen:
         """Start its ramdisk from the network, and settle which disk is written: an empty one, or one that may be lost.
@@ -63,6 +69,8 @@ class Installation:
 
     async def install(self, _: Operation) -> Seen:
         """Let its ramdisk write the disk; it is off afterwards. Whatever ends this early, the disk does not boot."""
+        if self.by_ironic:
+            return await self._deploy()
         began = time.monotonic()
         settled = await evidence(self.rt, self.op, "ramdisk")
         disk, key = Disk(**settled["disk"]), make_host_key()
@@ -78,10 +86,29 @@ class Installation:
         told |= {"host_key": key.public, "fingerprint": key.fingerprint}
         return Seen(True, {**told, "took_s": round(time.monotonic() - began, 1)})
 
+    async def _deploy(self) -> Seen:
+        """Let Ironic write the disk, and start it."""
+        began = time.monotonic()
+        inventory = await self.rt.store.read(lambda c: machines.last_inventory(c, self.record.id)) or {}
+        disk = install.choose_disk([Disk(**one) for one in inventory["disks"]], self.want["disk"], self.subject)
+        key, first = make_host_key(), self._first_boot(self._nic(inventory)["mac"])
+        drive = config_drive(first, key, self.op.id)
+        bmc = await bmc_of(self.rt, self.record)
+        try:
+            if not isinstance(bmc, Deploys):
+                raise Unsupported(f"what stands before {self.record.name} writes no disks", self.subject)
+            want = Deployment(self.want["image"], self.want["sha256"], disk, drive)
+            await bmc.deploy(want, timeout_s=INSTALL_S - WITHDRAW_S)
+        finally:
+            await bmc.close()
+        told = {"disk": disk.name, "serial": disk.serial, "image": self.want["image"], "host_key": key.public}
+        return Seen(True, {**told, "fingerprint": key.fingerprint, "took_s": round(time.monotonic() - began, 1)})
+
     async def boot(self, _: Operation) -> Seen:
         """Start it from its disk, and wait until it answers with the key that it was given."""
         endpoint = await endpoint_of(self.rt, self.op, self.record)
-        await self._start_from(BootDevice.DISK)
+        if not self.by_ironic:  # which started it already
+            await self._start_from(BootDevice.DISK)
         t = await self._answers(endpoint, BOOT_S, "look at its console: does it start from the disk that was written?")
         try:
             up = (await t.run(["cat", "/proc/uptime"])).stdout.split()[0]

@@ -7,13 +7,13 @@ after all, the verb raises Unsupported. Changing verbs are *ensure* and return w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from drivers.baremetal.base import BmcEndpoint
-from drivers.baremetal.inventory import Inventory
+from drivers.baremetal.inventory import Disk, Inventory
 
 
 class BootDevice(StrEnum):
@@ -101,6 +101,26 @@ class Erases(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Deployment:
+    """image: http(s)://… of a whole disk, raw or qcow2. config_drive: an ISO 9660 image for its cloud-init."""
+
+    image: str
+    sha256: str
+    disk: Disk
+    config_drive: bytes = field(repr=False)
+
+
+@runtime_checkable
+class Deploys(Protocol):
+    async def deploy(self, want: Deployment, *, timeout_s: float = 7200.0) -> bool:
+        """Write a disk, whatever is on it, and start the machine from it. Ended early, the machine is off.
+
+        Raise HostFault (it was not written, or not in time), Unsupported.
+        """
+        ...
+
+
 @runtime_checkable
 class Registers(Protocol):
     """What stands between us and BMCs, and must know a machine's own before it can reach the machine."""
@@ -115,7 +135,7 @@ class Registers(Protocol):
 
 FACETS: Mapping[str, type] = {
     "boot-once": BootsOnce, "virtual-media": HoldsMedia, "inspect": Inspects, "sensors": HasSensors,
-    "event-log": KeepsEvents, "identify": Identifies, "erase": Erases,
+    "event-log": KeepsEvents, "identify": Identifies, "erase": Erases, "deploy": Deploys,
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from drivers.baremetal.openstack_errors import log_in, translator
 
 T = TypeVar("T")
 _LOOK_EVERY_S = 0.5
+_FIX = "see that its BMC answers and that user and password are right"
 _FAILED = ("error", "failed")  # how the names of provision states end that lead nowhere
 
 
@@ -89,7 +90,7 @@ class Ironic:
         await self.reached(name, state, timeout_s=timeout_s)
         return True
 
-    async def reached(self, name: str, state: str, *, timeout_s: float) -> Node:
+    async def reached(self, name: str, state: str, *, timeout_s: float, fix: str = _FIX) -> Node:
         """Wait for a provision state. Raise HostFault."""
         end = time.monotonic() + timeout_s
         while True:
@@ -102,7 +103,7 @@ class Ironic:
                 raise HostFault(
                     f"{name} is {found.provision}, not {state}: {why}", f"host/{name}",
                     {"wanted": state, "seen": found.provision, "last_error": found.last_error},
-                    "see that its BMC answers and that user and password are right",
+                    fix,
                 )  # fmt: skip
             await asyncio.sleep(_LOOK_EVERY_S)
 

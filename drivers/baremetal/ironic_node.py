@@ -12,9 +12,9 @@ from typing import Any
 from core.errors import Conflict, HostFault, Invalid, RackflowError, Unsupported
 from core.settings import DriverSettings
 from core.states import MachinePower
-from drivers.baremetal import ipa
+from drivers.baremetal import ipa, ironic_deploy
 from drivers.baremetal.base import GOALS, BareMetal, BmcEndpoint, PowerChange
-from drivers.baremetal.facets import BootDevice
+from drivers.baremetal.facets import BootDevice, Deployment
 from drivers.baremetal.inspector import Inspector
 from drivers.baremetal.inventory import Inventory
 from drivers.baremetal.ironic import Ironic, Node, NodeSpec
@@ -142,6 +142,9 @@ class IronicNode(BareMetal):
             client.set_node_provision_state(self._name, "manage")
             client.unset_node_maintenance(self._name)
 
+    async def deploy(self, want: Deployment, *, timeout_s: float = 7200.0) -> bool:
+        await ironic_deploy.deploy(self._ironic, self._name, want, timeout_s)
+        return True
 
     async def register(self, driver: str, behind: BmcEndpoint, macs: Sequence[str]) -> bool:
         inspects = "no-inspect" if self._inspector is not None else "agent"

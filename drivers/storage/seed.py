@@ -7,16 +7,14 @@ The texts are kept plain enough for tiny guests that read them with sed: one `- 
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from email import policy
 from email.message import EmailMessage
 from email.parser import Parser
 
-import pycdlib
-
 from drivers.hypervisor.base import NicAttachment
+from drivers.iso import iso_image
 from drivers.storage.base import SeedSpec
 
 LABEL = "cidata"  # by which cloud-init knows the disk
@@ -111,15 +109,6 @@ def _quoted(text: str) -> str:
 
 
 def seed_iso(spec: SeedSpec) -> bytes:
-    """Return an ISO 9660 image with Joliet and Rock Ridge names, labelled cidata."""
-    iso = pycdlib.PyCdlib()
-    iso.new(vol_ident=LABEL, joliet=3, rock_ridge="1.09")
-    files = (("META", "meta-data", spec.meta_data), ("USER", "user-data", spec.user_data),
-             ("NETWORK", "network-config", spec.network_config))  # fmt: skip
-    for short, name, text in files:
-        data = text.encode()
-        iso.add_fp(io.BytesIO(data), len(data), f"/{short}.;1", rr_name=name, joliet_path=f"/{name}")
-    out = io.BytesIO()
-    iso.write_fp(out)
-    iso.close()
-    return out.getvalue()
+    """Return an ISO image labelled cidata."""
+    texts = {"meta-data": spec.meta_data, "user-data": spec.user_data, "network-config": spec.network_config}
+    return iso_image(LABEL, texts)

@@ -14,7 +14,9 @@ from core.errors import HostFault
 from lab.shell import ip, run
 
 BRIDGE = "rfpxe"
+# Ironic writes there what one that it deploys is to boot; all others boot our ramdisk.
 _IPXE = """#!ipxe
+chain {http}/ironic/pxelinux.cfg/${{net0/mac:hexhyp}} ||
 kernel {http}/vmlinuz console=ttyS0 quiet loglevel=4 BOOTIF=01-${{net0/mac:hexhyp}} {arguments}
 initrd {http}/ramdisk.gz
 initrd {http}/access.gz

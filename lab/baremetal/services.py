@@ -30,7 +30,7 @@ USER = "lab"
 NAMES = ("ironic", "inspector", "bmc")
 FIX = "run `. scripts/lib/setup.sh && setup_baremetal`"
 _START_S, _STOP_S, _LOOK_S = 120.0, 30.0, 0.1
-_FOLDERS = ("bmc", "inspector", "ironic/http", "ironic/tftp/master", "ironic/images/master")
+_FOLDERS = ("bmc", "inspector", "ironic/tftp/master", "ironic/images/master")
 
 # the simulated machines of sushy-tools take 1 to 11 s to change their power; here the least of it
 _BMC = "import random, sys; random.randint = lambda low, high: low\nfrom sushy_tools.emulator.main import main; main()"
@@ -68,14 +68,15 @@ class Services:
     machines: Sequence[Machine] = ()
     host: str = "127.0.0.1"
     libvirt: str = ""  # a URI whose domains are the machines; "": simulated ones
-    reached_at: str = ""  # an address that ramdisks reach: Inspector listens there, by default at host
+    reached_at: str = ""  # an address that ramdisks reach: Ironic and Inspector listen there, by default at host
+    served: tuple[Path, str] | None = None  # a folder and the URL where servers that boot find what is in it
     password: str = field(default_factory=lambda: secrets.token_hex(8), repr=False)
-    ports: Mapping[str, int] = field(default_factory=lambda: free_ports(*NAMES, "http"))
+    ports: Mapping[str, int] = field(default_factory=lambda: free_ports(*NAMES))
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, repr=False)
 
     def url(self, name: str) -> str:
         """Return a service's address. name: of NAMES."""
-        host = (self.reached_at or self.host) if name == "inspector" else self.host
+        host = self.host if name == "bmc" else self.reached_at or self.host
         return f"http://{host}:{self.ports[name]}"
 
     def start(self, *names: str) -> None:
@@ -107,12 +108,14 @@ class Services:
         _cut(self._running.pop(name))
 
     def _configure(self) -> None:
-        for folder in _FOLDERS:
-            (self.dir / folder).mkdir(parents=True, exist_ok=True)
+        served_dir, served_url = self.served or (self.dir / "served", f"http://{self.host}:9")  # nobody boots
+        for folder in (*(self.dir / one for one in _FOLDERS), served_dir / "ironic"):
+            folder.mkdir(parents=True, exist_ok=True)
         self.dir.chmod(0o700)
         words = {
             "dir": self.dir, "host": self.host, "user": USER, "password": self.password, "libvirt": self.libvirt,
-            "inspector_host": self.reached_at or self.host, "simulated": not self.libvirt,
+            "ramdisk_host": self.reached_at or self.host, "simulated": not self.libvirt,
+            "served_dir": served_dir, "served_url": served_url,
             "systems": [machine.entry() for machine in self.machines],
             **{f"{name}_port": port for name, port in self.ports.items()},
         }  # fmt: skip

@@ -53,11 +53,11 @@ class Site:
     def __post_init__(self) -> None:
         self.dir = folder(self.settings)
         self.libvirt = Libvirt(self.dir / "libvirt")
-        self.services = Services(
-            self.dir / "services", libvirt=self.libvirt.uri, reached_at=f"{NET}.1",
-            ports=free_ports("ironic", "inspector", "bmc", "http"),
-        )  # fmt: skip
         self.pxe = PxeNetwork(self.dir / "pxe", NET, free_ports("pxe")["pxe"])
+        self.services = Services(
+            self.dir / "services", libvirt=self.libvirt.uri, reached_at=self.pxe.address,
+            served=(self.pxe.dir, self.pxe.http),
+        )  # fmt: skip
 
     @property
     def key(self) -> Path:
@@ -76,6 +76,17 @@ class Site:
         path = images.image_path(self.settings, images.HYPERVISOR)
         with path.open("rb") as content:
             return self.pxe.offer(path), hashlib.file_digest(content, "sha256").hexdigest()
+
+    def unpacked(self) -> tuple[str, str]:
+        """Return the same of that image as Ironic takes it, and offer Ironic's agent; both are built on first use."""
+        for name in ("hypervisor", "agent"):
+            images.build(self.settings, name)
+        for file in images.AGENT:
+            self.pxe.offer(images.image_path(self.settings, file))
+        raw = self.pxe.dir / "hypervisor.raw"
+        run(["zstd", "-q", "-d", "-f", str(images.image_path(self.settings, images.HYPERVISOR)), "-o", str(raw)])
+        with raw.open("rb") as content:
+            return f"{self.pxe.http}/{raw.name}", hashlib.file_digest(content, "sha256").hexdigest()
 
     def start(self) -> None:
         """Start all of it. Raise HostFault; then nothing of it runs."""

@@ -15,7 +15,7 @@ from lab.settings import LabSettings
 _HERE = Path(__file__).parent
 TINY_KERNEL, TINY_INITRD = "tiny.vmlinux", "tiny.initrd"  # for microVMs
 TINY, BUSYBOX, HYPERVISOR = "tiny.qcow2", "busybox.tar.gz", "hypervisor.raw.zst"
-RAMDISK = ("ramdisk.vmlinuz", "ramdisk.gz")
+RAMDISK, AGENT = ("ramdisk.vmlinuz", "ramdisk.gz"), ("agent.vmlinuz", "agent.zst")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ RECIPES: dict[str, tuple[Recipe, ...]] = {
     "tiny": (Recipe("tiny.sh", (TINY, TINY_KERNEL, TINY_INITRD), "tiny"), Recipe("busybox.sh", (BUSYBOX,), "busybox")),
     "debian": (Recipe("debian.sh", ("debian.qcow2", "debian.tar.zst"), "debian"),),
     "ramdisk": (Recipe("ramdisk.sh", RAMDISK, "ramdisk"),),
+    "agent": (Recipe("agent.sh", AGENT, "agent"),),
     "hypervisor": (Recipe("hypervisor.sh", (HYPERVISOR,), "debian"),),
 }
 

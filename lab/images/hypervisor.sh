@@ -14,7 +14,7 @@ TREE=$OUT/hypervisor-tree # kept until the image is made: a second try goes on f
 trap clean_up EXIT
 SPARE_MIB=384 # until the root file system is made as large as its disk
 BASE=systemd,systemd-sysv,dbus,udev,iproute2,netbase,iputils-ping,sudo
-SERVER=(openssh-server linux-image-cloud-amd64 initramfs-tools zstd cloud-guest-utils fdisk pciutils
+SERVER=(openssh-server cloud-init linux-image-cloud-amd64 initramfs-tools zstd cloud-guest-utils fdisk pciutils
   lxd lxd-client lxcfs btrfs-progs nftables dnsmasq-base
   libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils)
 
@@ -24,6 +24,13 @@ configure() {
   : > "$TREE/etc/resolv.conf"
   printf 'LABEL=rackflow / ext4 rw,noatime,discard 0 1\n' > "$TREE/etc/fstab"
   printf '127.0.0.1 localhost\n::1 localhost\n' > "$TREE/etc/hosts"
+  # Asleep unless a drive tells what to do: the ramdisk puts the same onto the disk itself. Two sources, for of one
+  # alone it takes for granted that it is there.
+  cat > "$TREE/etc/cloud/cloud.cfg.d/90_rackflow.cfg" << CONFIG
+datasource_list: [NoCloud, ConfigDrive]
+locale: false
+system_info: {network: {renderers: [networkd]}}
+CONFIG
   slim_tree
   chroot "$TREE" systemctl enable serial-getty@ttyS0 ssh systemd-networkd || true
   # Which of the two a machine runs is decided when it is configured for its role.

@@ -12,7 +12,8 @@ import pytest
 from core.errors import Conflict, CredentialRejected, HostFault, NotFound, Unreachable, Unsupported
 from core.states import MachinePower
 from drivers.baremetal.base import PowerChange
-from drivers.baremetal.facets import BootDevice, facets
+from drivers.baremetal.facets import BootDevice, Deployment, facets
+from drivers.baremetal.inventory import Disk
 from drivers.baremetal.ironic import Ironic, NodeSpec
 from drivers.baremetal.ironic_node import IronicNode
 from drivers.bmcs import connect
@@ -22,6 +23,7 @@ from tests.contract.conftest import MACHINES
 from tests.contract.suites import BareMetalContract
 from tests.services import SETTINGS, canned, endpoint, fake_node, post, post_until_taken
 
+DEPLOYMENT = Deployment("http://images/a.raw", "0" * 64, Disk("/dev/sda", 2**32, serial="S1"), b"a drive")
 CONTINUE = "/v1/continue_inspection"
 
 
@@ -52,7 +54,7 @@ class TestIronicNode(BareMetalContract):
 async def test_what_it_can_do(ironic: Ironic) -> None:
     name, _ = await fake_node(ironic)
     node = IronicNode(ironic, name)
-    assert facets(node) == {"boot-once", "inspect", "erase"}
+    assert facets(node) == {"boot-once", "inspect", "erase", "deploy"}
     assert await node.boot_once(BootDevice.NETWORK)
 
 
@@ -68,6 +70,32 @@ async def test_a_node_that_cannot_be_erased_stays_usable(ironic: Ironic) -> None
     with pytest.raises(Conflict, match="is available") as caught:
         await node.erase()
     assert "take it out of use" in caught.value.fix
+
+
+async def test_a_disk_is_written_and_written_again(ironic: Ironic) -> None:
+    """Fake hardware goes through Ironic's states; that something is written is seen in tests/live/test_baremetal.py."""
+    name, _ = await fake_node(ironic)
+    node = IronicNode(ironic, name)
+    for image in ("http://images/a.raw", "http://images/b.img"):
+        await node.deploy(replace(DEPLOYMENT, image=image), timeout_s=90)
+        assert (await node.node()).provision == "active"
+        kept = await ironic.call("reading", lambda client: client.get_node(name))
+        assert kept.properties["root_device"] == {"serial": "S1"}
+        assert kept.instance_info["image_source"] == image
+        assert kept.instance_info.get("image_disk_format") == {"http://images/a.raw": "raw"}.get(image)
+    with pytest.raises(Conflict, match="is active"):
+        await IronicNode(ironic, name).erase()
+
+
+async def test_a_disk_that_cannot_be_written_leaves_the_node_manageable(ironic: Ironic) -> None:
+    name, _ = await fake_node(ironic)
+    node = IronicNode(ironic, name)
+    await ironic.call("spoiling", lambda client: client.update_node(name, deploy_interface="direct"))
+    with pytest.raises(HostFault, match=r"deploy failed, not active: .*image href") as caught:
+        await node.deploy(replace(DEPLOYMENT, image="http://127.0.0.1:9/a.raw"), timeout_s=60)
+    assert "can reach the image" in caught.value.fix
+    found = await node.node()
+    assert (found.provision, found.maintenance) == ("manageable", False)
 
 
 async def test_enrollment_is_made_once(ironic: Ironic) -> None:

@@ -68,3 +68,8 @@ def test_a_spare_waits_with_becoming_a_host() -> None:
     spec: dict[str, Any] = {"host": {"role": "kvm"}, "install": {"image": "x"}}
     assert stages_for({**spec, "spare": True}) == ["power", "inspect", "classify", "check"]
     assert stages_for(spec)[4:] == ["ramdisk", "install", "boot", "configure", "enroll", "verify"]
+
+
+def test_ironic_boots_a_ramdisk_of_its_own() -> None:
+    spec = {"host": {"role": "kvm"}, "install": {"image": "x", "by": "ironic"}}
+    assert stages_for(spec)[4:] == ["install", "boot", "configure", "enroll", "verify"]

@@ -18,8 +18,8 @@ from lab.settings import LabSettings
 
 
 def test_the_words_of_the_templates_are_those_that_are_given(tmp_path: Path) -> None:
-    given = {"dir", "host", "user", "password", "systems", "libvirt", "inspector_host", "simulated"}
-    given |= {f"{name}_port" for name in (*NAMES, "http")}
+    given = {"dir", "host", "user", "password", "systems", "libvirt", "ramdisk_host", "simulated"}
+    given |= {"served_dir", "served_url", *(f"{name}_port" for name in NAMES)}
     asked = {word for name in NAMES for word in Template((HERE / f"{name}.conf").read_text()).get_identifiers()}
     assert asked == given
 
