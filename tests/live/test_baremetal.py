@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import time
@@ -10,16 +11,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 import tasks.install
+from analytics.client import AnalyticsClient
+from api.app import create_app
 from blueprints.network import NetworkSpec
-from control import hosts, machines, networks
+from control import access, drift, host_facts, hosts, machines, networks
+from control.configuring import CONFIGURATION
+from control.hosts import HostRecord
 from control.operations import Operation
-from core.states import HostState, MachineState, OperationState, Verb
+from core.errors import Unreachable
+from core.settings import DriverSettings
+from core.states import HostState, MachinePower, MachineState, OperationState, Verb
+from drivers.baremetal.base import BmcEndpoint
+from drivers.baremetal.redfish import RedfishBmc
 from drivers.fake_world import world
+from drivers.transport.base import Endpoint, Transport
+from drivers.transport.ssh import connect
 from lab import images
-from lab.baremetal.services import is_installed
+from lab.baremetal.services import USER, is_installed
 from lab.baremetal.site import Site, servers
 from lab.settings import LabSettings, load
 from lab.shell import run
@@ -116,7 +128,7 @@ async def test_an_image_that_does_not_answer_leaves_the_server_off_and_tells_why
 @pytest.mark.slow
 @pytest.mark.parametrize(("role", "by"), [("lxd", "ramdisk"), ("kvm", "ramdisk"), ("kvm", "ironic")])
 async def test_an_empty_disk_becomes_a_ready_host(
-    site: Site, line: Line, settings: LabSettings, role: str, by: str
+    site: Site, line: Line, settings: LabSettings, role: str, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind, file, bridge = ROLES[role]
     steps = [name for name in STEPS if by == "ramdisk" or name != "ramdisk"]
@@ -144,4 +156,90 @@ async def test_an_empty_disk_becomes_a_ready_host(
     assert (record.state, record.driver, record.cpus) == (HostState.READY, role, 2.0)
     (again,) = await line.run(Verb.CONFIGURE, {"hosts": [server.name]})
     assert (again.state, again.error) == (OperationState.DONE, None)
+    await drifts_and_is_mended(line, record, monkeypatch)
     run(["virsh", "-c", site.libvirt.uri, "destroy", server.name])
+
+
+async def drifts_and_is_mended(line: Line, host: HostRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What somebody changed on a host is told, by the API too, left alone, and mended when that is asked for."""
+
+    async def forwards() -> str:
+        return (await t.run(["cat", "/proc/sys/net/ipv4/ip_forward"])).stdout.strip()
+
+    async def told() -> list[str]:
+        answer = await client.get(f"/v1/hosts/{host.name}/configuration", headers={"Authorization": f"Bearer {token}"})
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["actions"])
+
+    def drifted() -> list[list[str]]:
+        rows = line.store.read_now(lambda c: drift.list_(c, line.admin))
+        return [row["seen"]["missing"] for row in rows if row["kind"] == CONFIGURATION]
+
+    rt = line.runtime
+    monkeypatch.setattr(host_facts, "due", lambda *_: True)  # else it is looked at after a boot, and daily
+    token = line.store.write_now(lambda c: access.new_token(c, line.admin, "test"))
+    app = create_app(rt.settings, line.store, AnalyticsClient(rt.settings.paths.analytics_socket), lambda: None)
+    async with app.router.lifespan_context(app):
+        client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://rackflow")
+        t = await rt.pool.transport(rt.endpoint(host))
+        assert (await told(), drifted()) == ([], [])
+        await t.run(["sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward"])
+        (missing,) = [await told()]
+        assert len(missing) == 1
+        await line.run(Verb.RECONCILE, {"hosts": [host.name]})
+        assert (drifted(), await forwards()) == ([missing], "0")
+        (op,) = await line.run(Verb.CONFIGURE, {"hosts": [host.name]})
+        assert (op.state, await forwards(), await told(), drifted()) == (OperationState.DONE, "1", [], [])
+        await client.aclose()
+
+
+@pytest.mark.slow
+async def test_a_rescue_is_a_way_in_and_the_bmc_tells_of_the_machine(site: Site, line: Line) -> None:
+    server = site.servers[0]
+    await known(site, line)
+    (op,) = await line.run(Verb.CHANGE_MACHINE, {"machines": [server.name], "action": "rescue"})
+    assert (op.state, op.error) == (OperationState.DONE, None)
+    (nic,) = line.store.read_now(lambda c: machines.show(c, line.admin, server.name))["inventory"]["nics"]
+    endpoint = Endpoint(server.name, nic["address"], 22, "root", site.key, site.ramdisk_key)
+    async with asyncio.timeout(180):
+        while (t := await answers(endpoint)) is None:
+            await asyncio.sleep(1)
+    assert "ipa-inspection-callback-url" in (await t.run(["cat", "/proc/cmdline"])).stdout
+    await t.close()
+    where = BmcEndpoint(server.name, site.services.url("bmc"), USER, None, site.services.password, True, server.uuid)
+    bmc = RedfishBmc(where, line.runtime.settings.drivers)
+    assert await bmc.power() is MachinePower.ON
+    assert await bmc.identify(True)
+    assert await bmc.identify(False)
+    assert await bmc.events() == ()  # this emulator keeps none
+    assert [nic.mac for nic in (await bmc.inspect()).nics] == [server.mac]
+    await bmc.close()
+    (op,) = await line.run(Verb.CHANGE_MACHINE, {"machines": [server.name], "action": "power-cut"})
+    assert (op.state, power(site)) == (OperationState.DONE, OFF)
+
+
+@pytest.mark.slow
+async def test_ironics_agent_wipes_a_disk(site: Site, line: Line) -> None:
+    server = site.servers[0]
+    image = ["-f", "qcow2", str(site.libvirt.file(server, "qcow2"))]
+    await known(site, line)
+    run(["qemu-io", "-c", "write -P 0x5a 1G 1M", *image])
+    site.unpacked()
+    (op,) = await line.run(Verb.CHANGE_MACHINE, {"machines": [server.name], "action": "erase"})
+    assert (op.state, op.error) == (OperationState.DONE, None)
+    assert power(site) == OFF
+    assert "verification failed" not in run(["qemu-io", "-c", "read -P 0 1G 1M", *image])
+
+
+async def known(site: Site, line: Line) -> None:
+    """Enroll the server as one that becomes nothing yet."""
+    entry = {key: value for key, value in site.machine(site.servers[0]).items() if key != "host"}
+    op = await enroll(line, entry, 300)
+    assert (op.state, op.error) == (OperationState.DONE, None)
+
+
+async def answers(endpoint: Endpoint) -> Transport | None:
+    try:
+        return await connect(endpoint, DriverSettings(connect_timeout_s=2))
+    except Unreachable:
+        return None
