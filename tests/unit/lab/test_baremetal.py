@@ -14,6 +14,7 @@ from core.errors import HostFault
 from lab.baremetal import room, services
 from lab.baremetal.services import HERE, NAMES, Machine, Services, free_ports
 from lab.baremetal.site import Site, folder, servers
+from lab.hosts import wait_until
 from lab.settings import LabSettings
 
 
@@ -38,6 +39,41 @@ def test_missing_software_is_told_with_what_to_do(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(services, "VENV", tmp_path)
     with pytest.raises(HostFault, match="setup_baremetal"):
         Services(tmp_path).start()
+
+
+def started(script: str, *words: str) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(["sh", "-c", script, *words], stdout=subprocess.PIPE, process_group=0)
+    assert process.stdout is not None
+    process.stdout.readline()  # it hears signals from here on
+    return process
+
+
+def test_the_bmc_ends_when_those_that_ask_it_have_ended(tmp_path: Path) -> None:
+    gone, loop = str(tmp_path / "gone"), "echo up; while :; do sleep 0.02; done"
+    found = Services(tmp_path)
+    found._running["bmc"] = bmc = started(f"trap 'echo > $0; exit' TERM; {loop}", gone)
+    found._running["ironic"] = ironic = started(f"trap 'sleep 0.3; test ! -e $0; exit' TERM; {loop}", gone)
+    found.stop()
+    assert (ironic.returncode, bmc.returncode, Path(gone).exists()) == (0, 0, True)
+
+
+def test_what_does_not_end_is_killed_with_its_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "_STOP_S", 0.2)
+    found = Services(tmp_path)
+    note = tmp_path / "worker"
+    found._running["ironic"] = ironic = started("trap '' TERM; sleep 60 & echo $! > $0; echo up; wait", str(note))
+    worker = int(note.read_text())
+    found.stop()
+    assert ironic.returncode == -9
+    wait_until(lambda: not runs(worker), limit_s=5)
+    assert not runs(worker)
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_the_password_is_not_shown(tmp_path: Path) -> None:
