@@ -12,7 +12,7 @@ from control.secrets import Seal
 from core.errors import HostFault, Retryable
 from core.states import MachinePower, StepState
 from drivers.baremetal.base import BareMetal, BmcEndpoint, PowerChange
-from drivers.baremetal.facets import Registers
+from drivers.baremetal.facets import Deploys, Registers
 from drivers.bmcs import connect
 from tasks.runtime import Runtime
 
@@ -46,18 +46,30 @@ async def register(machine: MachineRecord, bmc: BareMetal) -> bool:
 
 
 async def as_found(rt: Runtime, op: Operation) -> None:
-    """Put a machine off again that was off when its enrollment began. Raise HostFault when that is not certain."""
-    steps = (await rt.store.read(lambda c: steps_of(c, [op.id])))[op.id]
-    if any(step.name == "enroll" and step.state is StepState.DONE for step in steps):
+    """Put a machine off again that was off when its enrollment began, and take back what Ironic wrote to it.
+
+    Raise HostFault when that is not certain.
+    """
+    steps = {step.name: step for step in (await rt.store.read(lambda c: steps_of(c, [op.id])))[op.id]}
+    if "enroll" in steps and steps["enroll"].state is StepState.DONE:
         return  # it is a host by now, out of use: who looks why needs it on
-    found = [step.evidence or {} for step in steps if step.name == "power" and step.state is StepState.DONE]
-    if not found or found[0].get("power") != MachinePower.OFF:
-        return
     machine = (await rt.store.read(lambda c: machines.by_id(c, [op.subject_id])))[op.subject_id]
+    power, install = steps.get("power"), steps.get("install")
+    was_off = (
+        power is not None and power.state is StepState.DONE
+        and (power.evidence or {}).get("power") == MachinePower.OFF
+    )  # fmt: skip
+    began = install is not None and install.state is not StepState.PENDING
+    deployed = began and (machine.spec.get("install") or {}).get("by") == "ironic"
+    if not was_off and not deployed:
+        return
     bmc = await bmc_of(rt, machine)
     try:
-        async with asyncio.timeout(BACK_S):
-            await bmc.set_power(PowerChange.FORCE_OFF, timeout_s=POWER_S)
+        if deployed and isinstance(bmc, Deploys):
+            await bmc.take_back()
+        if was_off:
+            async with asyncio.timeout(BACK_S):
+                await bmc.set_power(PowerChange.FORCE_OFF, timeout_s=POWER_S)
     except (Retryable, TimeoutError) as error:
         raise HostFault(
             f"machine {machine.name} was off, and its BMC does not say that it is again: {error}",

@@ -120,6 +120,10 @@ class Deploys(Protocol):
         """
         ...
 
+    async def take_back(self, *, timeout_s: float = 600.0) -> bool:
+        """Ensure that no deployment is under way, failed or done: the machine is off, and can be inspected again."""
+        ...
+
 
 @runtime_checkable
 class Registers(Protocol):

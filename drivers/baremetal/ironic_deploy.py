@@ -84,7 +84,15 @@ def _move(name: str, verb: str, client: Any) -> None:
     client.set_node_provision_state(name, verb)
 
 
+async def take_back(ironic: Ironic, name: str, timeout_s: float) -> bool:
+    """Ensure that a node is manageable, whatever became of its deployment. Raise HostFault."""
+    if (await ironic.node(name)).provision == OURS:
+        return False
+    await _freed(ironic, name, time.monotonic() + timeout_s)
+    await ironic.provision(name, "manage", OURS, timeout_s=timeout_s)
+    return True
+
+
 async def _withdraw(ironic: Ironic, name: str) -> None:
     with suppress(RackflowError):
-        await _freed(ironic, name, time.monotonic() + _WITHDRAW_S)
-        await ironic.provision(name, "manage", OURS, timeout_s=_WITHDRAW_S)
+        await take_back(ironic, name, _WITHDRAW_S)

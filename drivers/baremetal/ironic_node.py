@@ -146,6 +146,9 @@ class IronicNode(BareMetal):
         await ironic_deploy.deploy(self._ironic, self._name, want, timeout_s)
         return True
 
+    async def take_back(self, *, timeout_s: float = 600.0) -> bool:
+        return await ironic_deploy.take_back(self._ironic, self._name, timeout_s)
+
     async def register(self, driver: str, behind: BmcEndpoint, macs: Sequence[str]) -> bool:
         inspects = "no-inspect" if self._inspector is not None else "agent"
         spec = NodeSpec(self._name, driver, driver_info(driver, behind), list(macs), inspects)

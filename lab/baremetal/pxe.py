@@ -14,6 +14,8 @@ from core.errors import HostFault
 from lab.shell import ip, run
 
 BRIDGE = "rfpxe"
+# iPXE need not wait for a second server that names the file (https://ipxe.org/howto/dhcpd: ipxe.no-pxedhcp).
+_NO_PROXY = "--dhcp-option-force=encap:175,176,1b"
 # Ironic writes there what one that it deploys is to boot; all others boot our ramdisk.
 _IPXE = """#!ipxe
 chain {http}/ironic/pxelinux.cfg/${{net0/mac:hexhyp}} ||
@@ -65,9 +67,9 @@ class PxeNetwork:
         self._run(
             "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", f"--interface={BRIDGE}",
             "--except-interface=lo", "--bind-interfaces", f"--dhcp-range={self.net}.100,{self.net}.200,1h",
-            "--dhcp-option=3", "--dhcp-option=6", "--enable-tftp", f"--tftp-root={self.dir}", "--dhcp-boot=boot.ipxe",
-            f"--dhcp-leasefile={leases}", f"--pid-file={self.dir.parent}/dnsmasq.pid", "--user=root",
-            "--log-facility=-",
+            "--dhcp-option=3", "--dhcp-option=6", _NO_PROXY, "--enable-tftp", f"--tftp-root={self.dir}",
+            "--dhcp-boot=boot.ipxe", f"--dhcp-leasefile={leases}", f"--pid-file={self.dir.parent}/dnsmasq.pid",
+            "--user=root", "--log-facility=-",
         )  # fmt: skip
         self._run(
             sys.executable, "-m", "http.server", str(self.http_port), "--bind", self.address, "--directory",

@@ -84,7 +84,10 @@ async def test_a_disk_is_written_and_written_again(ironic: Ironic) -> None:
         assert kept.instance_info["image_source"] == image
         assert kept.instance_info.get("image_disk_format") == {"http://images/a.raw": "raw"}.get(image)
     with pytest.raises(Conflict, match="is active"):
-        await IronicNode(ironic, name).erase()
+        await node.erase()
+    assert await node.take_back()
+    assert not await node.take_back()
+    assert (await node.node()).provision == "manageable"
 
 
 async def test_a_disk_that_cannot_be_written_leaves_the_node_manageable(ironic: Ironic) -> None:
