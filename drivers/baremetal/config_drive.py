@@ -17,9 +17,9 @@ LABEL, FOLDER = "config-2", "openstack/latest"
 
 def texts(want: FirstBoot, key: HostKey, instance_id: str) -> Mapping[str, str]:
     """Return name -> content: name, address, host key, and who may enter. Pure."""
-    user_data = {
+    user_data = {  # users: no account beside root; cloud-init's schema warns of the empty list, and obeys it
         "users": [], "disable_root": False, "ssh_authorized_keys": [want.authorized_key],
-        "ssh_keys": {"ed25519_private": key.private, "ed25519_public": f"{key.public} {want.hostname}"},
+        "ssh_keys": {"ed25519_private": key.private, "ed25519_public": f"{key.public} {want.hostname}\n"},
     }  # fmt: skip
     meta_data = {"uuid": instance_id, "hostname": want.hostname, "name": want.hostname}
     return {

@@ -26,7 +26,7 @@ def test_who_may_enter_and_the_host_key_that_is_pinned() -> None:
     found = yaml.safe_load(text)
     assert (found["ssh_authorized_keys"], found["users"], found["disable_root"]) == (["ssh-ed25519 AAAA"], [], False)
     assert asyncssh.import_private_key(found["ssh_keys"]["ed25519_private"]).get_fingerprint() == key.fingerprint
-    assert found["ssh_keys"]["ed25519_public"] == f"{key.public} r1"
+    assert found["ssh_keys"]["ed25519_public"] == f"{key.public} r1\n"
 
 
 def test_the_card_that_boots_gets_the_address() -> None:
