@@ -46,5 +46,9 @@ def read_spec(model: type[S], data: Any, path: str) -> tuple[S | None, list[dict
     try:
         return (data if isinstance(data, model) else model.model_validate(data)), []
     except ValidationError as error:
-        found = [{"field": ".".join([path, *map(str, one["loc"])]), "message": one["msg"]} for one in error.errors()]
-        return None, found
+        from blueprints.problems import message  # here: it needs a reader of YAML, and few requests are wrong
+
+        wrong = error.errors(include_url=False)
+        return None, [
+            {"field": ".".join([path, *map(str, one["loc"])]), "message": message(one, model)} for one in wrong
+        ]

@@ -42,8 +42,26 @@ _WORDS = {  # pydantic's error types, see docs.pydantic.dev/latest/errors/valida
     "ip_v4_interface": "must be a subnet such as 10.1.0.0/24",
 }
 _NO_VALUE = {"missing", "dict_type", "model_type", "model_attributes_type", "extra_forbidden"}
-_NAME_FORM = "must be lower case letters, digits and hyphens, begin with a letter, at most 63 characters"
-_NAMES = ("name", "image", "network", "cluster", "datastore", "host")
+_FORMS = {  # what the patterns of the specs ask for
+    r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$": "must be lower case letters, digits and hyphens, begin with a letter, "
+    "at most 63 characters",
+    r"^[0-9a-f]{64}$": "must be a SHA-256 checksum: 64 digits out of 0-9 and a-f",
+    r"^/[A-Za-z0-9_./-]+$": "must be an absolute path of letters, digits and _ . / -",
+    r"^[a-zA-Z0-9_.-]{1,15}$": "must be the name of a bridge: at most 15 letters, digits and _ . -",
+    r"^((ironic\+)?https?|ipmi|fake)://": "must be a BMC's address such as https://10.0.0.21 or ipmi://10.0.0.21",
+    r"^((ironic\+)?https?|ipmi|fake)://[^@\s]+$": "must be a BMC's address such as https://10.0.0.21 or "
+    "ipmi://10.0.0.21, without a user",
+    r"^[a-z][a-z0-9-]{0,15}$": "must be the name of a driver: lower case, at most 16 characters",
+    r"^[0-9a-f]{4}:([0-9a-f]{4}|\*)$": "must be VENDOR:DEVICE such as 10de:1eb8, or VENDOR:*",
+    r"^(gpu|nic|storage|accelerator|[0-9a-f]{4}:[0-9a-f]{4})$": "must be gpu, nic, storage, accelerator or "
+    "VENDOR:DEVICE such as 10de:1eb8",
+    r"^([0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)?$": "must be CPUs such as 4-15 or 0,2,8-11",
+    r"^[ -~]*$": "must be plain ASCII in one line",
+    r"^[a-z][a-z0-9_]{0,62}$": "must be a capability such as migrate_live",
+    r"^ssh-ed25519 [A-Za-z0-9+/=]+$": "must be a public key: ssh-ed25519 and its base64, without a comment",
+    r"^(kvm|lxd|spare)$": "must be kvm, lxd or spare",
+    r"^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$": "must be a MAC address such as 52:54:00:12:34:56",
+}
 DUPLICATE = "duplicate_name"
 
 
@@ -144,8 +162,8 @@ def message(detail: ErrorDetails, model: type[BaseModel] | None) -> str:
     if kind == "extra_forbidden":
         return _unknown(str(loc[-1]), model_at(model, loc[:-1]) if model else None)
     said = _WORDS.get(kind)
-    if kind == "string_pattern_mismatch" and loc[-1] in _NAMES:
-        said = _NAME_FORM
+    if kind == "string_pattern_mismatch":
+        said = _FORMS.get(detail["ctx"]["pattern"], said)
     if said is None:
         return detail["msg"].removeprefix("Value error, ")
     said = said.format(**detail.get("ctx", {}))

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -14,6 +15,8 @@ import yaml
 
 from blueprints import __main__ as command
 from blueprints.blueprint import load
+from blueprints.change import PARAMETERS
+from blueprints.problems import _FORMS
 from blueprints.schema import MODELS, schema
 from core.errors import NotFound
 
@@ -81,3 +84,16 @@ def test_module_runs_and_reads_stdin() -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "valid: 1 instance\n")
+
+
+def _patterns(schema: Any) -> set[str]:
+    inside = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    own = {schema["pattern"]} if isinstance(schema, dict) and isinstance(schema.get("pattern"), str) else set()
+    return own.union(*(_patterns(part) for part in inside))
+
+
+def test_every_pattern_has_words() -> None:
+    models = (*MODELS.values(), *PARAMETERS.values())
+    used = set[str]().union(*(_patterns(model.model_json_schema()) for model in models))
+    assert len(used) > 8
+    assert sorted(used - set(_FORMS)) == []

@@ -25,7 +25,7 @@ def both(*specs: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("spec", "error", "words"),
     [
-        ({"colour": "red"}, Invalid, "instances.0.colour: Extra inputs"),
+        ({"colour": "red"}, Invalid, "instances.0.colour: is not a known field"),
         ({"memory": -1}, Invalid, "memory"),
         ({"memory": "lots"}, Invalid, "not a size"),
         ({"name": "Web_1"}, Invalid, "name"),
