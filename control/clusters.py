@@ -11,7 +11,7 @@ from blueprints.plan import RebalanceSpec
 from control import sql, tables
 from control.access import Principal, require_admin
 from core.clock import now, rfc3339
-from core.errors import Conflict, NotFound
+from core.errors import Conflict, no_such
 from core.ids import new_id
 
 DEFAULT = "default"
@@ -24,7 +24,7 @@ def id_of(c: sa.Connection, name: str) -> str:
     """Return the id of a cluster. Raise NotFound."""
     found = c.execute(sa.select(_T.c.id).where(_T.c.name == name)).scalar_one_or_none()
     if found is None:
-        raise NotFound(f"there is no cluster {name}", f"cluster/{name}", fix="rackflow cluster list shows them")
+        raise no_such("cluster", name)
     return str(found)
 
 
@@ -97,7 +97,7 @@ def show(c: sa.Connection, principal: Principal, name: str) -> dict[str, Any]:
     by_id = c.execute(sa.select(_T.c.name).where(_T.c.id == name)).scalar_one_or_none()
     found = list_(c, principal, name=by_id or name)
     if not found:
-        raise NotFound(f"there is no cluster {name}", f"cluster/{name}")
+        raise no_such("cluster", name)
     return found[0]
 
 

@@ -12,7 +12,7 @@ from blueprints.datastore import DatastoreSpec
 from control import clusters, marks, sql, tables
 from control.access import Principal, require_admin
 from core.clock import now, rfc3339
-from core.errors import Conflict, NotFound
+from core.errors import Conflict, no_such
 from core.ids import new_id
 
 _T = tables.datastore
@@ -113,7 +113,7 @@ def delete(c: sa.Connection, principal: Principal, name: str) -> None:
     require_admin(principal, "change datastores")
     found = by_name(c, [name]).get(name)
     if found is None:
-        raise NotFound(f"there is no datastore {name}", f"datastore/{name}")
+        raise no_such("datastore", name)
     if users := _users(c, found.id):
         raise Conflict(
             f"datastore {name} holds volumes of {', '.join(users[:5])}", f"datastore/{name}", {"instances": users},
@@ -158,7 +158,7 @@ def show(c: sa.Connection, principal: Principal, name: str) -> dict[str, Any]:
     """Return one datastore, by name or id. Raise NotFound."""
     found = list_(c, principal, name=name)
     if not found:
-        raise NotFound(f"there is no datastore {name}", f"datastore/{name}")
+        raise no_such("datastore", name)
     return found[0]
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from control import sql, tables
 from control.access import Principal, require, sees_all
 from core.clock import now, rfc3339
-from core.errors import Conflict, Invalid, NotFound
+from core.errors import Conflict, Invalid, no_such
 from core.ids import new_id
 from core.states import UNFINISHED, Verb
 
@@ -189,7 +189,7 @@ def get(c: sa.Connection, principal: Principal, drift_id: str) -> dict[str, Any]
     """Return one row, open or closed. Raise NotFound."""
     found = list_(c, principal, state=None, only=drift_id)
     if not found:
-        raise NotFound(f"there is no drift {drift_id}", f"drift/{drift_id}", {}, "rackflow drift list shows it")
+        raise no_such("drift", drift_id)
     return found[0]
 
 

@@ -15,7 +15,7 @@ from control.ledger import Operation, guard
 from control.placing_hardware import grants_on, hardware_shown
 from control.waiting import wake
 from core.clock import now, rfc3339
-from core.errors import Conflict, NotFound, RackflowError
+from core.errors import Conflict, RackflowError, no_such
 from core.states import UNFINISHED, HostState, InstanceKind, Verb
 
 _T = tables.host
@@ -99,7 +99,7 @@ def records(c: sa.Connection, names: Collection[str] | None = None) -> list[Host
     rows = sql.fetch_among(c, set(names), _BY_NAME)
     missing = sorted(set(names) - {row["name"] for row in rows})
     if missing:
-        raise NotFound(f"there is no host {', '.join(missing)}", f"host/{missing[0]}", {"missing": missing})
+        raise no_such("host", *missing)
     return [record_of(row) for row in rows]
 
 
@@ -112,7 +112,7 @@ def get(c: sa.Connection, name_or_id: str) -> HostRecord:
     """Return one live host by name, or any by id. Raise NotFound."""
     row = c.execute(_ALL.where(sa.or_(_T.c.live_name == name_or_id, _T.c.id == name_or_id))).mappings().first()
     if row is None:
-        raise NotFound(f"there is no host {name_or_id}", f"host/{name_or_id}", fix="rackflow host list shows them")
+        raise no_such("host", name_or_id)
     return record_of(row)
 
 
@@ -343,7 +343,7 @@ def show(c: sa.Connection, principal: Principal, name_or_id: str) -> dict[str, A
     host = get(c, name_or_id)
     found = list_(c, principal, name=host.id)
     if not found:
-        raise NotFound(f"there is no host {name_or_id}", f"host/{name_or_id}")
+        raise no_such("host", name_or_id)
     return {**found[0], "hardware": hardware_shown(c, vars(host)), "spec": host.spec, "facts": host.facts,
             "capabilities": host.capabilities, **reach.of_host(c, host.id)}  # fmt: skip
 

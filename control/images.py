@@ -15,7 +15,7 @@ from control.hosts import HostRecord
 from control.ledger import Operation, guard
 from control.waiting import wake
 from core.clock import now, rfc3339
-from core.errors import NotFound, RackflowError
+from core.errors import RackflowError, no_such
 from core.states import UNFINISHED, CopyState, ImageState, InstanceKind, Verb
 
 _T = tables.image
@@ -70,7 +70,7 @@ def get(c: sa.Connection, name_or_id: str) -> ImageRecord:
         sa.select(_T).where(sa.or_(_T.c.live_name == name_or_id, _T.c.id == name_or_id))
     ).mappings().first()  # fmt: skip
     if row is None:
-        raise NotFound(f"there is no image {name_or_id}", f"image/{name_or_id}", fix="rackflow image list shows them")
+        raise no_such("image", name_or_id)
     return record_of(row)
 
 
@@ -227,7 +227,7 @@ def show(c: sa.Connection, principal: Principal, name_or_id: str) -> dict[str, A
     image = get(c, name_or_id)
     found = list_(c, principal, name=image.id)
     if not found:
-        raise NotFound(f"there is no image {name_or_id}", f"image/{name_or_id}")
+        raise no_such("image", name_or_id)
     return {**found[0], "spec": image.spec}
 
 

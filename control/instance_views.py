@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from control import sql, tables
 from control.access import Principal, sees_all
 from core.clock import rfc3339
-from core.errors import NotFound
+from core.errors import no_such
 from core.states import UNFINISHED
 
 _T, _LEASE = tables.instance, tables.lease
@@ -68,9 +68,7 @@ def _find(c: sa.Connection, principal: Principal, name_or_id: str) -> sa.RowMapp
         _select(principal).where(sa.or_(_T.c.live_name == name_or_id, _T.c.id == name_or_id))
     ).mappings().first()  # fmt: skip
     if row is None:
-        raise NotFound(
-            f"there is no instance {name_or_id}", f"instance/{name_or_id}", fix="rackflow instance list shows them"
-        )
+        raise no_such("instance", name_or_id)
     return row
 
 

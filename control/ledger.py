@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from control import sql, tables
-from core.errors import Conflict, NotFound
+from core.errors import Conflict, no_such
 from core.garbage import uncollected
 from core.states import OperationState, StepState, Verb
 
@@ -121,7 +121,7 @@ def get(c: sa.Connection, ids: Sequence[str]) -> list[Operation]:
     found = {row[0]: _operation(row) for row in sql.tuples_among(c, set(ids), _BY_ID)}
     missing = [one for one in ids if one not in found]
     if missing:
-        raise NotFound(f"there is no operation {missing[0]}", f"operation/{missing[0]}", {"missing": missing})
+        raise no_such("operation", *missing)
     return [found[one] for one in ids]
 
 

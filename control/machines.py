@@ -16,7 +16,7 @@ from control.inventories import changes, losses
 from control.ledger import Operation, guard
 from control.machine_stages import stages_of
 from core.clock import now, rfc3339
-from core.errors import Cancelled, Conflict, NotFound
+from core.errors import Cancelled, Conflict, no_such
 from core.ids import new_id
 from core.states import UNFINISHED, MachineState
 
@@ -62,7 +62,7 @@ def get(c: sa.Connection, name: str) -> MachineRecord:
     """Return one live machine by name, or any by id. Raise NotFound."""
     row = c.execute(sa.select(_T).where(sa.or_(_T.c.live_name == name, _T.c.id == name))).mappings().first()
     if row is None:
-        raise NotFound(f"there is no machine {name}", f"machine/{name}", fix="rackflow machine list shows them")
+        raise no_such("machine", name)
     return _record(row)
 
 

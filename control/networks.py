@@ -14,7 +14,7 @@ from control import addresses, clusters, reach, sql, tables
 from control.access import Principal, require_admin
 from control.waiting import wake
 from core.clock import now, rfc3339
-from core.errors import Conflict, NotFound
+from core.errors import Conflict, no_such
 from core.ids import new_id
 
 _T, _RANGE, _LEASE = tables.network, tables.address_range, tables.lease
@@ -186,7 +186,7 @@ def delete(c: sa.Connection, principal: Principal, name: str) -> None:
     require_admin(principal, "change networks")
     found = records(c).get(name)
     if found is None:
-        raise NotFound(f"there is no network {name}", f"network/{name}")
+        raise no_such("network", name)
     t = tables.instance
     used = sa.select(t.c.name).join(_LEASE, _LEASE.c.instance_id == t.c.id).where(_LEASE.c.network_id == found.id)
     if users := sorted(set(c.scalars(used))):
@@ -222,7 +222,7 @@ def show(c: sa.Connection, principal: Principal, name: str) -> dict[str, Any]:
     """Return one network with its leases, by name or id. Raise NotFound."""
     found = list_(c, principal, name=name)
     if not found:
-        raise NotFound(f"there is no network {name}", f"network/{name}")
+        raise no_such("network", name)
     t = tables.instance
     rows = c.execute(
         sa.select(_LEASE.c.address, _LEASE.c.mac, t.c.name.label("instance"))

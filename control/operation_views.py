@@ -12,7 +12,7 @@ from control.access import Principal, sees_all
 from control.ledger import Operation, Step, operation_of
 from control.steps import steps_of
 from core.clock import rfc3339
-from core.errors import NotFound
+from core.errors import no_such
 
 _T = tables.operation
 
@@ -45,7 +45,7 @@ def show(c: sa.Connection, principal: Principal, operation_id: str) -> dict[str,
     """Return one operation with its steps. Raise NotFound."""
     found = list_(c, principal, ids=[operation_id], steps=True)
     if not found:
-        raise NotFound(f"there is no operation {operation_id}", f"operation/{operation_id}")
+        raise no_such("operation", operation_id)
     return found[0]
 
 

@@ -37,7 +37,7 @@ from control.steps import (
     undo_steps,
 )  # fmt: skip
 from core.clock import now
-from core.errors import Conflict, NotFound, RackflowError
+from core.errors import Conflict, RackflowError, no_such
 from core.states import UNFINISHED, OperationState, Verb
 
 __all__ = [
@@ -144,7 +144,7 @@ def cancel(c: sa.Connection, principal: Principal, operation_id: str) -> Operati
     """
     row = c.execute(sa.select(_T).where(_T.c.id == operation_id).with_for_update()).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"there is no operation {operation_id}", f"operation/{operation_id}")
+        raise no_such("operation", operation_id)
     op = operation_of(row)
     require(principal, op.verb, op.asked_by, f"operation/{operation_id}")
     if op.state not in UNFINISHED:

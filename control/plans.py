@@ -12,7 +12,7 @@ from control import children, sql, tables
 from control.access import Principal, may, require, sees_all
 from control.ledger import Operation, operation_of
 from core.clock import now, rfc3339
-from core.errors import Conflict, Denied, NotFound
+from core.errors import Conflict, Denied, NotFound, no_such
 from core.ids import new_id
 from core.states import UNFINISHED, OperationState, Verb
 
@@ -54,7 +54,7 @@ def locked(c: sa.Connection, principal: Principal, plan_id: str) -> sa.RowMappin
 
 
 def _unknown(plan_id: str) -> NotFound:
-    return NotFound(f"there is no plan {plan_id}", f"plan/{plan_id}", {}, "rackflow plan list shows them")
+    return no_such("plan", plan_id)
 
 
 def set_applied(c: sa.Connection, plan_id: str) -> None:

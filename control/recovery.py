@@ -14,7 +14,7 @@ from control.ledger import Operation, get, operation_of
 from control.lifecycle import VERBS, no_return
 from control.steps import steps_of
 from control.superseding import supersede
-from core.errors import Conflict, NotFound, Permanent, RackflowError, from_dict
+from core.errors import Conflict, Permanent, RackflowError, from_dict, no_such
 from core.states import ImageState, InstanceState, OperationState, Verb
 
 _T, _OP = tables.instance, tables.operation
@@ -104,7 +104,7 @@ def _stopped(
     """Lock and return an operation that may be opened again. Raise NotFound, Denied, Conflict."""
     row = c.execute(sa.select(_OP).where(_OP.c.id == operation_id).with_for_update()).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"there is no operation {operation_id}", f"operation/{operation_id}")
+        raise no_such("operation", operation_id)
     op = operation_of(row)
     require(principal, op.verb, op.asked_by, f"operation/{op.id}")
     if op.state not in allowed:

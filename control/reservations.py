@@ -12,7 +12,7 @@ from control import clusters, hosts, sql, tables
 from control.access import OPERATOR, Principal, sees_all
 from control.waiting import wake
 from core.clock import now, rfc3339
-from core.errors import Conflict, Denied, Invalid, NotFound
+from core.errors import Conflict, Denied, Invalid, no_such
 from core.ids import new_id
 
 _T, _H, _C = tables.reservation, tables.host, tables.cluster
@@ -53,8 +53,7 @@ def show(c: sa.Connection, principal: Principal, name: str) -> dict[str, Any]:
     """Return one reservation by name or id. Raise NotFound."""
     found = list_(c, principal, name=name)
     if not found:
-        told = f"there is no reservation {name}"
-        raise NotFound(told, f"reservation/{name}", {}, "rackflow reservation list shows them")
+        raise no_such("reservation", name)
     return found[0]
 
 

@@ -13,7 +13,7 @@ from control import instances, sql, tables
 from control.accept.change import read_parameters
 from control.access import Principal, require, sees_all
 from core.clock import now, rfc3339
-from core.errors import Conflict, Invalid, NotFound
+from core.errors import Conflict, Invalid, no_such
 from core.ids import new_id
 from core.states import Verb
 
@@ -87,9 +87,7 @@ def get(c: sa.Connection, principal: Principal, schedule_id: str) -> dict[str, A
     """Return one schedule. Raise NotFound."""
     row = c.execute(_select(principal).where(_T.c.id == schedule_id)).mappings().one_or_none()
     if row is None:
-        raise NotFound(
-            f"there is no schedule {schedule_id}", f"schedule/{schedule_id}", {}, "rackflow schedule list shows them"
-        )
+        raise no_such("schedule", schedule_id)
     return _view(row)
 
 

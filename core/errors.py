@@ -111,6 +111,13 @@ class NotFound(Permanent):
     exit_code = 3
 
 
+def no_such(noun: str, *names: str) -> NotFound:
+    """Return the error for names of a noun that are not there; `rackflow NOUN list` has to be a command."""
+    said = f"there is no {noun} {names[0]}" + (f", and {len(names) - 1} more" if names[1:] else "")
+    seen = {"missing": list(names)} if names[1:] else {}
+    return NotFound(said, f"{noun}/{names[0]}", seen, f"rackflow {noun} list shows them")
+
+
 class Conflict(Permanent):
     """It clashes with what exists or runs already."""
 

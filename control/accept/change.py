@@ -17,7 +17,7 @@ from control.access import Principal, require, sees_all
 from control.ledger import Operation
 from control.lifecycle import VERBS, WORDS, check_allowed, meant
 from control.superseding import supersede
-from core.errors import Invalid, NotFound, Unsupported
+from core.errors import Invalid, Unsupported, no_such
 from core.states import InstanceState, Verb
 
 _T = tables.instance
@@ -75,10 +75,7 @@ def _targets(c: sa.Connection, principal: Principal, wanted: Sequence[str]) -> l
             found[row["id"]] = found[row["name"]] = row
     missing = [one for one in wanted if one not in found]
     if missing:
-        raise NotFound(
-            f"there is no instance {missing[0]}" + (f", and {len(missing) - 1} more" if missing[1:] else ""),
-            f"instance/{missing[0]}", {"missing": missing}, "rackflow instance list shows them",
-        )  # fmt: skip
+        raise no_such("instance", *missing)
     return list({found[one]["id"]: found[one] for one in wanted}.values())
 
 

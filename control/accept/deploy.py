@@ -19,7 +19,7 @@ from control.networks import NetworkRecord
 from control.placement.expressions import Type, parse
 from control.waiting import NEVER
 from core.clock import now
-from core.errors import Conflict, Denied, Invalid, NotFound, Unsupported
+from core.errors import Conflict, Denied, Invalid, NotFound, Unsupported, no_such
 from core.ids import new_id
 from core.states import UNFINISHED, ImageState, InstanceKind, InstanceState, Verb
 
@@ -151,7 +151,7 @@ def check_places(c: sa.Connection, principal: Principal, wanted: Sequence[Instan
     stores = {spec.requirements.datastore for spec in wanted if spec.requirements.datastore}
     missing = sorted(stores - set(datastores_by_name(c, stores)))
     if missing:
-        raise NotFound(f"there is no datastore {missing[0]}", f"datastore/{missing[0]}", {"missing": missing})
+        raise no_such("datastore", *missing)
 
 
 def check_expressions(spec: InstanceSpec) -> None:

@@ -13,7 +13,7 @@ from control.accept.draft import Draft, busy, check_keys, check_unique, names, s
 from control.access import Principal, require
 from control.images import ImageRecord
 from core.clock import now
-from core.errors import Conflict, Invalid, NotFound
+from core.errors import Conflict, Invalid, no_such
 from core.ids import new_id
 from core.states import ImageState, Verb
 
@@ -119,7 +119,7 @@ def _lock(c: sa.Connection, wanted: Sequence[str]) -> list[ImageRecord]:
     )  # fmt: skip
     missing = sorted(set(wanted) - {row["name"] for row in rows})
     if missing:
-        raise NotFound(f"there is no image {missing[0]}", f"image/{missing[0]}", {"missing": missing})
+        raise no_such("image", *missing)
     return [images.record_of(row) for row in rows]
 
 

@@ -14,7 +14,7 @@ from control.accept.image import row_for
 from control.access import Principal
 from control.changes import changed
 from core.clock import now
-from core.errors import Conflict, Invalid, NotFound, Unsupported
+from core.errors import Conflict, Invalid, NotFound, Unsupported, no_such
 from core.states import HostState, InstanceKind, InstanceState, Verb
 
 Parameters = dict[str, Any]
@@ -145,7 +145,7 @@ def _attach_nic(
 ) -> tuple[Verb, Parameters]:
     network = given["nic"]["network"]
     if network not in networks.records(c):
-        raise NotFound(f"there is no network {network}", f"network/{network}", {}, "rackflow network list shows them")
+        raise no_such("network", network)
     want = changed(verb, _spec(row), given)
     return verb, {**given, "nic": want.nics[-1].model_dump(mode="json")}
 

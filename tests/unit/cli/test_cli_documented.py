@@ -27,6 +27,7 @@ _MENTIONED = re.compile(r"`(rackflow [a-z][^`]*)`")
 _PRINTED = re.compile(r"^(?:\$ )?(rackflow [a-z].*)$", re.MULTILINE)
 _FENCED = re.compile(r"^ *```\w*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 _TOLD = re.compile(r"\brackflow ([a-z][a-z-]*)(?: ([a-z][a-z-]*|X))?(?: X| '[^']*'| --?[a-z][a-z-]*)*")
+_NO_SUCH = re.compile(r"\bno_such\(\"(\w+)\"")  # which tells to do `rackflow NOUN list`
 _SHELL = ("|", ">", "&&", ";")
 
 
@@ -90,8 +91,9 @@ def printed() -> Iterator[Any]:
 def told() -> Iterator[Any]:
     """Yield each command, with its options, that a string of the code names (messages, fixes, help)."""
     for file in sorted(file for room in ROOMS for file in (REPOSITORY / room).rglob("*.py")):
-        lines = (line for text in _strings(ast.parse(file.read_text())) for line in _named(text))
-        name = str(file.relative_to(REPOSITORY))
+        code, name = file.read_text(), str(file.relative_to(REPOSITORY))
+        lines = [line for text in _strings(ast.parse(code)) for line in _named(text)]
+        lines += [f"rackflow {noun} list" for noun in _NO_SUCH.findall(code)]
         yield from (pytest.param(line, id=f"{name}: {line}") for line in dict.fromkeys(lines))
 
 
