@@ -30,7 +30,10 @@ def history(database: Database, instance: str) -> dict[str, Any]:
         if not rows:
             named = rows_of(cursor, _BY_NAME, [instance])
             if not named:
-                raise NotFound(f"there is no history of an instance {instance}", f"instance/{instance}")
+                raise NotFound(
+                    f"there is no history of an instance {instance}", f"instance/{instance}", {},
+                    "rackflow instance list shows them",
+                )  # fmt: skip
             found = str(named[0]["instance_id"])
             rows = rows_of(cursor, _TIMELINE, [found])
     states = [row["to_state"] for row in rows if row["kind"] == "lifecycle" and row["to_state"]]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Body
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from api.errors import MANY, ONE
+from blueprints.change import PARAMETERS
 from blueprints.cluster import ClusterSpec
 from blueprints.datastore import DatastoreSpec
 from blueprints.host import HostSpec
@@ -133,11 +134,19 @@ class Enabled(Wanted):
     enabled: bool
 
 
+def _of_instances(verb: Any) -> Any:
+    if verb not in list(PARAMETERS):  # a list: it may be of any type
+        raise ValueError(f"must be a verb on instances ({', '.join(PARAMETERS)}), found {verb!r}")
+    return verb
+
+
 class NewSchedule(Wanted):
     """When: at (once), every_s (again and again, first at `at`), or after_start_s (after each start)."""
 
     instance: str = Field(description="name or id")
-    verb: Verb = Field(description="a verb on instances", examples=["backup"])
+    verb: Annotated[Verb, BeforeValidator(_of_instances)] = Field(
+        description="a verb on instances", examples=["backup"]
+    )
     parameters: dict[str, Any] = Field(default={}, description="of the verb, as at /v1/instances/{name}/VERB")
     at: AwareDatetime | None = Field(default=None, examples=["2030-01-01T03:00:00Z"])
     every_s: Annotated[int, Field(ge=60, le=366 * 86400)] | None = None

@@ -71,7 +71,7 @@ async def _not_valid(request: Request, error: Exception) -> JSONResponse:
     errors = [_wrong(detail, model, error.body) for detail in error.errors()]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     first = ": ".join(part for part in (errors[0]["field"], errors[0]["message"]) if part)
-    fix = f"GET /v1/schema/{noun} shows all fields" if noun else None
+    fix = f"`rackflow schema {noun}` (GET /v1/schema/{noun}) shows all fields" if noun else None
     return problem(400, "invalid", f"the request is not valid: {first}{more}", evidence={"errors": errors}, fix=fix)
 
 

@@ -15,7 +15,7 @@ from control.hosts import HostRecord
 from control.ledger import Operation, guard
 from control.waiting import wake
 from core.clock import now, rfc3339
-from core.errors import RackflowError, no_such
+from core.errors import Conflict, RackflowError, no_such
 from core.states import UNFINISHED, CopyState, ImageState, InstanceKind, Verb
 
 _T = tables.image
@@ -72,6 +72,12 @@ def get(c: sa.Connection, name_or_id: str) -> ImageRecord:
     if row is None:
         raise no_such("image", name_or_id)
     return record_of(row)
+
+
+def unusable(image: ImageRecord) -> Conflict:
+    """Return the error that says why instances cannot start from an image."""
+    why = f": {image.error['message']}" if image.error else ""
+    return Conflict(f"image {image.name} is {image.state}{why}", f"image/{image.name}", {}, "import it again")
 
 
 def record_imported(

@@ -53,7 +53,8 @@ def check(c: sa.Connection, principal: Principal, more: Amount) -> None:
         limit, have, want = getattr(quota, field), getattr(used, field), getattr(more, field)
         if limit is not None and have + want > limit:
             raise Denied(
-                f"the quota of {principal.name} is {limit:g} {word}: {have:g} are used and {want:g} were asked for",
+                f"the quota of {principal.name} is {limit:.10g} {word}: {have:.10g} are used and {want:.10g} were "
+                "asked for",
                 f"account/{principal.name}", {"quota": limit, "used": have, "asked": want, "of": field},
                 "delete instances, or ask an administrator for more",
             )  # fmt: skip

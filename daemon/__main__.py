@@ -12,7 +12,14 @@ from core.errors import RackflowError
 from core.settings import Settings
 from daemon.settings import load
 
-_FLAGS = ("data_dir", "run_dir", "database_url", "api_port", "prefect_port")
+_FLAGS = {  # setting -> what its value is, what it is for
+    "data_dir": ("DIR", "what must survive: state, history, images, keys, logs"),
+    "run_dir": ("DIR", "sockets and pid files"),
+    "database_url": ("URL", "state database, where it is not SQLite in the data folder"),
+    "api_port": ("PORT", "of the API; auto: a free one"),
+    "prefect_port": ("PORT", "of Prefect's server; auto: a free one"),
+}
+_FOR_PEOPLE = ("up", "down", "status", "logs")
 _PROCESSES = {  # verb -> the module whose run(settings) is the process
     "record": "daemon.record",
     "prefect": "daemon.prefect_server",
@@ -24,23 +31,23 @@ _PROCESSES = {  # verb -> the module whose run(settings) is the process
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rackflow", description="the processes of a front-end")
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar=f"{{{','.join(_FOR_PEOPLE)}}}")
     up = verbs.add_parser("up", help="start the front-end; in the foreground until Ctrl-C, unless --detach")
     up.add_argument("--detach", action="store_true", help="return when everything is ready")
     up.add_argument("--only", metavar="NAMES", help="only these processes, separated by commas (tests, repairs)")
     up.add_argument("--detached", action="store_true", help=argparse.SUPPRESS)
     verbs.add_parser("down", help="end the front-end")
     status = verbs.add_parser("status", help="show the processes and addresses")
-    status.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    status.add_argument("-o", "--output", choices=("table", "json", "yaml"), default="table", help="how to print")
     logs = verbs.add_parser("logs", help="show the logs of one process, or of all")
-    logs.add_argument("process", nargs="?")
-    logs.add_argument("-f", "--follow", action="store_true")
-    logs.add_argument("-n", "--lines", type=int, default=100)
+    logs.add_argument("process", nargs="?", metavar="PROCESS", help="by default all")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until Ctrl-C")
+    logs.add_argument("-n", "--lines", type=int, default=100, metavar="N", help="the last N lines of each; 100")
     for verb in _PROCESSES:
-        verbs.add_parser(verb, help=f"be the {verb} process (started by up)")
+        verbs.add_parser(verb)  # started by up; not for people
     for sub in verbs.choices.values():
-        for flag in _FLAGS:
-            sub.add_argument(f"--{flag.replace('_', '-')}", metavar="X")
+        for flag, (value, words) in _FLAGS.items():
+            sub.add_argument(f"--{flag.replace('_', '-')}", metavar=value, help=words)
     return parser
 
 

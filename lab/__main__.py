@@ -18,7 +18,8 @@ from lab.topology import LabHost, read
 
 app = typer.Typer(
     help="A real multi-host data centre on this machine: hosts with their own sshd, libvirtd or LXD.",
-    no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
+    no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 HostName = Annotated[str, typer.Argument(metavar="HOST", help="h1, h2, …")]
 
@@ -214,7 +215,7 @@ def _require_root() -> None:
 def main() -> None:
     """Run a command; one of our errors becomes one line and its exit code."""
     try:
-        app()
+        app(prog_name="rackflow lab")
     except RackflowError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)

@@ -90,6 +90,8 @@ async def instance_history(ctx: Ctx, caller: Caller, name: str) -> JSONResponse:
         wanted = name
     found = await asyncio.to_thread(ctx.analytics.history, wanted)
     if not sees_all(caller) and found["owner"] != caller.name:
-        raise NotFound(f"there is no history of an instance {name}", f"instance/{name}")
+        raise NotFound(
+            f"there is no history of an instance {name}", f"instance/{name}", {}, "rackflow instance list shows them"
+        )
     return JSONResponse(found)
 

@@ -51,9 +51,9 @@ def read_parameters(verb: Verb, given: Mapping[str, Any]) -> dict[str, Any]:
     found, wrong = read_spec(PARAMETERS[verb], dict(given), "request")
     if found is None:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        field = wrong[0]["field"].removeprefix("request.")
-        message = wrong[0]["message"] if field == "request" else f"{field}: {wrong[0]['message']}"
-        raise Invalid(f"{message}{more}", "request", {"errors": wrong}, "see rackflow schema")
+        wrong = [{**one, "field": one["field"].removeprefix("request").removeprefix(".")} for one in wrong]
+        message = ": ".join(part for part in (wrong[0]["field"], wrong[0]["message"]) if part)
+        raise Invalid(f"{message}{more}", "request", {"errors": wrong})
     return found.model_dump(mode="json", exclude_unset=True)
 
 

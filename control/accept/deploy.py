@@ -13,7 +13,7 @@ from control import addresses, clusters, hosts, images, networks, outbox, quotas
 from control.accept.draft import Draft, check_keys, check_unique, specs, unfinished
 from control.access import Principal, require, sees_all
 from control.datastores import by_name as datastores_by_name
-from control.images import ImageRecord
+from control.images import ImageRecord, unusable
 from control.instances import lifecycle_event
 from control.networks import NetworkRecord
 from control.placement.expressions import Type, parse
@@ -78,8 +78,7 @@ def settle(spec: InstanceSpec, nouns: Nouns) -> InstanceSpec:
             "rackflow image list shows them",
         )  # fmt: skip
     if image.state is not ImageState.READY and image.state not in _COMING:
-        seen = image.error or {}
-        raise Conflict(f"image {image.name} is {image.state}", f"image/{image.name}", seen, "import it again")
+        raise unusable(image)
     kind = spec.kind or image.kind
     if kind is not image.kind:
         raise Invalid(
@@ -185,7 +184,10 @@ def check_addresses(c: sa.Connection, wanted: Sequence[InstanceSpec], nouns: Nou
             raise Invalid(f"{name}: {address} is not an address", f"instance/{name}", evidence) from error
         unusable = number in addresses.reserved(net.subnet, net.gateway)
         if net.addressing == "dhcp" or unusable or addresses.range_with(ranges[net.id], number) is None:
-            raise Invalid(f"{name}: network {network} has no address {address} to give", f"instance/{name}", evidence)
+            raise Invalid(
+                f"{name}: network {network} has no address {address} to give", f"instance/{name}", evidence,
+                f"rackflow network show {network} has its ranges",
+            )  # fmt: skip
         if number in leased[net.id]:
             holder = leased[net.id][number]
             raise Conflict(

@@ -47,9 +47,7 @@ def check_keys(body: Mapping[str, Any], allowed: Collection[str]) -> None:
     """Raise Invalid for a field that the verb does not know."""
     unknown = sorted(set(body) - set(allowed))
     if unknown:
-        raise Invalid(
-            f"unknown field {', '.join(unknown)}", "request", {"allowed": sorted(allowed)}, "see rackflow schema"
-        )
+        raise Invalid(f"unknown field {', '.join(unknown)}", "request", {"allowed": sorted(allowed)})
 
 
 def names(body: Mapping[str, Any], key: str, *, required: bool = True) -> list[str]:

@@ -69,7 +69,7 @@ def stage(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> li
     image = images.get(c, _one_name(body))
     require(principal, Verb.STAGE, None, f"image/{image.name}")
     if image.state not in (ImageState.READY, ImageState.PENDING, ImageState.IMPORTING):
-        raise Conflict(f"image {image.name} is {image.state}", f"image/{image.name}", image.error or {})
+        raise images.unusable(image)
     named = names(body, "hosts", required=False)
     if named:
         hosts.records(c, named)

@@ -278,7 +278,7 @@ def _smaller(shape: Shape, fitting: Shape) -> list[Change]:
         ("disk_mib", shape.disk_mib, fitting.disk_mib, "MiB of disk"),
     )
     return [
-        Change(field, need, have, f"{have:g} instead of {need:g} {unit}", (need - have) / need)
+        Change(field, need, have, f"{have:.10g} instead of {need:.10g} {unit}", (need - have) / need)
         for field, need, have, unit in rows if have < need
     ]  # fmt: skip
 

@@ -135,7 +135,8 @@ def _local(source: str) -> Path:
 def _copy(path: Path, work: Path, source: str, progress: Progress | None) -> None:
     if not path.is_file():
         raise NotFound(
-            f"there is no file {path} on the front-end", f"image/{source}", {"path": str(path)},
+            f"there is no file {path} on the front-end" if not path.is_dir() else f"{path} is a folder, not a file",
+            f"image/{source}", {"path": str(path)},
             "name a file of the machine that rackflow runs on, or a URL",
         )
     size, done = path.stat().st_size, 0

@@ -69,7 +69,7 @@ def translate(
         for kind, make in _TABLE:
             if isinstance(error, kind):
                 return make(endpoint, error, offered)
-    seen = str(error) or type(error).__name__
+    seen = str(getattr(error, "strerror", None) or error) or type(error).__name__
     return Unreachable(
         f"no connection to {_where(endpoint)}: {seen}", subject_of(endpoint), {"seen": seen},
         "check that the host is on, its address and its sshd",

@@ -89,6 +89,7 @@ STATE = Column("STATE", "state", state=True)
 AGE = Column("AGE", "created_at", words.age, right=True)
 LABELS = Column("LABELS", "labels", wide=True)
 ERROR = Column("ERROR", "error.message", rare=True)
+SEEN = Column("SEEN", "seen_at", words.age, right=True)
 
 
 def _number(header: str, key: str, *, wide: bool = False) -> Column:
@@ -110,7 +111,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         NAME, Column("DRIVER", "driver"), STATE, Column("ADDRESS", "address"), Column("CLUSTER", "cluster"),
         _number("CPUS", "cpus"), _number("RESERVED", "cpu_reserved", wide=True), _mib("MEMORY", "memory_mib"),
         _mib("RESERVED", "memory_reserved_mib", wide=True), _number("INSTANCES", "instances"),
-        Column("SEEN", "seen_at", words.age, right=True), Column("USER", "user", wide=True), LABELS, ID, ERROR,
+        SEEN, Column("USER", "user", wide=True), LABELS, ID, ERROR,
     ),
     "image": (
         NAME, Column("KIND", "kind"), STATE, Column("FORMAT", "format"),
@@ -130,6 +131,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("HOSTS", "hosts", _hosts), Column("FREE", "hosts", _least_free, right=True),
         _number("OVERCOMMIT", "overcommit", wide=True), LABELS, ID, AGE,
     ),
+    "datastore-hosts": (Column("HOST", "host"), _mib("TOTAL", "total_mib"), _mib("FREE", "free_mib"), SEEN),
+    "network-leases": (Column("ADDRESS", "address"), Column("MAC", "mac"), Column("INSTANCE", "instance")),
     "cluster": (
         NAME, _number("HOSTS", "hosts"), _number("CPU OVERCOMMIT", "cpu_overcommit"),
         _number("LEARNED UP TO", "cpu_learned_max", wide=True), _number("MEMORY OVERCOMMIT", "memory_overcommit"),
@@ -144,7 +147,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("ID", "id"), Column("VERB", "verb"), Column("SUBJECT", "name"), STATE,
         Column("ASKED BY", "asked_by"), AGE, Column("TOOK", "took_s", words.duration, right=True),
         Column("REQUEST", "request", wide=True), Column("FLOW RUN", "flow_run", wide=True),
-        Column("REASON", "reason", rare=True), ERROR,
+        Column("REASON", "reason", rare=True),
     ),
     "machine": (
         NAME, STATE, Column("BMC", "bmc"), Column("ROLE", "classified.role"), Column("CLUSTER", "classified.cluster"),

@@ -29,11 +29,15 @@ class Api:
         self.endpoint = endpoint
         self._timeout_s = timeout_s
         parts = urlsplit(endpoint.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            port = parts.port
+        except ValueError:
+            port = -1  # no number, or none of a port
+        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
             raise CliError(f"{endpoint.url!r} is not an address", ExitCode.USAGE, fix="RACKFLOW_URL=http://HOST:PORT")
         made = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._prefix = parts.path
-        self._http: http.client.HTTPConnection = made(parts.hostname, parts.port, timeout=timeout_s)
+        self._http: http.client.HTTPConnection = made(parts.hostname, port, timeout=timeout_s)
 
     def get(self, path: str, query: Query | None = None, *, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
         """Return the answer to GET /v1/PATH."""
@@ -158,7 +162,10 @@ def _words(error: Exception) -> str:
 
 def _refused(status: int, content: bytes) -> CliError:
     try:
-        return from_problem(status, json.loads(content))
+        said = json.loads(content)
+        if status in (404, 405) and not (isinstance(said, Mapping) and "code" in said):
+            return _stranger(status)  # every refusal of the API has a code
+        return from_problem(status, said)
     except ValueError:
         said = content[:200].decode(errors="replace")
         return from_problem(status, {"message": f"the front-end answered with HTTP status {status}: {said}"})
@@ -168,7 +175,9 @@ def _decoded(status: int, content: bytes) -> Any:
     try:
         return json.loads(content)
     except ValueError as error:
-        raise CliError(
-            f"what answered (HTTP status {status}) does not speak rackflow's API", ExitCode.UNREACHABLE,
-            fix="look at RACKFLOW_URL",
-        ) from error  # fmt: skip
+        raise _stranger(status) from error
+
+
+def _stranger(status: int) -> CliError:
+    said = f"what answered (HTTP status {status}) does not speak rackflow's API"
+    return CliError(said, ExitCode.UNREACHABLE, fix="look at RACKFLOW_URL")

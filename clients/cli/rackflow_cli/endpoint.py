@@ -82,14 +82,21 @@ def _written() -> dict[str, Any]:
 
 def _token(local_file: str) -> str:
     if token := os.environ.get("RACKFLOW_TOKEN", "").strip():
-        return token
+        return _sound(token, "RACKFLOW_TOKEN")
     file = os.environ.get("RACKFLOW_TOKEN_FILE") or local_file
     if not file:
         return ""
     try:
-        return Path(file).expanduser().read_text().strip()
+        return _sound(Path(file).expanduser().read_text(errors="replace").strip(), file)
     except OSError as error:
         raise CliError(
             f"the token in {file} cannot be read: {error.strerror}", ExitCode.DENIED,
             fix="run as the user who started rackflow, or set RACKFLOW_TOKEN",
         ) from error  # fmt: skip
+
+
+def _sound(token: str, source: str) -> str:
+    """Return a token that a header can carry. Raise CliError."""
+    if not (token.isascii() and token.isprintable()):
+        raise CliError(f"what stands in {source} is no token", ExitCode.DENIED, fix="a token is plain text in one line")
+    return token

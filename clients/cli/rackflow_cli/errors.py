@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any
@@ -89,13 +90,21 @@ def from_operation(operation: Mapping[str, Any]) -> CliError:
     return CliError(f"{what}: {said}", code, fix=error.get("fix") or "", evidence=error.get("evidence"))
 
 
-def evidence_lines(evidence: Mapping[str, Any]) -> list[str]:
-    """Return what was seen, in a few short lines."""
-    lines = [line for key, value in evidence.items() for line in _lines(key, value)]
+def evidence_lines(evidence: Mapping[str, Any], message: str = "") -> list[str]:
+    """Return what was seen, in a few short lines, without those that only repeat the message."""
+    lines = [line for key, value in evidence.items() if not _said(value, message) for line in _lines(key, value)]
+    lines = [line for line in lines if line not in message]
     of_file = any(isinstance(one, Mapping) and one.get("line") for one in evidence.get("errors") or ())
     most = _MOST_ERRORS if of_file else _MOST_LINES
     left = len(lines) - most
     return lines if left <= 1 else [*lines[:most], f"… and {left} lines more (-o json shows all)"]
+
+
+def _said(value: Any, message: str) -> bool:
+    """Tell whether a message has a word of the evidence already; a number may be there by chance."""
+    if not isinstance(value, str) or value.isdigit():
+        return False
+    return re.search(rf"(?<![\w-]){re.escape(value)}(?![\w-])", message) is not None
 
 
 def _lines(key: str, value: Any) -> Iterator[str]:

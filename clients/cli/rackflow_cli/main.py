@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -14,6 +15,7 @@ from rackflow_cli.errors import CliError, ExitCode
 from rackflow_cli.session import complain, session
 from rackflow_cli.tree import NoColor, Quiet, root
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DEBUG = "RACKFLOW_DEBUG"
 
 
@@ -62,6 +64,8 @@ def run(argv: Sequence[str]) -> int:
     except Exception as error:
         if os.environ.get(_DEBUG):
             raise
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return _not_written(error)
         complain(CliError(
             f"{type(error).__name__}: {error}", fix=f"this is a defect of rackflow; {_DEBUG}=1 shows where it broke"
         ))  # fmt: skip
@@ -77,6 +81,13 @@ def _pipe_closed() -> int:
     return ExitCode.DONE
 
 
+def _not_written(error: OSError) -> int:
+    """Say why the output is not whole; what is still to be flushed goes nowhere."""
+    _pipe_closed()
+    complain(CliError(f"the output could not be written: {error.strerror}", fix="make room, or write it elsewhere"))
+    return ExitCode.FAILED
+
+
 def main() -> None:
     """Run the command line of this process."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -86,6 +97,8 @@ def main() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         code = _pipe_closed()
+    except OSError as error:
+        code = _not_written(error)
     sys.exit(int(code))
 
 

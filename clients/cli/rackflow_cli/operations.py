@@ -22,6 +22,7 @@ _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.15, 1.0
 _PATIENCE_S = 30.0  # with a front-end that does not answer, e.g. while it is started again
 _IDS_AT_ONCE = 100
 _COMPLAINTS = 5
+_FEW = 3  # ids in one line
 _COPYING = ("image", "copy")  # steps that may wait for a copy of an image
 _SLOW_COPY_S = 1.0
 _SLOW_S = 2.0
@@ -99,13 +100,20 @@ def read(api: Api, ids: Sequence[str]) -> list[dict[str, Any]]:
 
 def _too_late(left: Sequence[Operation], timeout_s: float) -> CliError:
     reason = next((op["reason"] for op in left if op.get("reason")), "")
-    ids = " ".join(str(op["id"]) for op in left[:3])
     said = f"not done after {timeout_s:g} s: {counted(len(left), 'operation')} still going on"
     return CliError(
         said + (f" ({reason})" if reason else ""),
         ExitCode.TIMED_OUT,
-        fix=f"nothing is lost: `rackflow operation watch {ids}` goes on waiting, `… cancel {ids}` ends it",
+        fix=f"nothing is lost: {_later(left, 'goes on waiting')}",
     )
+
+
+def _later(operations: Sequence[Operation], watching: str) -> str:
+    """Say how to go on with operations that nobody waits for any more."""
+    if len(operations) > _FEW:
+        return "`rackflow operation list` shows them, `rackflow operation cancel ID` ends one"
+    ids = " ".join(str(op["id"]) for op in operations)
+    return f"`rackflow operation watch {ids}` {watching}, `… cancel {ids}` ends it"
 
 
 def settle(operations: Sequence[Operation]) -> ExitCode:
@@ -129,8 +137,7 @@ def watch(operations: Sequence[Operation], timeout_s: float) -> list[Operation]:
     try:
         return follow(session.api(), operations, timeout_s, reporter_for(operations))
     except KeyboardInterrupt:
-        ids = " ".join(str(op["id"]) for op in operations[:3])
-        talk(f"it goes on without you; `rackflow operation watch {ids}` shows it, `… cancel {ids}` ends it")
+        talk(f"it goes on without you; {_later(operations, 'shows it')}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 

@@ -20,13 +20,13 @@ LabelsOption = Annotated[
 ]
 
 
-def pairs(texts: list[str] | None, option: str) -> dict[str, str]:
-    """Return KEY=VALUE texts as a mapping. Raise CliError (usage)."""
+def pairs(texts: list[str] | None, option: str, form: str = "KEY=VALUE") -> dict[str, str]:
+    """Return KEY=VALUE texts as a mapping; form: what the option calls them. Raise CliError (usage)."""
     found: dict[str, str] = {}
     for text in texts or ():
         key, sign, value = text.partition("=")
         if not (key and sign):
-            raise CliError(f"{option} {text!r} is not KEY=VALUE", ExitCode.USAGE)
+            raise CliError(f"{option} {text!r} is not {form}", ExitCode.USAGE)
         found[key] = value
     return found
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # the rest comes as it is
 NAMED = ("instance", "host", "image", "network", "datastore", "cluster", "foreign", "machine")
+BY_ID = ("operation",)  # their names are those of their subjects
 NOTHING = {  # what is said where there is none, but for "no instances"
     "foreign": "no foreign instances", "drift": "no drift", "found": "no BMC answers by Redfish there",
     "tried": "no machines",
@@ -45,7 +46,7 @@ def show_list(rows: Sequence[Row], noun: str, form: Format, *, columns: Sequence
     rows = sorted(rows, key=_by_name) if noun in NAMED else rows
     if form is Format.NAME:
         for row in rows:
-            _print(_name(row))
+            _print(_name(row, noun))
     elif rows:
         draw(rows, columns or COLUMNS[noun], wide=form is Format.WIDE)
     else:
@@ -55,7 +56,7 @@ def show_list(rows: Sequence[Row], noun: str, form: Format, *, columns: Sequence
 def show_one(row: Row, noun: str, form: Format, parts: Mapping[str, Sequence[Row]] | None = None) -> None:
     """Print one of a noun: json and yaml as an object; parts: tables of its own below it, by noun."""
     if form is Format.NAME:
-        _print(_name(row))
+        _print(_name(row, noun))
     elif form in (Format.JSON, Format.YAML):
         dump(row, form)
     else:
@@ -63,7 +64,7 @@ def show_one(row: Row, noun: str, form: Format, parts: Mapping[str, Sequence[Row
         for title, rows in (parts or {}).items():
             if rows:
                 _print("")
-                draw(rows, COLUMNS[title.removesuffix("s")], wide=form is Format.WIDE)
+                draw(rows, COLUMNS.get(f"{noun}-{title}") or COLUMNS[title.removesuffix("s")], wide=form is Format.WIDE)
 
 
 def dump(value: Any, form: Format) -> None:
@@ -175,8 +176,9 @@ def _by_name(row: Row) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", _name(row))]
 
 
-def _name(row: Row) -> str:
-    return str(row.get("name") or row.get("id") or "")
+def _name(row: Row, noun: str = "") -> str:
+    """Return what other commands know it by."""
+    return str((row.get("name") if noun not in BY_ID else None) or row.get("id") or "")
 
 
 def _print(text: str) -> None:

@@ -69,7 +69,7 @@ def warn(text: str) -> None:
 def complain(error: CliError) -> None:
     """Say what went wrong, what was seen and what to do next."""
     lines = [f"{paint('error:', 'red', sys.stderr)} {error.message}"]
-    lines += [f"  {line}" for line in evidence_lines(error.evidence)]
+    lines += [f"  {line}" for line in evidence_lines(error.evidence, error.message)]
     if error.fix:
         lines.append(f"{paint('what to do:', 'cyan', sys.stderr)} {error.fix}")
     print("\n".join(lines), file=sys.stderr, flush=True)

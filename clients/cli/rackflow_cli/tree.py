@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -94,6 +95,12 @@ def _common_params() -> list[Any]:
     return params
 
 
+def _first_sentence(help: str) -> str:
+    """Return what stands in a list of commands; where it is not given, it would be cut in the middle."""
+    line = " ".join(help.split("\n\n")[0].split())
+    return re.split(r"(?<=[^.…])\. |[;:] ", line)[0].rstrip(".") + "."
+
+
 def load(name: str) -> TyperCommand | TyperGroup:
     """Return the command or group of a first word. Raise KeyError."""
     entry = TREE[name]
@@ -102,6 +109,7 @@ def load(name: str) -> TyperCommand | TyperGroup:
     found.name, found.help, found.short_help = name, found.help or entry.help, entry.help
     for leaf in [found] if entry.alone else list(group.commands.values()):
         leaf.context_settings = {**CONTEXT, **leaf.context_settings}
+        leaf.short_help = leaf.short_help or _first_sentence(leaf.help or "")
         if leaf.add_help_option:
             leaf.params = [*leaf.params, *_common_params()]
     found.context_settings = {**CONTEXT, **found.context_settings}

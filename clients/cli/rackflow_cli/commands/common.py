@@ -12,8 +12,8 @@ from rackflow_cli.output import Format, show_list, show_one
 from rackflow_cli.session import session, talk
 
 
-def reads(app: typer.Typer, noun: str) -> None:
-    """Add `list` and `show` to a noun's group."""
+def reads(app: typer.Typer, noun: str, *parts: str) -> None:
+    """Add `list` and `show` to a noun's group; parts: fields that `show` draws as tables of their own."""
     name = typer.Argument(
         metavar=noun.upper(), help="Name or id.", autocompletion=names_of(f"{noun}s"), show_default=False
     )
@@ -24,7 +24,8 @@ def reads(app: typer.Typer, noun: str) -> None:
 
     @app.command("show", help=f"Show one {noun}.")
     def show(name: Annotated[str, name], output: Output = Format.TABLE) -> None:
-        show_one(session.api().get(f"{noun}s/{part(name)}"), noun, output)
+        found = session.api().get(f"{noun}s/{part(name)}")
+        show_one(found, noun, output, {field: found.get(field) or [] for field in parts})
 
 
 def deletes(app: typer.Typer, noun: str) -> None:

@@ -14,7 +14,7 @@ from rackflow_cli.output import Format
 from rackflow_cli.tree import group
 
 app = group("Where disks and images lie.")
-reads(app, "datastore")
+reads(app, "datastore", "hosts")
 deletes(app, "datastore")
 
 

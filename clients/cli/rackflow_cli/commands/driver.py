@@ -53,6 +53,7 @@ def show(name: _Name, output: Output = Format.TABLE) -> None:
         print(driver["name"])
     else:
         draw([driver], _DRIVERS, wide=output is Format.WIDE)
+        print()
         _draw_rows(driver["rows"])
 
 

@@ -133,7 +133,7 @@ def create(
                   capabilities=needs, reservation=reservation)  # fmt: skip
     spec = {"name": name, "image": image, **given(
         kind=kind, cpu=cpu, memory=memory, disk=disk, count=count, requirements=where, labels=pairs(label, "--label"),
-        disks=[{"name": n, "size": size} for n, size in pairs(data_disk, "--data-disk").items()],
+        disks=[{"name": n, "size": size} for n, size in pairs(data_disk, "--data-disk", "NAME=SIZE").items()],
         nics=[nic(text) for text in network or ()], gang=gang or None, priority=priority,
         cpu_pinning=pin or None, numa="single" if numa else None, hugepages=hugepages,
         pci={device: n or 1 for device, _, n in (text.partition("=") for text in pci or ())},

@@ -15,7 +15,7 @@ from rackflow_cli.output import Format
 from rackflow_cli.tree import group
 
 app = group("Virtual networks.")
-reads(app, "network")
+reads(app, "network", "leases")
 deletes(app, "network")
 
 

@@ -71,8 +71,8 @@ def evacuate(
 @app.command("list")
 def list_(output: Output = Format.TABLE) -> None:
     """List plans, the newest first."""
-    show_list([{**row, **_figures(row)} if output is Format.TABLE else row for row in session.api().items("plans")],
-              "plan", output)  # fmt: skip
+    found, drawn = session.api().items("plans"), output in (Format.TABLE, Format.WIDE)
+    show_list([{**row, **_figures(row)} if drawn else row for row in found], "plan", output)
 
 
 @app.command()

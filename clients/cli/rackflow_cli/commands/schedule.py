@@ -61,6 +61,8 @@ def add_(
     output: Output = Format.TABLE,
 ) -> None:
     """Ask for a verb on an instance at a time, again and again, or after each of its starts."""
+    if not (at or every or after_start):
+        raise CliError("when?", ExitCode.USAGE, fix="say --at TIME, --every TIME (or both) or --after-start TIME")
     parameters = {key: value_of(text) for key, text in pairs(parameter, "--parameter").items()}
     made = session.api().post("schedules", {"instance": instance, "verb": verb, **given(
         parameters=parameters, at=moment(at), every_s=seconds(every, "--every"),

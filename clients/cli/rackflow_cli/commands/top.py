@@ -65,7 +65,8 @@ def top(
     if output in (Format.JSON, Format.YAML):
         dump(session.api().get("usage"), output)
     elif output is Format.NAME:
-        print("\n".join(row["instance"] for row in _ordered(session.api().get("usage")["instances"], by, "instance")))
+        for row in _ordered(session.api().get("usage")["instances"], by, "instance"):
+            print(row["instance"])
     elif once or not sys.stdout.isatty():
         _once(by, count)
     else:
@@ -73,10 +74,13 @@ def top(
 
 
 def _parts(by: By, count: int | None) -> list[Any]:
-    """Return the tables of hosts and of instances, those that use most first."""
+    """Return the tables of hosts and of instances, those that use most first; words where there are none."""
     told = session.api().get("usage")
     hosts, instances = _ordered(told["hosts"], by, "host"), _ordered(told["instances"], by, "instance")
-    return [table_of(hosts, HOSTS), "", table_of(instances[:count], INSTANCES)]
+    return [
+        table_of(hosts, HOSTS) if hosts else "no hosts", "",
+        table_of(instances[:count], INSTANCES) if instances else "no instances",
+    ]  # fmt: skip
 
 
 def _once(by: By, count: int | None) -> None:
