@@ -93,9 +93,14 @@ def read_file(path: Path) -> str:
             raise invalid([Problem(None, "", f"is larger than {MAX_BYTES // 2**20} MiB", str(path))])
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise invalid([Problem(None, "", f"cannot be read: {error.strerror}", str(path))]) from error
+        raise _unread(path, error.strerror or "") from error
     except UnicodeDecodeError as error:
-        raise invalid([Problem(None, "", "cannot be read: it is not UTF-8 text", str(path))]) from error
+        raise _unread(path, "it is not UTF-8 text") from error
+
+
+def _unread(path: Path, why: str) -> Invalid:
+    wrong = Problem(None, "", f"cannot be read: {why}", str(path))
+    return Invalid(str(wrong), "file", {"errors": [wrong.to_dict()]}, "name another file")
 
 
 def _checked(text: Text, file: str) -> Blueprint:

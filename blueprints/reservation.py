@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from blueprints.common import Name, Spec
+from blueprints.common import Name, SizeMib, Spec
 
 
 class ReservationSpec(Spec):
@@ -19,7 +19,9 @@ class ReservationSpec(Spec):
     begins_at: AwareDatetime = Field(description="RFC 3339")
     ends_at: AwareDatetime
     cpu: Annotated[float, Field(ge=0, le=1_000_000)] = Field(default=0.0, description="cores, of a hold")
-    memory_mib: Annotated[int, Field(ge=0, le=2**40)] = Field(default=0, description="MiB, of a hold")
+    memory_mib: Annotated[SizeMib, Field(le=2**40)] | None = Field(
+        default=None, alias="memory", description="of a hold"
+    )
     reason: Annotated[str, Field(max_length=255)] = Field(default="", description="what for, in words")
 
     @model_validator(mode="after")
@@ -29,5 +31,5 @@ class ReservationSpec(Spec):
         if self.ends_at <= self.begins_at:
             raise ValueError("ends_at must come after begins_at")
         if (self.kind == "hold") != bool(self.cpu or self.memory_mib):
-            raise ValueError("a hold needs cpu or memory_mib, a maintenance takes all")
+            raise ValueError("a hold needs cpu, memory or both, a maintenance takes all")
         return self

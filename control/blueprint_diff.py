@@ -15,7 +15,7 @@ from blueprints.host import HostSpec
 from blueprints.image import ImageSpec
 from blueprints.instance import InstanceSpec
 from control import clusters, datastores, hosts, images, networks, sql, tables
-from control.accept.deploy import datastore_of
+from control.accept.deploy import check_expressions, datastore_of
 from control.access import Principal, sees_all
 from control.hosts import HostRecord
 from control.images import ImageRecord
@@ -197,10 +197,14 @@ def check_references(c: sa.Connection, blueprint: Blueprint) -> None:
     named_images = {spec.image for spec in blueprint.instances}
     known_images = {*images.by_name(c, named_images), *(spec.name for spec in blueprint.images)}
     for spec in blueprint.instances:
-        missing = [f"image {spec.image}"] if spec.image not in known_images else []
-        missing += [f"network {nic.network}" for nic in spec.nics if nic.network not in known_networks]
-        if missing:
-            raise NotFound(f"instance {spec.name}: there is no {missing[0]}", f"instance/{spec.name}")
+        missing = [("image", spec.image)] if spec.image not in known_images else []
+        missing += [("network", nic.network) for nic in spec.nics if nic.network not in known_networks]
+        for noun, wanted in missing:
+            raise NotFound(
+                f"instance {spec.name}: there is no {noun} {wanted}", f"instance/{spec.name}", {},
+                f"rackflow {noun} list shows them",
+            )  # fmt: skip
+        check_expressions(spec)
     made = {spec.name for spec in blueprint.clusters}
     named = {spec.cluster for spec in blueprint.hosts} | {spec.cluster for spec in blueprint.networks}
     for name in (named | {spec.cluster for spec in blueprint.datastores}) - {None} - made:

@@ -35,7 +35,7 @@ def create(c: sa.Connection, principal: Principal, spec: ReservationSpec) -> dic
         "id": new_id(), "name": spec.name, "kind": spec.kind,
         "host_id": hosts.get(c, spec.host).id if spec.host else None,
         "cluster_id": clusters.id_of(c, spec.cluster) if spec.cluster else None, "cpu": spec.cpu,
-        "memory_mib": spec.memory_mib, "begins_at": spec.begins_at, "ends_at": spec.ends_at, "reason": spec.reason,
+        "memory_mib": spec.memory_mib or 0, "begins_at": spec.begins_at, "ends_at": spec.ends_at, "reason": spec.reason,
         "owner": principal.name, "created_at": now(),
     }  # fmt: skip
     sql.insert(c, _T, [row])

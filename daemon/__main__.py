@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--detached", action="store_true", help=argparse.SUPPRESS)
     verbs.add_parser("down", help="end the front-end")
     status = verbs.add_parser("status", help="show the processes and addresses")
-    status.add_argument("-o", "--output", choices=("table", "json", "yaml"), default="table", help="how to print")
+    status.add_argument("-o", "--output", choices=("table", "json"), default="table", help="how to print")
     logs = verbs.add_parser("logs", help="show the logs of one process, or of all")
     logs.add_argument("process", nargs="?", metavar="PROCESS", help="by default all")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until Ctrl-C")

@@ -71,7 +71,8 @@ def _arrivals(file: str) -> list[Arrival]:
         with open(file, encoding="utf-8", newline="") as lines:
             return arrivals.read(lines, file)
     except (OSError, UnicodeDecodeError) as error:
-        raise Invalid(f"{file} cannot be read: {error}", f"file/{file}", {}, "name a CSV file") from error
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise Invalid(f"{file} cannot be read: {why}", f"file/{file}", {}, "name a CSV file") from error
 
 
 def _fleet(asked: dict[str, Any]) -> Fleet:

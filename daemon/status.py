@@ -68,10 +68,6 @@ def show(paths: Paths, output: str) -> int:
     found = collect(paths)
     if output == "json":
         print(json.dumps(found))
-    elif output == "yaml":
-        import yaml
-
-        print(yaml.safe_dump(found, sort_keys=False), end="")
     else:
         _table(paths, found)
     return {"up": 0, "starting": 1, "down": _NOT_UP}[found["state"]]

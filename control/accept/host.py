@@ -125,7 +125,8 @@ def retire(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> l
         if held and not body.get("force"):
             raise Conflict(
                 f"host {host.name} holds {len(held)} instances", f"host/{host.name}", {"instances": held},
-                "delete them first, or use force to give them up",
+                f"rackflow host evacuate {host.name} moves them away, rackflow host retire {host.name} --force gives "
+                "them up",
             )  # fmt: skip
         c.execute(
             sa.update(_T).where(_T.c.id == host.id)

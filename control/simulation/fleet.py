@@ -14,6 +14,7 @@ from core.errors import Invalid
 from core.states import HostState, InstanceKind
 
 _SIZE = re.compile(r"(?:(\d+)x)?(\d+(?:\.\d+)?)c/([0-9.]+ *[A-Za-z]*)((?:,[\w.-]+=[\w.-]+)*)$")
+MOST_HOSTS = 100_000
 _LIKE = "write for example 300x64c/192GiB, or 20x64c/192GiB,cluster=edge,rack=r1"
 _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -67,6 +68,8 @@ def parse_group(text: str) -> Group:
         int(count or 1), millis(float(cpus)), units.parse_mib(memory), pairs.pop("cluster", "default"),
         tuple(sorted(pairs.items())), parse_time(moment) if at else None,
     )  # fmt: skip
+    if group.count > MOST_HOSTS:
+        raise Invalid(f"{text!r} are more than {MOST_HOSTS} hosts", "hosts", {}, "simulate a part of them")
     if not (group.count and group.cpu_m and group.memory_mib):
         raise Invalid(f"{text!r} are hosts without anything", "hosts", {}, _LIKE)
     return group

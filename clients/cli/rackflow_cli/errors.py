@@ -61,6 +61,13 @@ class CliError(Exception):
         self.message, self.code, self.fix, self.evidence = message, code, fix, dict(evidence or {})
 
 
+def why_unread(error: Exception) -> str:
+    """Say why a file could not be read, without the library's numbers."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    return str(getattr(error, "strerror", None) or error)
+
+
 class NotFoundError(CliError):
     """There is no such thing."""
 

@@ -66,6 +66,9 @@ def run(argv: Sequence[str]) -> int:
             raise
         if isinstance(error, OSError) and error.errno in _FULL:
             return _not_written(error)
+        if isinstance(error, OSError) and error.filename:  # one that the person named
+            complain(CliError(f"{error.filename}: {error.strerror}", fix="name another file or folder"))
+            return ExitCode.FAILED
         complain(CliError(
             f"{type(error).__name__}: {error}", fix=f"this is a defect of rackflow; {_DEBUG}=1 shows where it broke"
         ))  # fmt: skip

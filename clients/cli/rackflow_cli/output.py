@@ -149,7 +149,8 @@ def _field(key: str, value: Any) -> str:
     if key.endswith("_bytes") and isinstance(value, int | float):
         return words.size_bytes(value)
     if key.endswith("_at") and isinstance(value, str):
-        return f"{value} ({words.age(value)} ago)"
+        left = words.until(value)
+        return f"{value} ({left})" if left != "now" else f"{value} ({words.age(value)} ago)"
     value = _without_nothing(value)
     if _deep(value):
         import yaml

@@ -57,15 +57,21 @@ def _unplaced(placement: Mapping[str, Any]) -> str:
     return "; ".join([error["message"]] if error else placement.get("notes", ()))
 
 
+_NOTHING = "nothing to do: all is as the blueprint says"
+
+
 def show_changes(plan: Mapping[str, Any]) -> None:
     """Tell what is done, one line each, and how much stays as it is."""
-    for row in changes(plan):
+    rows = list(changes(plan))
+    for row in rows:
         mark, style = MARKS[row["action"]]
         why = f": {row['why']}" if row["why"] else ""
         talk(f"{paint(mark, style, sys.stderr)} {row['noun']} {row['name']}{why}")
     same = sum(len(plan[noun]["unchanged"]) for noun in NOUNS)
     if same:
         talk(f"{counted(same, 'thing')} unchanged")
+    elif not rows:
+        talk(_NOTHING)
 
 
 def show_plan(plan: Mapping[str, Any], output: Format) -> None:
@@ -74,7 +80,7 @@ def show_plan(plan: Mapping[str, Any], output: Format) -> None:
     if rows:
         show_list(rows, "change", output, columns=PLAN)
     else:
-        talk("nothing to do: all is as the blueprint says")
+        talk(_NOTHING)
 
 
 def refuse_what_differs(plan: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ import typer
 from rackflow_cli import files
 from rackflow_cli.commands.host import name_for, target
 from rackflow_cli.enrolling import see_through
-from rackflow_cli.errors import CliError, ExitCode
+from rackflow_cli.errors import CliError, ExitCode, why_unread
 from rackflow_cli.machines import BurnIn, Checks, hardware
 from rackflow_cli.options import WAIT_TIMEOUT_S, LabelsOption, Output, Timeout, Wait, given, pairs
 from rackflow_cli.output import Format, show_list
@@ -116,7 +116,7 @@ def _password(file: Path | None) -> str | None:
     try:
         return file.expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise CliError(f"the password cannot be read from {file}: {error}", ExitCode.USAGE) from error
+        raise CliError(f"the password cannot be read from {file}: {why_unread(error)}", ExitCode.USAGE) from error
 
 
 def _name_of(bmc: str) -> str:

@@ -12,7 +12,7 @@ from rackflow_cli.commands.instance_verbs import WORDS, clone_now
 from rackflow_cli.commands.nic import nic
 from rackflow_cli.commands.verbs import add, expanded
 from rackflow_cli.connection import part
-from rackflow_cli.errors import CliError, ExitCode
+from rackflow_cli.errors import CliError, ExitCode, why_unread
 from rackflow_cli.names import (
     ClusterOption,
     DatastoreOption,
@@ -149,7 +149,7 @@ def _text(file: Path | None) -> str:
     try:
         return file.read_text() if file else ""
     except (OSError, UnicodeDecodeError) as error:
-        raise CliError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}", ExitCode.USAGE) from error
+        raise CliError(f"{file} cannot be read: {why_unread(error)}", ExitCode.USAGE) from error
 
 
 add(app, WORDS)

@@ -11,7 +11,7 @@ import typer
 
 from rackflow_cli.connection import part
 from rackflow_cli.enrolling import see_through
-from rackflow_cli.errors import CliError, ExitCode
+from rackflow_cli.errors import CliError, ExitCode, why_unread
 from rackflow_cli.machines import BurnIn, Checks, MachineName, hardware, look, summary
 from rackflow_cli.names import names_of
 from rackflow_cli.options import WAIT_TIMEOUT_S, Output, Timeout
@@ -114,7 +114,8 @@ def rules(
         found = session.api().post("machines/rules/try", {**given, "machines": list(machines or ())})
         show_list(found, "tried", output)
     elif machines or file:
-        raise CliError("what of them?", ExitCode.USAGE, fix="--try says what the rules would make of machines")
+        fix = "--try says what they would make of machines, --set FILE replaces them"
+        raise CliError("what is to be done with the rules?", ExitCode.USAGE, fix=fix)
     else:
         _show_rules(session.api().get("machines/rules"), output)
 
@@ -125,7 +126,7 @@ def _read(file: str) -> dict[str, Any]:
     try:
         found = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CliError(f"the rules cannot be read from {file}: {error}", ExitCode.USAGE) from error
+        raise CliError(f"the rules cannot be read from {file}: {why_unread(error)}", ExitCode.USAGE) from error
     if not isinstance(found, dict):
         raise CliError(f"{file} holds no rules", ExitCode.USAGE, fix='write "classify:" and "checks:", lists of rules')
     plain: dict[str, Any] = json.loads(json.dumps(found, default=str))

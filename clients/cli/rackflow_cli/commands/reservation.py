@@ -29,7 +29,7 @@ def create(
     host: HostOption = None,
     cluster: ClusterOption = None,
     cpu: Annotated[float | None, typer.Option(metavar="CORES", help="Cores to keep.")] = None,
-    memory: Annotated[int | None, typer.Option(metavar="MIB", help="Memory to keep, in MiB.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory to keep, e.g. 128GiB.")] = None,
     maintenance: Annotated[
         bool, typer.Option("--maintenance", help="All of it: nothing that would still run then is placed there.")
     ] = False,
@@ -39,5 +39,5 @@ def create(
     """Keep cores and memory of a host or cluster from a time on, or plan a maintenance."""
     make("reservation", {"name": name, "kind": "maintenance" if maintenance else "hold", **given(
         begins_at=moment(begins, "--from"), ends_at=moment(ends, "--until"), host=host, cluster=cluster, cpu=cpu,
-        memory_mib=memory, reason=reason,
+        memory=memory, reason=reason,
     )}, output)  # fmt: skip

@@ -102,8 +102,9 @@ def simulate(
 def _check(arrivals: bool, hosts: bool, recorded: bool, both_ends: bool) -> None:
     """Raise CliError when it is not clear what is asked for."""
     if recorded == (arrivals or hosts) or arrivals != hosts:
+        said = "--recorded takes no arrivals and no hosts" if recorded else "what is to be simulated?"
         fix = "name --arrivals FILE and --hosts NxCPUSc/MEMORY, or --recorded"
-        raise CliError("what is to be simulated?", ExitCode.USAGE, fix=fix)
+        raise CliError(said, ExitCode.USAGE, fix=fix)
     if both_ends:
         fix = "ask for one of the two"
         raise CliError("--until-rejection and --find-min-hosts answer different questions", ExitCode.USAGE, fix=fix)
