@@ -10,7 +10,6 @@ from typing import Any
 
 from core.errors import RackflowError
 from core.settings import Settings
-from daemon.settings import load
 
 _FLAGS = {  # setting -> what its value is, what it is for
     "data_dir": ("DIR", "what must survive: state, history, images, keys, logs"),
@@ -80,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given: dict[str, Any] = {name: getattr(arguments, name) for name in _FLAGS}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
     try:
+        from daemon.settings import load  # here: it takes its time, and Ctrl-C may come meanwhile
+
         settings = load(given)
         if module := _PROCESSES.get(arguments.verb):
             from daemon.logs import configure

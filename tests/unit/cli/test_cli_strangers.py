@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -67,3 +69,20 @@ def test_a_schedule_needs_a_time(cli: Cli, front_end: FrontEnd) -> None:
     said = cli("schedule", "add", "web", "reboot")
     assert said.code == 2
     assert "--every" in said.err
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_while_it_is_loaded_says_nothing(tmp_path: Path, ignored: bool) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        f"signal.signal(signal.SIGINT, signal.{'SIG_IGN' if ignored else 'default_int_handler'})\n"
+        "class Late:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'rackflow_cli.main':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Late())\n"
+    )
+    where = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    argv = [sys.executable, "-m", "rackflow_cli.entry", "--version"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=where)
+    assert (done.returncode, done.stderr) == (0 if ignored else -signal.SIGINT, "")
