@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,33 +20,32 @@ _T = tables.host
 _PASSING = (Unreachable.code, CredentialRejected.code)  # errors that are over with a look that went well
 
 
-def write(
-    c: sa.Connection, host_id: str, *, datastores: Sequence[tuple[str, int, int]], bridges: Mapping[str, str],
-    size: Mapping[str, float] | None = None,
-) -> None:  # fmt: skip
-    """Do as `write_all` for one host."""
-    write_all(c, {host_id: (datastores, bridges, size)})
+@dataclass(frozen=True)
+class Seen:
+    """On one host: datastores (id, total, free MiB), bridges (name -> "address/prefix" or ""), cpus and memory_mib."""
+
+    datastores: Sequence[tuple[str, int, int]]
+    bridges: Mapping[str, str]
+    size: Mapping[str, float] | None = None  # None: that was not looked at
 
 
-def write_all(
-    c: sa.Connection,
-    looks: Mapping[str, tuple[Sequence[tuple[str, int, int]], Mapping[str, str], Mapping[str, float] | None]],
-) -> None:
-    """Write what looks at hosts saw, in few statements however many they are; a retired one is left out.
+def write(c: sa.Connection, looks: Mapping[str, Seen]) -> None:
+    """Write what looks at hosts (by id) saw, in few statements however many they are; a retired one is left out.
 
-    looks: by the host's id, datastores (id, total, free MiB), bridges (name -> "address/prefix" or ""), and its cpus
-    and memory_mib where they were looked at. That says which networks and datastores reach the host, and gives its
-    bridges' addresses to networks whose addressing is by host. A host that had not answered is ready again.
+    It says which networks and datastores reach a host, and gives its bridges' addresses to networks whose addressing
+    is by host. A host that had not answered is ready again.
     """
     found = [host for host in hosts.by_id(c, looks).values() if host.state is not HostState.RETIRED]
     at = now()
-    grown = reach.record(c, [reach.Reach(host.id, host.cluster_id, *looks[host.id][:2]) for host in found], at)
+    grown = reach.record(c, [
+        reach.Reach(host.id, host.cluster_id, looks[host.id].datastores, looks[host.id].bridges) for host in found
+    ], at)  # fmt: skip
     # the hosts' own rows: that gives them new marks (marks.py)
     sql.run_in(c, [host.id for host in found], lambda part: sa.update(_T).where(_T.c.id.in_(part)).values(seen_at=at))
     for host in found:
-        _, bridges, size = looks[host.id]
-        resized, more = host_size.change(c, host, size) if size is not None else ({}, False)
-        values = {**resized, **_news(host, bridges, at)}
+        seen = looks[host.id]
+        resized, more = host_size.change(c, host, seen.size) if seen.size is not None else ({}, False)
+        values = {**resized, **_news(host, seen.bridges, at)}
         if resized:
             values.update(version=_T.c.version + 1, updated_at=at)
         if values:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import secrets
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from core.errors import HostFault
 from lab import processes
 from lab.settings import LabSettings
 
@@ -44,12 +42,7 @@ def start(settings: LabSettings) -> bool:
         made = subprocess.Popen(
             argv, stdin=none, stdout=out, stderr=out, start_new_session=True, cwd=Path(__file__).resolve().parents[1]
         )
-    deadline = time.monotonic() + _START_S
-    while b"serving" not in log.read_bytes():
-        if made.poll() is not None or time.monotonic() > deadline:
-            said = " / ".join(log.read_text(errors="replace").splitlines()[-2:])
-            raise HostFault(f"the lab's BMCs do not listen on port {settings.bmc_port}: {said}", "lab")
-        time.sleep(0.05)
+    processes.until_told(made, log, "serving", _START_S, f"the lab's BMC at port {settings.bmc_port}")
     return True
 
 

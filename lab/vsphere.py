@@ -10,11 +10,10 @@ import os
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from core.errors import HostFault, NeedsOperator
+from core.errors import NeedsOperator
 from lab import processes
 from lab.settings import LabSettings
 
@@ -54,7 +53,10 @@ def start(settings: LabSettings) -> bool:
     if not binary.exists():
         raise NeedsOperator("there is no vcsim", "lab", fix="install Go 1.23 or newer; scripts/demo --esxi builds it")
     folder(settings).mkdir(parents=True, exist_ok=True)
-    port = _listening(settings, _process(settings, binary))
+    told = processes.until_told(
+        _process(settings, binary), folder(settings) / "log", "READY ", _START_S, "the lab's VMware host"
+    )
+    port = int(told.rpartition(":")[2])
     password = folder(settings) / "password"
     password.touch(mode=0o600)
     password.write_text("pass\n")
@@ -77,18 +79,6 @@ def _process(settings: LabSettings, binary: Path) -> subprocess.Popen[bytes]:
             return subprocess.Popen(argv, stdin=stdin, stdout=out, stderr=out, start_new_session=True, env=env)
     finally:
         os.close(stdin)
-
-
-def _listening(settings: LabSettings, process: subprocess.Popen[bytes]) -> int:
-    """Return the port as soon as it listens. Raise HostFault."""
-    deadline, log = time.monotonic() + _START_S, folder(settings) / "log"
-    while time.monotonic() < deadline and process.poll() is None:
-        for line in log.read_text(errors="replace").splitlines():
-            if line.startswith("READY "):
-                return int(line.rpartition(":")[2])
-        time.sleep(0.05)
-    process.kill()
-    raise HostFault(f"the lab's VMware host does not come up: {log.read_text(errors='replace')[-300:]}", "lab")
 
 
 def stop() -> None:

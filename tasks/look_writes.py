@@ -71,7 +71,7 @@ def write(c: Any, looks: Sequence[Look]) -> list[list[rows.Finding]]:
             host_facts.record(c, look.host.id, asdict(look.facts))
         if look.missing is not None:
             configuring.note(c, look.host, look.missing)
-    host_looks.write_all(c, {look.host.id: (look.datastores, look.bridges, look.size) for look in looks})
+    host_looks.write(c, {one.host.id: host_looks.Seen(one.datastores, one.bridges, one.size) for one in looks})
     for look in looks:
         if look.host.error is not None:
             rows.end_silence(c, look.host.id, look.host.name)

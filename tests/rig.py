@@ -102,7 +102,7 @@ class Rig:
                 capabilities={"kinds": list(kinds), **(capabilities or {})},
             )  # fmt: skip
             store = datastores.by_name(c, ["local"])["local"].id
-            host_looks.write(c, op.subject_id, datastores=[(store, disk_mib, disk_mib)], bridges=seen)
+            host_looks.write(c, {op.subject_id: host_looks.Seen([(store, disk_mib, disk_mib)], seen)})
             operations.finish(c, op, OperationState.DONE)
 
         self.run(enroll)

@@ -62,16 +62,10 @@ def _draft(row_id: str, name: str, stages: list[str], before: Mapping[Any, Any] 
 
 def _look_again(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> list[Draft]:
     """Draft a look at machines that are known, without a change of how they are reached."""
-    known = [machines.get(c, name) for name in names(body, "names")]
+    known = at_rest(c, principal, Verb.ENROLL_MACHINE, names(body, "names"))
     hardware = _hardware(body.get("hardware"), known)
-    running = unfinished(c, [f"machine/{one.id}" for one in known])
     drafts = []
     for one in known:
-        require(principal, Verb.ENROLL_MACHINE, None, f"machine/{one.name}")
-        if one.state is MachineState.RETIRED:
-            raise Conflict(f"machine {one.name} is retired", f"machine/{one.name}", fix="enroll it again by its BMC")
-        if f"machine/{one.id}" in running:
-            raise busy(running[f"machine/{one.id}"][0])
         if not hardware:
             machine_hosts.require_may_inspect(c, one.name, one.spec)
         spec = _commissioned(one) if body.get("commission") else one.spec
@@ -81,6 +75,19 @@ def _look_again(c: sa.Connection, principal: Principal, body: Mapping[str, Any])
         more = {"commission": True} if body.get("commission") else hardware
         drafts.append(_draft(one.id, one.name, stages, {"state": one.state}, **more))
     return drafts
+
+
+def at_rest(c: sa.Connection, principal: Principal, verb: Verb, wanted: Sequence[str]) -> list[MachineRecord]:
+    """Return the machines of those names. Raise NotFound, Denied, Conflict (retired, or something is under way)."""
+    known = [machines.get(c, name) for name in wanted]
+    running = unfinished(c, [f"machine/{one.id}" for one in known])
+    for one in known:
+        require(principal, verb, None, f"machine/{one.name}")
+        if one.state is MachineState.RETIRED:
+            raise Conflict(f"machine {one.name} is retired", f"machine/{one.name}", fix="enroll it again by its BMC")
+        if f"machine/{one.id}" in running:
+            raise busy(running[f"machine/{one.id}"][0])
+    return known
 
 
 def _commissioned(machine: MachineRecord) -> dict[str, Any]:

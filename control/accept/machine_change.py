@@ -8,11 +8,12 @@ from typing import Any, get_args
 import sqlalchemy as sa
 
 from blueprints.machine import MachineAction
-from control import machine_hosts, machines
-from control.accept.draft import Draft, busy, check_keys, names, unfinished
-from control.access import Principal, require
-from core.errors import Conflict, Invalid
-from core.states import MachineState, Verb
+from control import machine_hosts
+from control.accept.draft import Draft, check_keys, names
+from control.accept.machine import at_rest
+from control.access import Principal
+from core.errors import Invalid
+from core.states import Verb
 
 ACTIONS: tuple[str, ...] = get_args(MachineAction)
 _CUTS = ("power-off", "power-cut", "reset", "rescue")
@@ -29,15 +30,8 @@ def change(c: sa.Connection, principal: Principal, body: Mapping[str, Any]) -> l
     action = body.get("action")
     if action not in ACTIONS:
         raise Invalid(f"{action!r} is no action on a machine", "request", fix=f"one of {', '.join(ACTIONS)}")
-    known = [machines.get(c, name) for name in names(body, "machines")]
-    running = unfinished(c, [f"machine/{one.id}" for one in known])
     drafts = []
-    for one in known:
-        require(principal, Verb.CHANGE_MACHINE, None, f"machine/{one.name}")
-        if one.state is MachineState.RETIRED:
-            raise Conflict(f"machine {one.name} is retired", f"machine/{one.name}", fix="enroll it again by its BMC")
-        if f"machine/{one.id}" in running:
-            raise busy(running[f"machine/{one.id}"][0])
+    for one in at_rest(c, principal, Verb.CHANGE_MACHINE, names(body, "machines")):
         if not (body.get("force") and action in _CUTS):
             require_may(c, action, one.name)
         drafts.append(Draft(f"machine/{one.id}", one.name, {"action": action, "force": bool(body.get("force"))}))

@@ -102,7 +102,7 @@ def enrolled(c: sa.Connection, op: Operation) -> None:
         memory_mib=16384,
     )  # fmt: skip
     stores = [(store.id, 100_000, 90_000) for store in on_cluster(c, "default")]
-    host_looks.write(c, op.subject_id, datastores=stores, bridges={"br0": "10.1.0.2/24"})
+    host_looks.write(c, {op.subject_id: host_looks.Seen(stores, {"br0": "10.1.0.2/24"})})
 
 
 def make_template(folder: Path) -> tuple[Path, str]:

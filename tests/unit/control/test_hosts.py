@@ -24,10 +24,8 @@ def put(cloud: Rig, name: str, state: HostState, error: Any = None) -> bool:
 def see(cloud: Rig, name: str, bridges: dict[str, str] | None = None, free_mib: int = 500) -> None:
     def seen(c: Any) -> None:
         store = datastores.by_name(c, ["local"])["local"].id
-        host_looks.write(
-            c, hosts.get(c, name).id, datastores=[(store, 1000, free_mib)],
-            bridges={"br0": "10.9.0.1/24"} if bridges is None else bridges,
-        )  # fmt: skip
+        there = {"br0": "10.9.0.1/24"} if bridges is None else bridges
+        host_looks.write(c, {hosts.get(c, name).id: host_looks.Seen([(store, 1000, free_mib)], there)})
 
     cloud.run(seen)
 
