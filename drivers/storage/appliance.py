@@ -25,8 +25,14 @@ Bring = Callable[[str, Path], Awaitable[None]]  # source, target
 def is_ova(path: Path) -> bool:
     """Say whether a file is a tar whose first member is a descriptor, as the standard has it."""
     with path.open("rb") as file:
-        head = file.read(512)
-    return head[257:262] == b"ustar" and head[:100].rstrip(b"\0").lower().endswith(b".ovf")
+        if file.read(512)[257:262] != b"ustar":
+            return False
+    try:
+        with tarfile.open(path, "r:") as tar:  # reads one header, and what pax puts before it
+            first = tar.next()
+    except tarfile.TarError:
+        return False
+    return first is not None and first.name.lower().endswith(".ovf")
 
 
 def is_ovf(path: Path) -> bool:

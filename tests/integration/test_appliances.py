@@ -60,12 +60,12 @@ def appliance(vmdk: bytes, **how: str) -> Files:
     return {"web.ovf": files["web.ovf"], "web.mf": manifest(files), "disk1.vmdk": vmdk}
 
 
-def ova(folder: Path, files: Files) -> Path:
+def ova(folder: Path, files: Files, form: int = tarfile.USTAR_FORMAT) -> Path:
     path = folder / "web.ova"
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+    with tarfile.open(path, "w", format=form) as tar:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
-            info.size = len(data)
+            info.size, info.mtime = len(data), 1.5  # pax keeps the half second in a header before the file's
             tar.addfile(info, io.BytesIO(data))
     return path
 
@@ -88,6 +88,11 @@ def require_disk(found: ImageFile, raw: Path, folder: Path) -> None:
 @pytest.mark.parametrize("fmt", ["auto", "ova"])
 async def test_an_ova(vmdk: bytes, raw: Path, tmp_path: Path, fmt: str) -> None:
     require_disk(await get(ova(tmp_path, appliance(vmdk)), tmp_path, fmt), raw, tmp_path)
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+async def test_other_forms_of_tar(vmdk: bytes, raw: Path, tmp_path: Path, form: int) -> None:
+    require_disk(await get(ova(tmp_path, appliance(vmdk), form), tmp_path), raw, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["", "sha1", "sha512"])
