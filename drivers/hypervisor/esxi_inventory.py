@@ -90,12 +90,17 @@ class Inventory:
             self._by_name = {vm.values["name"]: ref for ref, vm in self._vms.items() if self._is_here(vm.values)}
 
     def _watch(self, content: Any) -> None:
-        view = content.viewManager.CreateContainerView(self._place.vm_folder, [vim.VirtualMachine], True)
-        members = _Q.TraversalSpec(name="members", type=vim.view.ContainerView, path="view", skip=False)
+        """Watch the VMs of a cluster: all in its resource pools. Others of a vCenter may be ten times as many."""
+        below = [_Q.SelectionSpec(name="pools"), _Q.SelectionSpec(name="vms")]
+        root, pools, vms = (
+            _Q.TraversalSpec(name="root", type=vim.ComputeResource, path="resourcePool", skip=True, selectSet=below),
+            _Q.TraversalSpec(name="pools", type=vim.ResourcePool, path="resourcePool", skip=True, selectSet=below),
+            _Q.TraversalSpec(name="vms", type=vim.ResourcePool, path="vm", skip=False),
+        )
         collector = content.propertyCollector.CreatePropertyCollector()
         collector.CreateFilter(
             _Q.FilterSpec(
-                objectSet=[_Q.ObjectSpec(obj=view, skip=True, selectSet=[members])],
+                objectSet=[_Q.ObjectSpec(obj=self._place.compute, skip=True, selectSet=[root, pools, vms])],
                 propSet=[_Q.PropertySpec(type=vim.VirtualMachine, pathSet=list(KEPT))],
             ),
             False,

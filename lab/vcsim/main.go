@@ -7,10 +7,12 @@
 //	POST /_ctl?status=503                                                       the next request gets that answer
 //	POST /_ctl?delay=PowerOnVM_Task&ms=1500                                     each such call takes that longer
 //	POST /_ctl?sessions=drop                                                    all sessions are gone
+//	GET  /_ctl?calls                                                            how often each method was called
 package main
 
 import (
 	"crypto/tls"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -42,6 +44,7 @@ type planned struct {
 var (
 	lock   sync.Mutex
 	faults = map[string]*planned{}
+	calls  = map[string]int{}
 )
 
 // failing stands in for the object of a call, so that its task begins and fails.
@@ -85,6 +88,7 @@ func (f *failing) CopyVirtualDiskTask(ctx *simulator.Context, _ *types.CopyVirtu
 func meet(ctx *simulator.Context, method *simulator.Method) (mo.Reference, types.BaseMethodFault) {
 	lock.Lock()
 	defer lock.Unlock()
+	calls[method.Name]++
 	plan := faults[method.Name]
 	if plan == nil || plan.times <= 0 {
 		return nil, nil
@@ -158,8 +162,10 @@ func control(model *simulator.Model) http.HandlerFunc {
 			model.DelayConfig.MethodDelay = slower
 		case q.Has("sessions"):
 			drop(model)
+		case q.Has("calls"):
+			_ = json.NewEncoder(w).Encode(calls)
 		default:
-			http.Error(w, "fault, status, delay or sessions", http.StatusBadRequest)
+			http.Error(w, "fault, status, delay, sessions or calls", http.StatusBadRequest)
 		}
 	}
 }

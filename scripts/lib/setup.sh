@@ -61,19 +61,28 @@ setup_images() { # the tiny ones; a full Debian is built on its first use
 
 setup_vcsim() { # govmomi's simulator, for tests of the VMware drivers; without Go they are skipped, by name
   local binary=$SETUP_VENV/bin/vcsim stamp=$SETUP_VENV/.vcsim-stamp want
-  want=$(cat "$SETUP_REPO"/lab/vcsim/{*.go,go.mod,go.sum} | sha256sum | cut -d' ' -f1)
+  want=$(cat "$SETUP_REPO"/lab/vcsim/{*.go,go.mod,go.sum,*.sed} | sha256sum | cut -d' ' -f1)
   if [ -x "$binary" ] && [ "$(cat "$stamp" 2> /dev/null)" = "$want" ]; then return 0; fi
   if ! command -v go > /dev/null; then
     _setup_say "no Go here: tests of the VMware drivers are skipped (install Go 1.23 or newer)"
     return 0
   fi
   _setup_say "building vcsim"
-  if (cd "$SETUP_REPO/lab/vcsim" && GOFLAGS=-buildvcs=false go build -o "$binary" .) > /dev/null; then
+  if _setup_vcsim "$binary" > /dev/null; then
     echo "$want" > "$stamp"
   else
     _setup_say "vcsim could not be built: tests of the VMware drivers are skipped"
   fi
 }
+
+_setup_vcsim() ( # BINARY: in a copy, as the simulator's own source is changed a little (lab/vcsim/collector.sed)
+  local copy collector=vendor/github.com/vmware/govmomi/simulator/property_collector.go
+  copy=$(mktemp -d)
+  trap 'rm -rf "$copy"' EXIT
+  cp "$SETUP_REPO"/lab/vcsim/{*.go,go.mod,go.sum} "$copy" && cd "$copy" && go mod vendor \
+    && sed -i -f "$SETUP_REPO/lab/vcsim/collector.sed" $collector && grep -q 'applied = true' $collector \
+    && GOFLAGS='-buildvcs=false -trimpath' go build -o "$1" .
+)
 
 _setup_say() { printf '[setup] %s\n' "$*" >&2; }
 
