@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,6 +47,12 @@ class Vcsim:
         url = f"https://127.0.0.1:{self.port}/_ctl?{urlencode(what)}"
         with urllib.request.urlopen(url, data=b"", timeout=5, context=trusting(self.pem)):
             pass
+
+    def calls(self) -> Counter[str]:
+        """Return how often each method was called, by anybody."""
+        url = f"https://127.0.0.1:{self.port}/_ctl?calls"
+        with urllib.request.urlopen(url, timeout=5, context=trusting(self.pem)) as answer:
+            return Counter(json.load(answer))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ whether they changed anything. Names on the host come from `core.ids.on_host`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ class Capabilities:
     kernels: tuple[str, ...] | None = None  # it boots these and no disk by itself; None: it boots disks
     # what it gives single instances for themselves: pinning (cores), numa (a cell), hugepages, pci
     grants: tuple[str, ...] = ()
+    why_not: Mapping[str, str] = field(default_factory=dict)  # a power that is looked for -> why it is not there
     # What follows says whether an optional protocol of powers.py is there.
     exec: bool = False  # Executes
     console_log: bool = False  # ConsoleLogs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,11 +18,21 @@ from drivers.hypervisor.esxi_events import TellsEventsEsxi
 from drivers.hypervisor.esxi_power import RebootsEsxi, SuspendsEsxi
 from drivers.hypervisor.powers import MigratesLive
 from drivers.transport.vsphere import VsphereTransport
-from drivers.transport.vsphere_place import VM_FOLDER, read
+from drivers.transport.vsphere_place import VM_FOLDER, read, read_one
 
+_LIMITS = ("config.cpuAllocation.limit", "config.memoryAllocation.limit")  # of a pool, in MHz and MiB
 _HOST = (
     "summary.hardware", "summary.quickStats", "summary.runtime.inMaintenanceMode", "summary.runtime.connectionState",
 )  # fmt: skip
+
+
+PROVEN_ON = "vcsim 0.51.0, a simulator of vSphere's API; never on a real ESXi or vCenter"
+WHY_NOT = {
+    "save": "vSphere keeps the memory of a suspended VM in the VM's own folder, and takes it from nowhere else: "
+    "suspend frees the host's memory, and the VM stays on its host",
+    "console": "vSphere has no way to a VM's serial port but one that the host itself opens to somebody",
+    "display": "a ticket (webmks) leads to VMware's own protocol, and the simulator has none to try it on",
+}
 
 
 class EsxiHypervisor(SuspendsEsxi, RebootsEsxi, SnapshotsEsxi, AdoptsEsxi, TellsEventsEsxi, Hypervisor):
@@ -53,17 +64,26 @@ class EsxiHypervisor(SuspendsEsxi, RebootsEsxi, SnapshotsEsxi, AdoptsEsxi, Tells
         about = await self._transport.call("asking for the version of", lambda c: c.about)
         return Capabilities(
             driver="esxi", kinds=(InstanceKind.VM,), version=f"{about.name} {about.version} build {about.build}",
-            architecture="x86_64", suspend=True, reboot=True, reconfigure=True, resize_live=True, snapshot=True,
-            snapshot_live=True, migrate_live=isinstance(self, MigratesLive), adopt=True,
+            architecture="x86_64", proven_on=PROVEN_ON, why_not=WHY_NOT, suspend=True, reboot=True, reconfigure=True,
+            resize_live=True, snapshot=True, snapshot_live=True, migrate_live=isinstance(self, MigratesLive),
+            adopt=True,
         )  # fmt: skip
 
     async def capacity(self) -> Capacity:
-        """Return CPUs (threads) and memory of all hosts of the place that are in use."""
+        """Return CPUs (threads) and memory of the place's hosts that are in use, within the limits of its pool."""
         hosts = await self._hosts()
         hardware = [one["summary.hardware"] for one in hosts]
         used = sum(one["summary.quickStats"].overallMemoryUsage or 0 for one in hosts)
-        memory = sum(one.memorySize for one in hardware) // 2**20
-        return Capacity(sum(one.numCpuThreads for one in hardware), memory, used)
+        cpus, memory_mib = sum(one.numCpuThreads for one in hardware), sum(one.memorySize for one in hardware) // 2**20
+        mhz, most_mib = await self._limits()
+        fastest = max((one.cpuMhz for one in hardware), default=1)
+        return Capacity(int(min(cpus, mhz // fastest)), int(min(memory_mib, most_mib)), used)
+
+    async def _limits(self) -> list[float]:
+        """Return the limits of the pool in MHz and MiB. Those of a whole cluster or host only repeat its size."""
+        found = await self._transport.call("measuring", lambda c: read_one(c, self.place.pool, ("parent", *_LIMITS)))
+        is_inner = isinstance(found.get("parent"), vim.ResourcePool)
+        return [found[one] if is_inner and found.get(one, -1) >= 0 else math.inf for one in _LIMITS]  # -1: none
 
     # -- looking
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pyVmomi import vim
 
-from core.errors import HostFault, Unsupported
+from core.errors import HostFault, Invalid, Unsupported
 from drivers.hypervisor.base import DiskAttachment, InstanceSpec, NicAttachment
 from drivers.storage.base import SeedSpec
 
@@ -129,7 +129,25 @@ def _controller() -> Any:
 
 
 def _writable(spec: InstanceSpec) -> list[DiskAttachment]:
-    return [disk for disk in spec.disks if not disk.read_only]
+    """Return the disks that are attached. Raise Unsupported (more than a controller takes)."""
+    disks = [disk for disk in spec.disks if not disk.read_only]
+    if len(disks) > len(_SLOTS):
+        raise Unsupported(
+            f"{spec.name} has {len(disks)} disks, and its controller takes {len(_SLOTS)}", f"instance/{spec.id}",
+            fix="give it fewer, larger disks",
+        )
+    return disks
+
+
+def _store(spec: InstanceSpec) -> str:
+    """Return the datastore of its disks, or of its seed where it has none. Raise Invalid (it has nothing)."""
+    for disk in (*_writable(spec), *spec.disks):
+        if disk.source.startswith("["):
+            return disk.source[: disk.source.index("]") + 1]
+    raise Invalid(
+        f"{spec.name} has no disk: there is no datastore for its files", f"instance/{spec.id}",
+        fix="give it an image or a disk",
+    )
 
 
 def require_networks(spec: InstanceSpec, networks: Networks) -> None:
@@ -147,15 +165,16 @@ def _settings(spec: Mapping[str, str]) -> list[Any]:
 
 
 def new(spec: InstanceSpec, settings: Mapping[str, str], networks: Networks) -> Any:
-    """Return the ConfigSpec of a VM that is not there yet. Its own files lie apart from its disks, which outlive it."""
-    root = _writable(spec)[0].source
-    store = root[: root.index("]") + 1]
+    """Return the ConfigSpec of a VM that is not there yet. Its own files lie apart from its disks, which outlive it.
+
+    Raise Invalid (nothing of it lies in a datastore), Unsupported (too many disks).
+    """
     disks = [_add_disk(disk, -1, unit) for unit, disk in zip(_SLOTS, _writable(spec), strict=False)]
     nics = [_add_nic(nic, number, networks) for number, nic in enumerate(spec.nics)]
     return vim.vm.ConfigSpec(
         name=spec.name, guestId=_GUEST, annotation=marked("", spec.id), numCPUs=math.ceil(spec.cpu),
         memoryMB=spec.memory_mib, firmware="efi" if spec.firmware == "uefi" else "bios",
-        cpuHotAddEnabled=True, memoryHotAddEnabled=True, files=vim.vm.FileInfo(vmPathName=store),
+        cpuHotAddEnabled=True, memoryHotAddEnabled=True, files=vim.vm.FileInfo(vmPathName=_store(spec)),
         deviceChange=[_controller(), *disks, *nics], extraConfig=_settings({"disk.EnableUUID": "TRUE", **settings}),
     )  # fmt: skip
 

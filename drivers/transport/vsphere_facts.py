@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from core.errors import NotFound
 from drivers.hosts import HostFacts
 from drivers.transport.vsphere_place import Place, Properties, read, read_one
 
@@ -12,8 +13,13 @@ _HOST = ("name", "summary.hardware", "summary.config.product.fullName", "summary
 
 
 def facts_of(content: Any, place: Place) -> HostFacts:
-    """Return the facts of a host; of a cluster those that add up, and what its first host says."""
+    """Return the facts of a host; of a cluster those that add up, and what its first host says.
+
+    Raise NotFound (a cluster without hosts).
+    """
     hosts = [values for _, values in read(content, place.hosts, _HOST)]
+    if not hosts:
+        raise NotFound("there is no host in this cluster", fix="add one in vSphere, and enroll it again")
     hardware, first, about = [one["summary.hardware"] for one in hosts], hosts[0], content.about
     name = first["name"] if place.one_host else read_one(content, place.compute, ["name"])["name"]
     identity = hardware[0].uuid if place.one_host else f"{about.instanceUuid}/{place.pool._moId}"

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import httpcore
 import pytest
 
 from core.ids import mac_address, new_id, on_host
@@ -28,6 +29,7 @@ from drivers.firecracker_host import RawStorage
 from drivers.hypervisor import firecracker_scripts as scripts
 from drivers.hypervisor.base import Capabilities, ExecResult, InstanceSpec
 from drivers.hypervisor.firecracker import FirecrackerHypervisor
+from drivers.hypervisor.firecracker_api import FirecrackerApi
 from drivers.hypervisor.firecracker_place import Place
 from drivers.hypervisor.powers import Executes
 from drivers.network.base import NetworkSpec, NicSpec
@@ -119,12 +121,24 @@ class MicroVms:
         await self.transport.run(["sh", "-c", script, "sh", *words], sudo=True, check=False)
 
 
-class Checked(FirecrackerHypervisor):
-    """The driver, all of whose requests are held against Firecracker's API as it is published."""
+class CheckedApi(FirecrackerApi):
+    """Requests of which each, and each answer, is one of Firecracker's API as it is published."""
 
-    async def _call(self, name: str, method: str, path: str, body: Any = None, **more: Any) -> Any:
+    async def call(self, socket: str, method: str, path: str, body: Any = None, **more: Any) -> Any:
         firecracker_api.check(method, path, body)
-        return await super()._call(name, method, path, body, **more)
+        return await super().call(socket, method, path, body, **more)
+
+    def _result(self, answer: httpcore.Response, request: str, subject: str, doing: str) -> Any:
+        firecracker_api.check_answer(*request.split(), answer.status, answer.content)
+        return super()._result(answer, request, subject, doing)
+
+
+class Checked(FirecrackerHypervisor):
+    """The driver, all of whose requests are held against that API, and the configuration that it starts a VMM with."""
+
+    def __init__(self, transport: Transport, settings: DriverSettings, place: Place | None = None) -> None:
+        super().__init__(transport, settings, place)
+        self._api = CheckedApi(transport)
 
     async def _script(self, script: str, *words: str, stdin: bytes = b"", **more: Any) -> Result:
         if script == scripts.START:

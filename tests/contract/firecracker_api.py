@@ -1,12 +1,13 @@
-"""The requests of Firecracker's API that the driver makes, as JSON Schema: what its published document says of them.
+"""Holds requests of the Firecracker driver, and what they are answered, against Firecracker's published API.
 
-Written down from src/firecracker/swagger/firecracker.yaml of github.com/firecracker-microvm/firecracker, version
-1.17.0-dev (commit 004d935399ba6062240af269638635d54229f5bf). Only what is used here; that nothing else is sent is part
-of the test, which is why no further fields are allowed. FIRECRACKER_SWAGGER=FILE checks against the document itself.
+Against the facts in firecracker_facts.py, or, with FIRECRACKER_SWAGGER=FILE, against that document of any version:
+src/firecracker/swagger/firecracker.yaml of its repository. A field that a definition does not have is refused, as
+Firecracker itself does; where a definition is not among the facts, the request is none that the driver may make.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -17,77 +18,64 @@ from typing import Any
 import jsonschema
 import yaml
 
-TEXT, NUMBER, FLAG, ANY = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}, {"type": "object"}
+from tests.contract import firecracker_facts
 
-
-def _object(required: str, **fields: Any) -> dict[str, Any]:
-    return {"type": "object", "required": required.split(), "properties": fields, "additionalProperties": False}
-
-
-def _one_of(*words: str) -> dict[str, Any]:
-    return {"type": "string", "enum": list(words)}
-
-
-REQUESTS: dict[tuple[str, str], Any] = {
-    ("PUT", "/boot-source"): _object("kernel_image_path", kernel_image_path=TEXT, boot_args=TEXT, initrd_path=TEXT),
-    ("PUT", "/machine-config"): _object(
-        "mem_size_mib vcpu_count", mem_size_mib=NUMBER, vcpu_count={"type": "integer", "minimum": 1, "maximum": 32}
-    ),
-    ("PUT", "/drives/{drive_id}"): _object(
-        "drive_id is_root_device", drive_id=TEXT, is_root_device=FLAG, path_on_host=TEXT, is_read_only=FLAG,
-        cache_type=_one_of("Unsafe", "Writeback"),
-    ),
-    ("PUT", "/network-interfaces/{iface_id}"): _object(
-        "host_dev_name iface_id", host_dev_name=TEXT, iface_id=TEXT, guest_mac=TEXT
-    ),
-    ("PUT", "/balloon"): _object(
-        "amount_mib deflate_on_oom", amount_mib=NUMBER, deflate_on_oom=FLAG, stats_polling_interval_s=NUMBER
-    ),
-    ("PATCH", "/balloon"): _object("amount_mib", amount_mib=NUMBER),
-    ("GET", "/balloon"): None,
-    ("GET", "/balloon/statistics"): None,
-    ("PUT", "/entropy"): _object(""),
-    ("PUT", "/mmds/config"): _object(
-        "network_interfaces", version=_one_of("V1", "V2"), network_interfaces={"type": "array", "items": TEXT}
-    ),
-    ("PUT", "/mmds"): ANY,
-    ("PUT", "/actions"): _object("action_type", action_type=_one_of("FlushMetrics", "InstanceStart", "SendCtrlAltDel")),
-    ("PATCH", "/vm"): _object("state", state=_one_of("Paused", "Resumed")),
-    ("PUT", "/snapshot/create"): _object(
-        "mem_file_path snapshot_path", mem_file_path=TEXT, snapshot_path=TEXT, snapshot_type=_one_of("Full", "Diff")
-    ),
-    ("PUT", "/snapshot/load"): _object(
-        "snapshot_path", snapshot_path=TEXT, resume_vm=FLAG,
-        mem_backend=_object("backend_type backend_path", backend_type=_one_of("File", "Uffd"), backend_path=TEXT),
-    ),
-    ("GET", "/"): None,
-}  # fmt: skip
 PARTS = {"drives": ("/drives/", "drive_id"), "network-interfaces": ("/network-interfaces/", "iface_id")}  # are lists
+GIVEN = os.environ.get("FIRECRACKER_SWAGGER", "")
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Return a document, its statuses as text."""
+    return dict(json.loads(json.dumps(yaml.safe_load(file.read_text()))))
 
 
 @cache
 def document() -> dict[str, Any]:
-    """Return the published document, {} where none is given."""
-    file = os.environ.get("FIRECRACKER_SWAGGER")
-    return dict(yaml.safe_load(Path(file).read_text())) if file else {}
+    """Return the API that requests are held against."""
+    return read(Path(GIVEN)) if GIVEN else firecracker_facts.document()
 
 
-def _published(method: str, template: str) -> Any:
-    """Return the schema of a request as the document has it."""
-    parameters = document()["paths"][template][method.lower()].get("parameters", [])
-    found = next((one["schema"] for one in parameters if one["in"] == "body"), None)
-    return found and {**found, "definitions": document()["definitions"]}
+def _operation(method: str, path: str) -> Any:
+    """Return an operation of the document. Raise AssertionError (there is none)."""
+    for template, methods in document()["paths"].items():
+        if method.lower() in methods and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path):
+            return methods[method.lower()]
+    raise AssertionError(f"{method} {path} is no request of the API")
+
+
+@cache
+def _strict() -> dict[str, Any]:
+    """Return the definitions, none of which takes more fields than it names, unless it says so."""
+    return {
+        name: {"additionalProperties": False, **one} if one.get("type") == "object" else one
+        for name, one in document()["definitions"].items()
+    }
+
+
+def _validate(value: Any, schema: Mapping[str, Any]) -> None:
+    jsonschema.validate(value, {**schema, "definitions": _strict()})
 
 
 def check(method: str, path: str, body: Any) -> None:
     """Fail unless that request is one of the API's."""
-    template = next(t for m, t in REQUESTS if m == method and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", t), path))
-    schema = REQUESTS[method, template]
-    assert (body is None) == (schema is None), f"{method} {path}"
-    if schema is not None:
-        jsonschema.validate(body, schema)
-        if document():
-            jsonschema.validate(body, _published(method, template))
+    parameters = _operation(method, path).get("parameters", [])
+    wanted = next((one for one in parameters if one["in"] == "body"), None)
+    if body is None:
+        assert not (wanted and wanted.get("required")), f"{method} {path} wants a body"
+    else:
+        assert wanted, f"{method} {path} takes no body"
+        _validate(body, wanted["schema"])
+
+
+def check_answer(method: str, path: str, status: int, content: bytes) -> None:
+    """Fail unless that request may be answered like this."""
+    responses = _operation(method, path)["responses"]
+    assert str(status) in responses or status >= 400, f"{method} {path} is never answered by {status}"
+    schema = responses.get(str(status), responses["default"]).get("schema")
+    if schema is None:
+        assert not content.strip(), f"{method} {path} has an empty answer"
+    else:
+        _validate(json.loads(content), schema)
 
 
 def check_configuration(config: Mapping[str, Any]) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pyVmomi import vim
 
 from core.errors import (
     Busy,
@@ -101,6 +104,61 @@ async def test_places(sim: Vcsim) -> None:
         assert (all_.cpus, all_.memory_mib) == (2 * one.cpus, 2 * one.memory_mib)
     async with session(sim.endpoint(place=f"{CLUSTER}/Resources")) as pool:
         assert str(pool.place.pool) == str(cluster.place.pool)
+
+
+async def test_a_resource_pool(sim: Vcsim, transport: VsphereTransport) -> None:
+    """Its limits bound what the cluster has, VMs are made in it, and the cluster sees them as well."""
+    limited = {"cpuAllocation": 2500, "memoryAllocation": 512}
+    spec = vim.ResourceConfigSpec(**{
+        name: vim.ResourceAllocationInfo(
+            limit=limit, reservation=0, expandableReservation=True, shares=vim.SharesInfo(level="normal", shares=0)
+        )
+        for name, limit in limited.items()
+    })  # fmt: skip
+    await transport.call("making a pool in", lambda _: transport.place.pool.CreateResourcePool("small", spec))
+    whole = await hypervisor_of(transport).capacity()
+    async with session(sim.endpoint(place=f"{CLUSTER}/Resources/small")) as pool:
+        small = await hypervisor_of(pool).capacity()
+        assert (small.cpus, small.memory_mib) == (1, 512)  # of 2,294 MHz each
+        assert small.cpus < whole.cpus
+        assert small.memory_mib < whole.memory_mib
+        async with defined(pool, hypervisor_of(pool)) as made:
+            vm = (await hypervisor_of(pool).refreshed()).find(made.name)
+            found = await pool.call("reading", lambda c: read_one(c, vm, ["resourcePool", "parent"]))
+            assert str(found["resourcePool"]) == str(pool.place.pool)
+            folder = await pool.call("reading", lambda c: read_one(c, found["parent"], ["name"]))
+            assert folder["name"] == "rackflow"
+            assert (await hypervisor_of(transport).observe(made.name)).power is PowerState.STOPPED
+
+
+async def test_a_cluster_without_hosts(sim: Vcsim, transport: VsphereTransport) -> None:
+    def make(content: Any) -> None:
+        read_one(content, transport.place.compute, ["parent"])["parent"].CreateClusterEx(
+            "empty", vim.cluster.ConfigSpecEx()
+        )
+
+    await transport.call("making a cluster in", make)
+    async with session(sim.endpoint(place="DC0/empty")) as empty:
+        with pytest.raises(NotFound, match="no host in this cluster"):
+            await empty.facts()
+        with pytest.raises(HostFault, match="no host"):
+            await hypervisor_of(empty).prepare()
+
+
+async def test_a_look_takes_as_many_requests_whatever_there_is(sim: Vcsim, transport: VsphereTransport) -> None:
+    async def requests(hypervisor: EsxiHypervisor) -> Counter[str]:
+        before = sim.calls()
+        await hypervisor.instances()
+        return sim.calls() - before
+
+    async with session(sim.endpoint()) as other:
+        few, vms = await requests(hypervisor_of(other)), Vms(transport)
+        driver = hypervisor_of(transport)
+        await asyncio.gather(*[driver.define(await vms.new()) for _ in range(10)])
+        first = await requests(watching := hypervisor_of(other))
+        assert len(await watching.instances()) >= 10
+        assert first == few  # reading each by itself would be ten more
+        assert set(await requests(watching)) == {"WaitForUpdatesEx"}
 
 
 # -- faults

@@ -16,7 +16,7 @@ from core.ids import on_host
 from core.states import HostState, InstanceState, OperationState, PowerState, Verb
 from drivers.pool import HostPool
 from tasks.runtime import Runtime, set_runtime
-from tests.contract.firecracker import BOOT_ARGS, KERNEL, MicroVms, micro_vms
+from tests.contract.firecracker import BOOT_ARGS, KERNEL, Checked, MicroVms, micro_vms
 from tests.integration.line import Line, image_files
 
 
@@ -27,8 +27,9 @@ async def vms() -> AsyncIterator[MicroVms]:
 
 
 @pytest.fixture
-async def micro(line: Line, vms: MicroVms) -> AsyncIterator[Line]:
+async def micro(line: Line, vms: MicroVms, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Line]:
     """The line, where a host `m1` is enrolled beside the simulated ones."""
+    monkeypatch.setattr("drivers.firecracker_host.FirecrackerHypervisor", Checked)
     place, end = vms.place, vms.transport.endpoint
     drivers = replace(
         line.settings.drivers, firecracker=place.program, microvms=place.state, microvms_run=place.run,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pyVmomi import vim
 
-from core.errors import Busy, HostFault, NoCapacityNow, Unreachable, Unsupported
+from core.errors import Busy, HostFault, Invalid, NoCapacityNow, Unreachable, Unsupported
 from core.states import InstanceKind
 from drivers.hypervisor import esxi_config as config
 from drivers.hypervisor.base import DiskAttachment, InstanceSpec, NicAttachment
@@ -51,6 +51,24 @@ def test_a_new_vm() -> None:
         ("add", "ParaVirtualSCSIController"), ("add", "VirtualDisk"), ("add", "VirtualVmxnet3"),
     ]  # fmt: skip
     assert {one.key for one in made.extraConfig} == {"disk.EnableUUID", "guestinfo.userdata"}
+
+
+def test_a_vm_without_disks_lies_where_its_seed_does() -> None:
+    seed = DiskAttachment("seed", "guestinfo", "[other] rackflow/instances/x/seed.json", "json", read_only=True)
+    made = config.new(replace(SPEC, disks=(seed,)), {}, NETWORKS)
+    assert made.files.vmPathName == "[other]"
+    assert operations(made) == [("add", "ParaVirtualSCSIController"), ("add", "VirtualVmxnet3")]
+    with pytest.raises(Invalid, match="no datastore"):
+        config.new(replace(SPEC, disks=()), {}, NETWORKS)
+
+
+def test_more_disks_than_a_controller_takes_are_refused_rather_than_left_out() -> None:
+    disks = tuple(replace(DISK, source=f"[ds] {n}.vmdk") for n in range(16))
+    config.new(replace(SPEC, disks=disks[:15]), {}, NETWORKS)
+    with pytest.raises(Unsupported, match="16 disks"):
+        config.new(replace(SPEC, disks=disks), {}, NETWORKS)
+    with pytest.raises(Unsupported, match="16 disks"):
+        config.changes(seen(SPEC), replace(SPEC, disks=disks), {}, NETWORKS)
 
 
 def test_the_controllers_own_number_is_given_to_no_disk() -> None:
