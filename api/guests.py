@@ -65,9 +65,10 @@ def host_of(instance: Deployable, power: str) -> HostRecord:
 def require_power(host: HostRecord, power: str) -> None:
     """Raise Unsupported when a host's driver cannot do this."""
     if not host.capabilities.get(power):
+        why = host.capabilities.get("why_not", {}).get(power)
         raise Unsupported(
-            f"host {host.name} ({host.driver}) has no {power.replace('_', ' ')}", f"host/{host.name}",
-            {"capabilities": host.capabilities},
+            f"host {host.name} ({host.driver}) has no {power.replace('_', ' ')}{f': {why}' if why else ''}",
+            f"host/{host.name}", {"capabilities": host.capabilities},
         )  # fmt: skip
 
 

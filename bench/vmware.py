@@ -258,7 +258,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("inventory", "disks"), help="one part alone")
     given = parser.parse_args()
     if not Path(BINARY).exists():
-        sys.exit("there is no vcsim: install Go 1.23 or newer; scripts/test builds it")
+        sys.exit("there is no vcsim: install Go 1.23 or newer; scripts/bench builds it")
     figures: dict[str, Any] = {"hosts": given.hosts, "vms": given.vms, "image_mib": given.image_mib}
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         folder = Path(name)

@@ -112,8 +112,10 @@ def check_able(verb: Verb, row: Mapping[Any, Any]) -> None:
     needs = VERBS[verb].needs
     if not needs or row["capabilities"] is None or row["capabilities"].get(needs) is not False:
         return
+    why = row["capabilities"].get("why_not", {}).get(needs)
     raise Unsupported(
-        f"{verb} is not possible for {row['kind']} {row['name']}: {row['driver']} on {row['host']} cannot {needs}",
+        f"{verb} is not possible for {row['kind']} {row['name']}: {row['driver']} on {row['host']} cannot {needs}"
+        + (f" ({why})" if why else ""),
         f"instance/{row['name']}", {"host": row["host"], "driver": row["driver"], "needs": needs},
         _INSTEAD.get(verb, ""),
     )  # fmt: skip

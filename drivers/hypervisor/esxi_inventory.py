@@ -5,9 +5,10 @@ https://developer.broadcom.com/xapis/vsphere-web-services-api/latest/vmodl.query
 
 from __future__ import annotations
 
+import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,14 +16,22 @@ from pyVmomi import vim, vmodl
 
 from core.states import InstanceKind, PowerState
 from drivers.hypervisor.base import ObservedInstance
-from drivers.hypervisor.esxi_config import base_file, owner
+from drivers.hypervisor.esxi_config import owner
 from drivers.transport.vsphere_place import Place, read_one
 
 _Q = vmodl.query.PropertyCollector
 _POWER = {
     "poweredOn": PowerState.RUNNING, "poweredOff": PowerState.STOPPED, "suspended": PowerState.PAUSED,
 }  # fmt: skip
-# What is kept of a property, by its name: whole device lists of ten thousand VMs would be hundreds of MiB.
+_DELTA = re.compile(r"-\d{6}\.vmdk$")  # of a snapshot, on top of the disk itself
+
+
+def _disk_file(files: Sequence[str]) -> str:
+    """Return the file that a disk began as. Which of them comes first differs from server to server."""
+    return next((one for one in files if not _DELTA.search(one)), files[0])
+
+
+# What is kept of a property, by its name. Device lists are not asked for: they alone are more than twice all of these.
 KEPT: dict[str, Callable[[Any], Any]] = {
     "name": str,
     "runtime.powerState": lambda value: _POWER.get(value, PowerState.UNKNOWN),
@@ -33,9 +42,7 @@ KEPT: dict[str, Callable[[Any], Any]] = {
     "config.annotation": str,
     "config.hardware.numCPU": int,
     "config.hardware.memoryMB": int,
-    "config.hardware.device": lambda value: tuple(
-        base_file(one) for one in value if isinstance(one, vim.vm.device.VirtualDisk)
-    ),
+    "layout.disk": lambda value: tuple(_disk_file(one.diskFile) for one in value),
     "guest.net": lambda value: tuple(
         address for nic in value for address in nic.ipAddress if ":" not in address  # as elsewhere, IPv4
     ),
@@ -158,6 +165,6 @@ def _observed(vm: _Vm) -> ObservedInstance:
         cpus=values.get("config.hardware.numCPU", 0), memory_mib=values.get("config.hardware.memoryMB", 0),
         cpu_seconds=round(vm.cpu_seconds, 3) if on else None,
         memory_used_mib=values["summary.quickStats"][1] if on and "summary.quickStats" in values else None,
-        disks=values.get("config.hardware.device", ()), addresses=values.get("guest.net", ()) if on else (),
+        disks=values.get("layout.disk", ()), addresses=values.get("guest.net", ()) if on else (),
         reason=values.get("runtime.question", ""),
     )  # fmt: skip

@@ -12,6 +12,7 @@ from core.errors import Busy, HostFault, Invalid, NoCapacityNow, Unreachable, Un
 from core.states import InstanceKind
 from drivers.hypervisor import esxi_config as config
 from drivers.hypervisor.base import DiskAttachment, InstanceSpec, NicAttachment
+from drivers.hypervisor.esxi_inventory import KEPT
 from drivers.network.portgroup import vlan_of
 from drivers.transport.vsphere_errors import translate
 from drivers.transport.vsphere_files import split
@@ -76,6 +77,13 @@ def test_the_controllers_own_number_is_given_to_no_disk() -> None:
     made = config.new(replace(SPEC, disks=disks), {}, NETWORKS)
     units = [one.device.unitNumber for one in made.deviceChange if isinstance(one.device, vim.vm.device.VirtualDisk)]
     assert units == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+
+
+@pytest.mark.parametrize("files", [("[ds] x/root.vmdk",), ("[ds] x/root.vmdk", "[ds] rf/root-000001.vmdk"),
+                                   ("[ds] rf/root-000002.vmdk", "[ds] x/root.vmdk")])  # fmt: skip
+def test_a_disk_is_seen_by_the_file_it_began_as(files: tuple[str, ...]) -> None:
+    layout = [vim.vm.FileLayout.DiskLayout(key=2000, diskFile=list(files))]
+    assert KEPT["layout.disk"](layout) == ("[ds] x/root.vmdk",)
 
 
 @pytest.mark.parametrize("snapshots", [0, 2])
