@@ -31,6 +31,7 @@ def test_something_else_answers_at_the_address(cli: Cli, front_end: FrontEnd, st
     assert "does not speak rackflow's API" in said.err
 
 
+@pytest.mark.usefixtures("front_end")
 def test_a_token_that_no_header_can_carry(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "token").write_bytes(b"\x00\xd0\xff")
     monkeypatch.delenv("RACKFLOW_TOKEN", raising=False)
