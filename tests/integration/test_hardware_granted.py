@@ -84,7 +84,7 @@ async def test_a_look_finds_what_a_host_has_got_since_it_was_enrolled(line: Line
     await equip(line, "f0")
     assert await deploy(line, "a", pci={"gpu": 1}) is DONE
     assert await deploy(line, "b", pci={"gpu": 1}) is OperationState.PENDING
-    world.hosts["f0"].hardware["pci"].append({**CARD, "address": "0000:77:00.0"})
+    world.hosts["f0"].hardware["pci"].append({**CARD, "address": "0000:77:00.0", "iommu_group": 8})
     await line.run(Verb.RECONCILE, {"hosts": []})
     assert line.instance("b")["host"] is None, "it was looked at today, and was not booted"
     world.boot("f0")
