@@ -202,6 +202,7 @@ class Cluster(Answer):
     memory_overcommit: float
     labels: Labels
     rebalance: Object | None = Field(description="null: moves are planned by hand only")
+    placement_policy: str | None = Field(description="null: the front-end's")
     created_at: At
 
 

@@ -20,5 +20,8 @@ class ClusterSpec(Spec):
         description="cores are given away by what is used, this many times at most; 0: by cpu_overcommit instead",
     )
     memory_overcommit: Annotated[float, Field(ge=1.0, le=4.0)] = 1.0
+    placement_policy: Annotated[str, Field(max_length=63)] | None = Field(
+        default=None, description="by which policy its hosts are compared; by default the front-end's"
+    )
     labels: Labels = Field(default_factory=dict)
     rebalance: RebalanceSpec | None = Field(default=None, description="by default moves are planned by hand only")

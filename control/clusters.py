@@ -10,14 +10,16 @@ from blueprints.cluster import ClusterSpec
 from blueprints.plan import RebalanceSpec
 from control import sql, tables
 from control.access import Principal, require_admin
+from control.placement.weights import check_policy
 from core.clock import now, rfc3339
 from core.errors import Conflict, no_such
 from core.ids import new_id
 
 DEFAULT = "default"
 _T = tables.cluster
-_FIELDS = ("cpu_overcommit", "cpu_learned_max", "memory_overcommit", "labels", "rebalance")
-_OF_HOSTS = frozenset({"cpu_overcommit", "cpu_learned_max", "memory_overcommit"})  # what hosts are placed by
+_FIELDS = ("cpu_overcommit", "cpu_learned_max", "memory_overcommit", "labels", "rebalance", "placement_policy")
+# what hosts are placed by
+_OF_HOSTS = frozenset({"cpu_overcommit", "cpu_learned_max", "memory_overcommit", "placement_policy"})
 
 
 def id_of(c: sa.Connection, name: str) -> str:
@@ -40,8 +42,10 @@ def _values(spec: ClusterSpec) -> dict[str, Any]:
 
 
 def ensure(c: sa.Connection, principal: Principal, spec: ClusterSpec) -> tuple[str, bool]:
-    """Make a cluster, or give it these values; return its id and whether anything changed. Raise Denied."""
+    """Make a cluster, or give it these values; return its id and whether anything changed. Raise Denied, Invalid."""
     require_admin(principal, "change clusters")
+    if spec.placement_policy is not None:
+        check_policy(spec.placement_policy)
     changed = differs(c, spec)
     values = _values(spec)
     if changed is None:
@@ -105,5 +109,6 @@ def _view(row: sa.RowMapping) -> dict[str, Any]:
     return {
         "id": row["id"], "name": row["name"], "hosts": row["hosts"], "cpu_overcommit": row["cpu_overcommit"],
         "cpu_learned_max": row["cpu_learned_max"], "memory_overcommit": row["memory_overcommit"],
-        "labels": row["labels"], "rebalance": row["rebalance"], "created_at": rfc3339(row["created_at"]),
+        "labels": row["labels"], "rebalance": row["rebalance"], "placement_policy": row["placement_policy"],
+        "created_at": rfc3339(row["created_at"]),
     }  # fmt: skip

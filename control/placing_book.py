@@ -62,7 +62,7 @@ _ROWS = _by(
         _HOST.c.facts["architecture"].as_string().label("architecture"),
         _CLUSTER.c.name.label("cluster"), _CLUSTER.c.cpu_overcommit.label("cluster_cpu_overcommit"),
         _CLUSTER.c.cpu_learned_max.label("cluster_cpu_learned_max"),
-        _CLUSTER.c.memory_overcommit.label("cluster_memory_overcommit"),
+        _CLUSTER.c.memory_overcommit.label("cluster_memory_overcommit"), _CLUSTER.c.placement_policy,
     ).where(_HOST.c.cluster_id == _CLUSTER.c.id), _HOST.c.id, live=True,
 )  # fmt: skip
 _HELD, _PASSING = _sums(_I.c.host_id, _I.c.datastore_id), _sums(_I.c.other_host_id, _I.c.other_datastore_id)
@@ -113,6 +113,7 @@ _COLUMNS: dict[str, tuple[Callable[[Row], Any], type | None]] = {
     "names": (lambda row: row["name"], None),
     "states": (lambda row: str(row["state"]), None),
     "clusters": (lambda row: row["cluster"], None),
+    "policies": (lambda row: row["placement_policy"], None),
     "labels": (lambda row: row["labels"], None),
     "kinds": (_kinds, None),
     "drivers": (lambda row: row["driver"], None),

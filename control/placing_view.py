@@ -15,6 +15,7 @@ from control import addresses, instances_on, networks, placing_book, placing_lea
 from control.images import ImageRecord
 from control.networks import NetworkRecord
 from control.placement.model import Guests, Ints, Mask, Net, Shape, Store, View, millis
+from control.placement.weights import POLICIES
 from control.placing_ahead import Room, ahead
 from control.placing_book import Sizes
 from control.placing_hardware import asks, hardware_of, pools_of, powers_of, shared_part
@@ -120,6 +121,7 @@ class Cloud:
             stores=self._stores(c), nets={name: self._net(net) for name, net in self.networks.items()},
             images=self._images(c, {shape.image for shape in shapes if shape.image}), archs=columns["archs"],
             kernels=columns["kernels"], capabilities=columns["capabilities"], guests=guests,
+            policies=_policies(columns["clusters"], columns["policies"]),
             **pools_of(self.hardware, shapes),
         )  # fmt: skip
 
@@ -182,6 +184,14 @@ class Cloud:
             if host_id in index:
                 found[sha][index[host_id]] = True
         return found
+
+
+def _policies(clusters: Sequence[str], named: Sequence[str | None]) -> dict[str, str]:
+    """Return by which policy the hosts of clusters are compared. clusters, named: of each host."""
+    if not any(named):
+        return {}
+    pairs = {(cluster, one) for cluster, one in zip(clusters, named, strict=True) if one in POLICIES}
+    return {cluster: str(one) for cluster, one in sorted(pairs)}
 
 
 def _span(ranges: Sequence[addresses.Range]) -> tuple[tuple[int, int], ...]:

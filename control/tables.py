@@ -97,6 +97,7 @@ cluster = sa.Table(
     sa.Column("cpu_overcommit", sa.Double, nullable=False), sa.Column("memory_overcommit", sa.Double, nullable=False),
     sa.Column("cpu_learned_max", sa.Double, nullable=False, server_default="0"),  # 0: not by what is used
     _json("labels"), _maybe_json("rebalance"),  # NULL: by hand only
+    sa.Column("placement_policy", sa.String(63)),  # NULL: the front-end's
     _at("created_at"),
 )  # fmt: skip
 

@@ -20,7 +20,8 @@ from control.placement.look import candidates, room_of
 from control.placement.model import Choice, Ints, Request, Shape, View
 from control.placement.resources import store_room, times
 from control.placement.single import place_one
-from control.placement.weights import DEFAULT, POLICIES, Policy, best_first, opens_last, scores
+from control.placement.weights import DEFAULT
+from control.placement.within import Scoring, scoring_of, turn
 from control.placement.work import Need, Work, missing, prefer, rows_of, start, take
 from core.garbage import uncollected
 
@@ -57,21 +58,22 @@ def choose(
     """Return where each request goes, in the order of the requests. Takes nothing twice; view is left as it is.
 
     When there is not room for all, it goes by priority, and is shared between owners (batch.py).
-    policy: a name in weights.POLICIES; tell: whether the choices say why, else their records are empty; work: of this
-    view, kept from one call to the next (see keeping.py) instead of begun with features: what is placed is taken of it.
+    policy: a name in weights.POLICIES; clusters that name one (view.policies) are compared by it, their hosts by their
+    own. tell: whether the choices say why, else their records are empty; work: of this view, kept from one call to the
+    next (see keeping.py) instead of begun with features: what is placed is taken of it.
     """
     unfair = contended(requests)
     left = start(view, features) if work is None else work
     before = work.saved() if unfair and work is not None else None
-    answer = _placed(view, requests, lots(requests), left, POLICIES[policy], tell)
+    answer = _placed(view, requests, lots(requests), left, policy, tell)
     if answer.failed and unfair:
         left.become(start(view, features) if before is None else before)
-        answer = _placed(view, requests, fair_lots(view, requests), left, POLICIES[policy], tell)
+        answer = _placed(view, requests, fair_lots(view, requests), left, policy, tell)
     return _choices(view, requests, answer)
 
 
 def _placed(
-    view: View, requests: Sequence[Request], order: Sequence[Lot], work: Work, policy: Policy, tell: bool
+    view: View, requests: Sequence[Request], order: Sequence[Lot], work: Work, policy: str, tell: bool
 ) -> _Answer:
     shapes = [shape for lot in order for shape, _ in lot.runs]
     work.smallest = min((s.cpu_m for s in shapes), default=0), min((s.memory_mib for s in shapes), default=0)
@@ -91,9 +93,16 @@ def _placed(
     return answer
 
 
-def _in_block(view: View, work: Work, waiting: deque[Lot], answer: _Answer, policy: Policy) -> bool:
+def _in_block(view: View, work: Work, waiting: deque[Lot], answer: _Answer, policy: str) -> bool:
     """Place those of the next ones that are alone of their shape, some at once; return whether any was placed."""
-    alone = list(takewhile(lambda lot: _alone(lot, policy), islice(waiting, block.SIZE)))
+    scoring = scoring_of(view, work, waiting[0].runs[0][0], policy)
+
+    def is_alone(lot: Lot) -> bool:
+        shape, places = lot.runs[0]
+        alike = not lot.gang and len(places) == 1 and scoring_of(view, work, shape, policy) is scoring
+        return alike and scoring.opens_last(shape)
+
+    alone = [] if scoring.own else list(takewhile(is_alone, islice(waiting, block.SIZE)))
     if len(alone) < 2:
         return False
     places = [lot.runs[0][1] for lot in alone]
@@ -103,7 +112,7 @@ def _in_block(view: View, work: Work, waiting: deque[Lot], answer: _Answer, poli
         h = int(answer.hosts[places[n][0]])
         return None if h < 0 else h
 
-    found = block.place_block(view, work, [lot.runs[0][0] for lot in alone], policy, otherwise)
+    found = block.place_block(view, work, [lot.runs[0][0] for lot in alone], scoring.policy, otherwise)
     for place, one in zip(places, found, strict=False):
         waiting.popleft()
         if one is not None:
@@ -111,27 +120,23 @@ def _in_block(view: View, work: Work, waiting: deque[Lot], answer: _Answer, poli
     return bool(found)
 
 
-def _alone(lot: Lot, policy: Policy) -> bool:
-    shape, places = lot.runs[0]
-    return not lot.gang and len(places) == 1 and opens_last(shape, policy)
-
-
 def _run(
-    view: View, work: Work, shape: Shape, places: Ints, answer: _Answer, policy: Policy, tell: bool
+    view: View, work: Work, shape: Shape, places: Ints, answer: _Answer, policy: str, tell: bool
 ) -> Ints:
     """Place requests of one shape; return the places of those that fit nowhere."""
-    if not tell and opens_last(shape, policy):
+    scoring = scoring_of(view, work, shape, policy)
+    if not tell and not scoring.own and scoring.opens_last(shape):
         if len(places) == 1:
-            found = place_one(view, work, shape, policy)
+            found = place_one(view, work, shape, scoring.policy)
             if found is not None:
                 answer.put_one(int(places[0]), *found)
                 return places[1:]
-        elif (some := place_many(view, work, shape, len(places), policy)) is not None:
+        elif (some := place_many(view, work, shape, len(places), scoring.policy)) is not None:
             hosts, counts, code = some
             there = np.repeat(hosts, counts)
             answer.put(places[: len(there)], there, code, {})
             places = places[len(there) :]
-    for hosts, stores, why in _rounds(view, work, shape, len(places), policy, tell):
+    for hosts, stores, why in _rounds(view, work, shape, len(places), scoring, tell):
         answer.put(places[: len(hosts)], hosts, stores, why)
         places = places[len(hosts) :]
     if len(places):
@@ -164,25 +169,27 @@ def _choices(view: View, requests: Sequence[Request], answer: _Answer) -> list[C
 
 
 def _rounds(
-    view: View, work: Work, shape: Shape, wanted: int, policy: Policy, tell: bool
+    view: View, work: Work, shape: Shape, wanted: int, scoring: Scoring, tell: bool
 ) -> Iterator[tuple[Ints, Ints, dict[str, Any]]]:
     """Take room for up to wanted copies of a shape, best host first; yield host and datastore of each, and why.
 
     What hosts share is looked at again after each round, and so is every host when a policy spreads.
     """
     needs = needs_of(view, shape)
-    last = opens_last(shape, policy)
-    each = 1 if policy.spreads or shape.rules or _moves(shape) else wanted
+    last, single = scoring.opens_last(shape), bool(shape.rules) or _moves(shape)
     while wanted:
         at, room, first, more, shut = _fitting(view, work, shape, needs, wanted, last, tell)
         if not len(at):
             return
-        score, parts = scores(view, work, shape, policy, at)
-        why = record(view, work, shape, Fitting(at, room, score, parts, more, shut)) if tell else {}
-        order = best_first(view, score, at, min(wanted, first))
-        most = np.minimum(room[order], each)
+        now = turn(view, work, shape, scoring, at, room, first, wanted, single=single, tell=tell)
+        why: dict[str, Any] = {}
+        if tell:
+            more += len(at) - len(now.hosts)
+            seen = Fitting(now.hosts, now.room, now.score, now.parts, more, shut)
+            why = {**record(view, work, shape, seen), **now.told}
         alone = shape.fixed or any(affinity.begins(view, work, shape, rule) for rule in shape.rules)
-        hosts, counts, stores = _take(view, work, shape, needs, at[order], most, 1 if alone else wanted)
+        wanted_now = 1 if alone else now.wanted
+        hosts, counts, stores = _take(view, work, shape, needs, now.hosts[now.order], now.most, wanted_now)
         if not len(hosts):
             return
         yield np.repeat(hosts, counts), np.repeat(stores, counts), why

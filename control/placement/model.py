@@ -231,6 +231,7 @@ class View:
     windows_s: Floats | None = None  # from now to the next maintenance; infinite where there is none
     holds: tuple[Hold, ...] = ()
     held: Mapping[str, float] = field(default_factory=dict)  # owner -> largest share of all cores or memory it has
+    policies: Mapping[str, str] = field(default_factory=dict)  # cluster -> the policy that it names
 
     def __len__(self) -> int:
         return len(self.names)

@@ -13,7 +13,8 @@ from control.placement.keeping import give_back
 from control.placement.look import eligible, room_of
 from control.placement.model import Ints, Mask, Shape, View
 from control.placement.resources import store_room
-from control.placement.weights import DEFAULT, POLICIES, best_first, scores
+from control.placement.weights import DEFAULT
+from control.placement.within import Scoring, scoring_of, turn
 from control.placement.work import Need, start, take
 from control.rebalance.model import Item
 
@@ -21,11 +22,14 @@ from control.rebalance.model import Item
 class Floor:
     """What is left on all hosts, with the instances where they are by now.
 
-    holding: what leaves a host frees nothing there. Who fits even then need not wait for anybody.
+    holding: what leaves a host frees nothing there. Who fits even then need not wait for anybody. own: hosts are
+    compared by the policies that their clusters name; a plan for fewer hosts packs whatever these say.
     """
 
-    def __init__(self, view: View, features: Mapping[str, Any] | None = None, *, holding: bool = False) -> None:
-        self.view, self.work, self.holding = view, start(view, features), holding
+    def __init__(
+        self, view: View, features: Mapping[str, Any] | None = None, *, holding: bool = False, own: bool = False
+    ) -> None:
+        self.view, self.work, self.holding, self.own = view, start(view, features), holding, own
         self.at: dict[str, int] = {}
         self._needs: dict[Shape, list[Need]] = {}
 
@@ -56,8 +60,10 @@ class Floor:
         at = self.targets(item, among)
         if not len(at):
             return None
-        score, _ = scores(self.view, self.work, item.shape, POLICIES[DEFAULT], at)
-        return int(at[best_first(self.view, score, at, 1)[0]])
+        scoring = scoring_of(self.view, self.work, item.shape, DEFAULT) if self.own else Scoring(DEFAULT)
+        room = np.ones(len(at), np.int64)
+        found = turn(self.view, self.work, item.shape, scoring, at, room, len(at), 1, single=True, tell=False)
+        return int(found.hosts[found.order[0]])
 
     def move(self, item: Item, target: int) -> None:
         """Let it be on the target; what it had on its source is free again, unless that is held."""

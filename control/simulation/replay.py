@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,14 +29,16 @@ class Difference:
 def replay(recorded: Iterable[Round], policy: str | None = None) -> dict[str, Any]:
     """Return how many rounds and decisions come out the same, what differs, and figures of both sides.
 
-    policy: another one than was used. Each round begins with the cloud as it was recorded: differences do not add up.
+    policy: another one than was used, also in clusters that name one. Each round begins with the cloud as it was
+    recorded: differences do not add up.
     opened: hosts that were empty before a round and hold something after it.
     """
     totals = dict.fromkeys(("rounds", "decisions", "same_rounds", "same_decisions"), 0)
     sides = {side: {"placed": 0, "rejected": 0, "opened": 0} for side in ("recorded", "replayed")}
     found: list[Difference] = []
     for one in recorded:
-        choices = engine.choose(one.view, one.requests, one.features, policy=policy or one.policy)
+        view = replace(one.view, policies={}) if policy else one.view
+        choices = engine.choose(view, one.requests, one.features, policy=policy or one.policy)
         differ = _differences(one, choices)
         totals["rounds"] += 1
         totals["decisions"] += len(choices)

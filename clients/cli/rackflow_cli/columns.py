@@ -136,7 +136,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     "cluster": (
         NAME, _number("HOSTS", "hosts"), _number("CPU OVERCOMMIT", "cpu_overcommit"),
         _number("LEARNED UP TO", "cpu_learned_max", wide=True), _number("MEMORY OVERCOMMIT", "memory_overcommit"),
-        LABELS, ID, AGE,
+        Column("POLICY", "placement_policy", wide=True), LABELS, ID, AGE,
     ),
     "reservation": (
         NAME, Column("KIND", "kind"), Column("HOST", "host", rare=True), Column("CLUSTER", "cluster", rare=True),

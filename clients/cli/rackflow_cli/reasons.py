@@ -27,7 +27,10 @@ def show_reasons(name: str, told: Mapping[str, Any]) -> None:
     nowhere = paint("fitted nowhere", "red", sys.stdout)
     where = f"was placed on {paint(chosen, 'green', sys.stdout)}" if chosen else nowhere
     print(f"{paint(name, 'bold', sys.stdout)} {where} {words.age(told['decided_at'])} ago")
-    print(f"asked for: {_asked(told['shape'])}\n")
+    print(f"asked for: {_asked(told['shape'])}")
+    for line in _by_policy(told):
+        print(line)
+    print()
     if told["hosts"]:
         draw([_row(entry, chosen) for entry in told["hosts"]], HOSTS, wide=False)
     else:
@@ -47,6 +50,16 @@ def _asked(shape: Mapping[str, Any]) -> str:
     ]
     rest = [f"{k.replace('_', ' ')} {words.text(v)}" for k, v in shape.items() if k not in _SAID_ELSEWHERE]
     return ", ".join(part for part in [*sizes, *rest] if part)
+
+
+def _by_policy(told: Mapping[str, Any]) -> list[str]:
+    """Return by which policies hosts and clusters were compared; nothing where no cluster names one."""
+    across = told.get("across")
+    said = [f"hosts are compared by {told['policy']}"] if told.get("policy") else []
+    if across:
+        best = ", ".join(f"{one['cluster']} {one['score']:.7g} ({one['host']})" for one in across["clusters"])
+        said.append(f"clusters are compared by {across['policy']}: {best}")
+    return said
 
 
 def _row(entry: Mapping[str, Any], chosen: str | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ WEB = {"name": "web", "image": "tiny"}
     ("/clusters", {"name": "east"}, {"cpu_overcommit": 2.0}),
     ("/clusters", {"name": "west"}, {"rebalance": {
         "mode": "automatic", "kind": "consolidate", "threshold": 0.1, "max_moves_per_hour": 5}}),
+    ("/clusters", {"name": "edge", "placement_policy": "spread"}, {"placement_policy": "pack"}),
     ("/datastores", {"name": "fast", "path": "/srv/fast"}, {"labels": {"kind": "ssd"}}),
     ("/networks", LAN, {"labels": {"for": "vms"}}),
 ])  # fmt: skip
@@ -36,6 +37,12 @@ async def test_ensured_nouns(api: Rig, path: str, spec: dict[str, Any], change: 
     assert (await api.ok("GET", f"{path}/{row['id']}"))["name"] == spec["name"]
     await api.ok("DELETE", f"{path}/{row['id']}")
     assert (await api.call("GET", f"{path}/{spec['name']}")).status_code == 404
+
+
+async def test_a_cluster_cannot_name_a_policy_that_is_not_there(api: Rig) -> None:
+    answer = await api.call("POST", "/clusters", {"name": "edge", "placement_policy": "sprawl"})
+    assert answer.status_code == 400
+    assert "balanced" in answer.json()["fix"]
 
 
 async def test_reservations(api: Rig) -> None:

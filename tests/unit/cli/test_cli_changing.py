@@ -306,6 +306,8 @@ def test_networks_datastores_and_clusters_are_there_at_once(front_end: FrontEnd,
     assert cli("cluster", "create", "n", "--cpu-overcommit", "2").err == "cluster n created\n"
     assert cli("cluster", "create", "n", "--cpu-learned-max", "8").code == 0
     assert front_end.last("POST", "clusters").body == {"name": "n", "cpu_learned_max": 8.0}
+    assert cli("cluster", "create", "n", "--placement-policy", "spread").code == 0
+    assert front_end.last("POST", "clusters").body == {"name": "n", "placement_policy": "spread"}
     for noun in ("network", "datastore", "cluster"):
         assert cli(noun, "delete", "n").err == f"{noun} n deleted\n"
 

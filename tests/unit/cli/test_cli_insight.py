@@ -34,6 +34,16 @@ def test_explain_says_why_there(front_end: FrontEnd, cli: Cli) -> None:
     assert cli("instance", "explain", "web").out.splitlines()[0].startswith("web was placed on h1")
 
 
+def test_explain_says_by_which_policies(front_end: FrontEnd, cli: Cli) -> None:
+    best = [{"cluster": "edge", "host": "h1", "score": -0.5}, {"cluster": "far", "host": "f1", "score": 1.25}]
+    told = {**EXPLAINED, "policy": "striping", "across": {"policy": "balanced", "clusters": best}}
+    front_end.on("GET", "instances/web/explain", 200, told)
+    lines = cli("explain", "web").out.splitlines()
+    assert lines[2:5] == [
+        "hosts are compared by striping", "clusters are compared by balanced: edge -0.5 (h1), far 1.25 (f1)", "",
+    ]  # fmt: skip
+
+
 def test_explain_says_why_nowhere_and_what_would_fit(front_end: FrontEnd, cli: Cli) -> None:
     told = {
         **EXPLAINED, "host": None, "hosts": EXPLAINED["hosts"][2:], "others": {"memory": 2},

@@ -167,6 +167,44 @@ def test_overcommit_is_the_hosts_or_its_clusters(rig: Rig) -> None:
     assert counts == {"own": 2, "dense": 4, "None": 14}
 
 
+def test_a_cluster_has_its_own_policy_from_the_next_placement_on(cloud: Rig) -> None:
+    def name_policy(policy: str | None) -> bool:
+        spec = ClusterSpec(name="edge", placement_policy=policy)
+        return cloud.run(lambda c: clusters.ensure(c, cloud.admin, spec))[1]
+
+    def hosts_of(prefix: str) -> list[str | None]:
+        cloud.ask(*(f"{prefix}-{n}" for n in range(4)), requirements={"cluster": "edge"})
+        return sorted(outcome.host or "" for outcome in cloud.place(cloud.claim()))
+
+    name_policy(None)
+    cloud.host("e1", cluster="edge")
+    cloud.host("e2", cluster="edge")
+    assert hosts_of("a") == ["e1"] * 4
+    assert "policy" not in decision(cloud, "a-0"), "no cluster names one"
+    assert name_policy("striping")
+    assert not name_policy("striping")
+    assert hosts_of("b") == ["e1", "e1", "e2", "e2"]
+    assert decision(cloud, "b-0")["policy"] == "striping"
+    told = decision_of(cloud, "anywhere")
+    assert (told["policy"], told["host"]) == ("striping", "e2"), "of the better cluster's hosts the one with fewest"
+    assert told["across"]["policy"] == "balanced"
+    assert [one["cluster"] for one in told["across"]["clusters"]] == ["edge", "default"]
+    assert name_policy(None)
+    assert "policy" not in decision_of(cloud, "later")
+
+
+def decision_of(cloud: Rig, name: str) -> dict[str, Any]:
+    try_to_place(cloud, name)
+    return decision(cloud, name)
+
+
+def test_a_policy_that_is_not_there_is_refused(cloud: Rig) -> None:
+    spec = ClusterSpec(name="edge", placement_policy="sprawl")
+    with pytest.raises(Invalid) as caught:
+        cloud.run(lambda c: clusters.ensure(c, cloud.admin, spec))
+    assert "balanced" in caught.value.fix
+
+
 def test_an_instance_that_is_placed_stays_there(cloud: Rig) -> None:
     cloud.ask("web")
     ops = cloud.claim()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -41,6 +42,18 @@ def test_instances_that_are_alike_are_one_flavour_and_stay_as_many() -> None:
     at = {item.id: item.host for item in one.items} | {move.item.id: move.target for move in outcome.moves}
     assert len(set(at.values())) == outcome.after.used
     assert Counter(move.item.id for move in outcome.moves).most_common(1)[0][1] <= 2
+
+
+def test_a_host_is_emptied_by_the_policy_of_its_cluster() -> None:
+    one = scene(40, 8)
+    host = one.view.names[one.items[0].host]
+    homes = {}
+    for policy in ("pack", "striping"):
+        view = replace(one.view, policies={one.view.clusters[0]: policy})
+        outcome = plan(replace(one, view=view), Goal(Kind.EVACUATE, host))
+        assert outcome.method == "placement"
+        homes[policy] = len({move.target for move in outcome.moves})
+    assert homes["pack"] < homes["striping"]
 
 
 def test_what_is_copied_takes_longer_in_proportion() -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from control import hosts, round_codec, rounds, tables
+from blueprints.cluster import ClusterSpec
+from control import clusters, hosts, round_codec, rounds, tables
 from control.placement.model import Cell, Guests, Hold, Pool, Rule, View
 from control.rounds import Round
 from control.simulation.replay import replay
@@ -78,6 +79,22 @@ def test_what_was_decided_is_decided_again_to_the_last_bit(cloud: Rig) -> None:
     assert told["recorded"]["rejected"] > 0
     assert kinds(cloud)["round"] == 60
     assert kinds(cloud)["features"] == 10, "one for each version, and one without any"
+
+
+def test_policies_of_clusters_are_part_of_what_was_decided_from(cloud: Rig) -> None:
+    edge = ClusterSpec(name="edge", placement_policy="striping")
+    cloud.run(lambda c: clusters.ensure(c, cloud.admin, edge))
+    cloud.host("e1", cluster="edge")
+    cloud.host("e2", cluster="edge")
+    for n in range(3):
+        cloud.deploy(f"i{n}", requirements={"cluster": "edge"})
+    cloud.run(lambda c: clusters.ensure(c, cloud.admin, ClusterSpec(name="edge", placement_policy="pack")))
+    live(cloud, 20, seed=3)
+    whole = recorded(cloud)
+    assert [dict(one.view.policies) for one in whole[2:4]] == [{"edge": "striping"}, {"edge": "pack"}]
+    assert replay(whole)["same_rounds"] == len(whole)
+    told = replay(whole[:3], "pack")
+    assert [one["name"] for one in told["differences"]] == ["i1"], "another policy counts everywhere"
 
 
 def less_memory(one: Round) -> Round:

@@ -26,6 +26,9 @@ def create(
         float | None, typer.Option(help="Give cores away by what is used, so many times at most; 0: by a fixed ratio.")
     ] = None,
     memory_overcommit: Annotated[float | None, typer.Option(help="Memory given away for each real byte.")] = None,
+    placement_policy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="By which policy its hosts are compared; the front-end's.")
+    ] = None,
     rebalance: Annotated[
         str | None,
         typer.Option(metavar="KIND", help="Let it move instances by itself: rebalance or consolidate."),
@@ -40,7 +43,8 @@ def create(
     """Create a cluster."""
     make("cluster", {"name": name, **given(
         cpu_overcommit=cpu_overcommit, cpu_learned_max=cpu_learned_max, memory_overcommit=memory_overcommit,
-        labels=pairs(label, "--label"), rebalance=_automatic(rebalance, moves_per_hour, threshold),
+        placement_policy=placement_policy, labels=pairs(label, "--label"),
+        rebalance=_automatic(rebalance, moves_per_hour, threshold),
     )}, output)  # fmt: skip
 
 
