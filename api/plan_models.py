@@ -11,12 +11,18 @@ from api.models import Answer, At, Id, Object
 State = Literal["ready", "applying", "done", "stopped", "cancelled"]
 
 
+class BrokenWish(Answer):
+    instance: str
+    rule: str
+
+
 class Standing(Answer):
     """How the hosts stand. Shares are of cores or memory, whichever is greater: measured use of cores where known."""
 
     hosts_used: int
     empty_hosts: list[str]
     greatest_share: float
+    broken_wishes: list[BrokenWish] = Field(default_factory=list, description="rules that are not hard, not kept")
     spread: float = Field(description="the greatest share less the smallest, in the pool where that is most")
 
 

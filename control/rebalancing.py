@@ -16,9 +16,9 @@ from control.lifecycle import VERBS
 from control.movable import Way
 from control.placement.model import Ints, Shape, View
 from control.placing_view import Cloud
-from control.rebalance.model import Goal, Item, Kind, Move, Outcome, Scene, effect
+from control.rebalance.model import Goal, Item, Kind, Move, Outcome, Scene
 from control.rebalance.order import first_refused
-from control.rebalance.planner import plan
+from control.rebalance.planner import plan, standing
 from control.rebalance.timing import Limits, eta_s, expected_s, usual_of
 from core.errors import Conflict
 from core.states import HostState, Verb
@@ -167,7 +167,7 @@ def _cut(scene: Scene, outcome: Outcome, most: int | None) -> Outcome:
         return outcome
     kept = outcome.moves[:most]
     at = {item.id: item.host for item in scene.items} | {move.item.id: move.target for move in kept}
-    after = effect(scene, [at[item.id] for item in scene.items])
+    after = standing(scene, [at[item.id] for item in scene.items])
     return replace(outcome, moves=kept, after=after, optimal=False)
 
 
@@ -192,6 +192,7 @@ def _effect(outcomes: Sequence[Outcome]) -> dict[str, Any]:
             "hosts_used": sum(one.used for one in of), "empty_hosts": sorted(name for one in of for name in one.empty),
             "greatest_share": max((one.greatest for one in of), default=0.0),
             "spread": max((one.spread for one in of), default=0.0),
+            "broken_wishes": [{"instance": name, "rule": rule} for one in of for name, rule in one.broken],
         }
         for when, of in (("before", [one.before for one in outcomes]), ("after", [one.after for one in outcomes]))
     }  # fmt: skip

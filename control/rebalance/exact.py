@@ -19,12 +19,15 @@ from control.placement.model import Floats, Ints, Mask
 from control.placement.work import CPU, MEMORY
 from control.rebalance.flavours import Table
 from control.rebalance.model import Item
+from control.rebalance.wishes import WORTH_MIB, WORTH_S
+from control.rebalance.wishing import program_of
 
 LIMIT_S = 10.0  # for one program; what was found by then is used, and is not called optimal
 NODES = 20_000
 LARGEST = 6_000  # columns; what has more is planned in parts
 GAP = 1e-4  # of the objective: where the search ends
 _HAIR = 1e-6
+_HINT = 1e-3  # what a broken wish costs where a host has to be emptied: it decides between moves that cost the same
 
 
 @dataclass(frozen=True)
@@ -36,29 +39,35 @@ class Answer:
 
 
 class _Model:
-    """Columns: how many come to each column of a table, how many stay where they are, then further ones."""
+    """Columns: how many come to each column of a table, how many stay where they are, wishes, then further ones."""
 
-    def __init__(self, table: Table, more: int = 0) -> None:
+    def __init__(self, table: Table, more: int = 0, *, keep: bool = True) -> None:
         self.table = table
         self.there = np.flatnonzero(table.now > 0)  # columns of the table in which some may stay
         self.columns = len(table.host) + len(self.there)
-        self.width = self.columns + more
+        self.wished = program_of(table, keep=keep)
+        self.wishes = slice(self.columns, self.columns + len(self.wished.weight))
+        self.width = self.wishes.stop + more
         self.cost, self.spent = np.zeros(self.width), 0.0
         self.low, self.high = np.zeros(self.width), np.full(self.width, np.inf)
         self.high[: len(table.host)] = table.most
         self.high[len(table.host) : self.columns] = table.now[self.there]
         self.whole = np.zeros(self.width)
         self.whole[: self.columns] = 1
+        self.high[self.wishes], self.whole[self.wishes] = self.wished.most, self.wished.whole
         self.rows: list[LinearConstraint] = []
         counts = table.count.sum(axis=1)
         self.add(table.by_flavour(), counts, counts)
+        if self.wished.high:
+            weights, own = self.wished.matrices(len(table.host))
+            self.add(weights, -np.inf, np.array(self.wished.high), wished=own)
 
-    def add(self, weights: Any, low: Any, high: Any, extra: Any = None) -> None:
-        """Add rows: low <= weights times how many there are in the table's columns (+ extra, further ones) <= high."""
+    def add(self, weights: Any, low: Any, high: Any, extra: Any = None, wished: Any = None) -> None:
+        """Add rows: low <= weights times how many there are in the table's columns (+ wishes, further ones) <= high."""
         parts = [weights, weights.tocsc()[:, self.there]]
-        if self.width > self.columns:
-            none = sp.csr_matrix((weights.shape[0], self.width - self.columns))
-            parts.append(none if extra is None else extra)
+        for more, width in ((wished, self.wishes.stop - self.columns), (extra, self.width - self.wishes.stop)):
+            if width:
+                parts.append(sp.csr_matrix((weights.shape[0], width)) if more is None else more)
         self.rows.append(LinearConstraint(sp.hstack(parts, "csc"), low, high))
 
     def shut(self, hosts: Mask) -> None:
@@ -71,8 +80,12 @@ class _Model:
             if limit.row not in skip or limit.row < 0:
                 self.add(limit.weights, -np.inf, limit.most)
 
-    def charge(self, costs: Sequence[float]) -> None:
-        """Let what leaves a host cost so much for one of each flavour: all that is there, less what stays."""
+    def charge(self, costs: Sequence[float], worth: float) -> None:
+        """Let what leaves a host cost so much for one of each flavour: all that is there, less what stays.
+
+        worth: what a broken wish of weight 1 costs.
+        """
+        self.cost[self.wishes] = np.array(self.wished.weight) * worth
         each = self.table.per_column(costs)[self.there]
         self.cost[len(self.table.host) : self.columns] = -each
         self.spent = float(each @ self.table.now[self.there])
@@ -130,7 +143,7 @@ def _on_fullest(table: Table, hosts: int) -> Answer | None:
     model = _Model(table)
     model.shut(~kept)
     model.limit()
-    model.charge([_mib_of(one.items[0]) for one in table.flavours])
+    model.charge([_mib_of(one.items[0]) for one in table.flavours], WORTH_MIB)
     found = model.solve()
     if found is None or (table.fixed & ~kept).any():
         return None
@@ -165,7 +178,7 @@ def _used(table: Table, cost: float) -> _Model:
 def _cheapest(table: Table, hosts: int) -> Answer | None:
     """Return the arrangement on so many hosts for which fewest MiB are moved."""
     model = _used(table, 0.0)
-    model.charge([_mib_of(one.items[0]) for one in table.flavours])
+    model.charge([_mib_of(one.items[0]) for one in table.flavours], WORTH_MIB)
     some = len(table.scene.hosts)
     model.add(sp.csr_matrix((1, len(table.host))), 0, hosts, sp.csr_matrix(np.ones((1, some))))
     found = model.solve()
@@ -174,10 +187,10 @@ def _cheapest(table: Table, hosts: int) -> Answer | None:
 
 def evacuate(table: Table, host: int) -> Answer | None:
     """Return the cheapest arrangement without this host of the pool; others move only to make room."""
-    model = _Model(table)
+    model = _Model(table, keep=False)
     model.shut(np.arange(len(table.scene.hosts)) == host)
     model.limit()
-    model.charge([one.items[0].cost_s for one in table.flavours])
+    model.charge([one.items[0].cost_s for one in table.flavours], _HINT)
     found = model.solve()
     return None if found is None else model.answer(found)
 
@@ -226,7 +239,7 @@ def _level(table: Table) -> _Model:
 def _below(table: Table, level: float) -> Answer | None:
     model = _Model(table)
     model.limit()
-    model.charge([one.items[0].cost_s for one in table.flavours])
+    model.charge([one.items[0].cost_s for one in table.flavours], WORTH_S)
     for weights, stay in _loads(table):
         model.add(weights, -np.inf, np.maximum(level - stay, 0) + _HAIR)
     found = model.solve()

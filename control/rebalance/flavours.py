@@ -15,6 +15,7 @@ from control.placement.model import Floats, Ints, Mask, Shape, View
 from control.placement.work import Work, empty, rows_of
 from control.rebalance.model import Item, Scene
 from control.rebalance.rules import Cap
+from control.rebalance.wishes import Wish
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Flavour:
     needs: dict[int, Ints]
     allowed: Mask
     caps: tuple[int, ...]
+    wished: Mask  # of each wish: whether it is about them, and whether they have it
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Table:
     work: Work
     fixed: Mask  # hosts of the pool that hold something that stays
     limits: list[Limit] = field(default_factory=list)
+    wishes: Sequence[Wish] = ()
 
     @property
     def now(self) -> Ints:
@@ -74,11 +77,13 @@ class Table:
         return np.array(values, np.float64)[self.flavour]
 
 
-def table_of(scene: Scene, caps: Sequence[Cap], work: Work, banned: Mask | None = None) -> Table:
+def table_of(
+    scene: Scene, caps: Sequence[Cap], work: Work, banned: Mask | None = None, wishes: Sequence[Wish] = ()
+) -> Table:
     """Return the table of what may move. banned: hosts of the view to which nothing may go."""
     hosts = np.array(scene.hosts, np.int64)
     goes = [n for n, item in enumerate(scene.items) if not item.stays]
-    flavours = _flavours(scene, goes, caps, work, banned)
+    flavours = _flavours(scene, goes, caps, work, banned, wishes)
     place = {int(h): n for n, h in enumerate(hosts)}
     count = np.zeros((len(flavours), len(hosts)), np.int64)
     for f, one in enumerate(flavours):
@@ -87,17 +92,20 @@ def table_of(scene: Scene, caps: Sequence[Cap], work: Work, banned: Mask | None 
     flavour, host = np.nonzero(allowed | (count > 0))
     fixed = np.zeros(len(hosts), np.bool_)
     fixed[[place[item.host] for item in scene.items if item.stays]] = True
-    table = Table(scene, flavours, count, flavour, host, work, fixed | scene.base[:, hosts].any(axis=0))
+    table = Table(scene, flavours, count, flavour, host, work, fixed | scene.base[:, hosts].any(axis=0),
+                  wishes=wishes)  # fmt: skip
     table.limits = [*_rows(table), *_caps(table, caps)]
     return table
 
 
 def _flavours(
-    scene: Scene, goes: Sequence[int], caps: Sequence[Cap], work: Work, banned: Mask | None
+    scene: Scene, goes: Sequence[int], caps: Sequence[Cap], work: Work, banned: Mask | None, wishes: Sequence[Wish]
 ) -> list[Flavour]:
     shapes: dict[Hashable, tuple[dict[int, Ints], Mask]] = {}
     found: dict[Hashable, Flavour] = {}
-    nothing = empty(scene.view)
+    nothing, wished = empty(scene.view), np.zeros((len(scene.items), len(wishes), 2), np.bool_)
+    for k, wish in enumerate(wishes):
+        wished[:, k, 0], wished[:, k, 1] = wish.members, wish.carriers
     for n in goes:
         item = scene.items[n]
         mine = tuple(k for k, cap in enumerate(caps) if cap.members[n])
@@ -106,8 +114,9 @@ def _flavours(
             shapes[asked] = _asked(scene, item, work, nothing, banned)
         needs, allowed = shapes[asked]
         load = (item.load_m, item.load_mib, item.carried_mib)
-        key = (tuple((row, need.tobytes()) for row, need in needs.items()), allowed.tobytes(), mine, load)
-        found.setdefault(key, Flavour([], needs, allowed, mine)).items.append(item)
+        had = tuple((row, need.tobytes()) for row, need in needs.items())
+        key = (had, allowed.tobytes(), mine, load, wished[n].tobytes())
+        found.setdefault(key, Flavour([], needs, allowed, mine, wished[n])).items.append(item)
     for one in found.values():
         one.items.sort(key=lambda item: (item.cost_s, item.name, item.id))
     order = sorted(found.items(), key=lambda pair: (pair[1].items[0].shape.cpu_m, repr(pair[0])))

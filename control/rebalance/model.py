@@ -98,12 +98,17 @@ class Scene:
 
 @dataclass(frozen=True)
 class Effect:
-    """used: hosts of the pool with an instance; greatest: the greatest share of cores or memory, by load."""
+    """used: hosts of the pool with an instance; greatest: the greatest share of cores or memory, by load.
+
+    broken: wishes that are, as (instance, rule); weight: of all that are broken, also those of instances elsewhere.
+    """
 
     used: int
     empty: tuple[str, ...]
     greatest: float
     spread: float  # greatest less smallest
+    broken: tuple[tuple[str, str], ...] = ()
+    weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -119,14 +124,19 @@ class Outcome:
     notes: tuple[str, ...] = field(default=())
 
 
-def shares(scene: Scene, hosts: Sequence[int]) -> Floats:
-    """Return each host's greatest share of cores or memory when item n is on hosts[n]; 0 outside the pool."""
+def loads(scene: Scene, hosts: Sequence[int]) -> Floats:
+    """Return the thousandths of cores and the MiB that count on each host when item n is on hosts[n]."""
     load = scene.base.astype(np.float64)
     if scene.items:
         at = np.array(hosts, np.int64)
         np.add.at(load[0], at, [item.load_m for item in scene.items])
         np.add.at(load[1], at, [item.load_mib for item in scene.items])
-    return np.where(scene.inside, (load / scene.full).max(axis=0, initial=0.0), 0.0)
+    return load
+
+
+def shares(scene: Scene, hosts: Sequence[int]) -> Floats:
+    """Return each host's greatest share of cores or memory when item n is on hosts[n]; 0 outside the pool."""
+    return np.where(scene.inside, (loads(scene, hosts) / scene.full).max(axis=0, initial=0.0), 0.0)
 
 
 def effect(scene: Scene, hosts: Sequence[int]) -> Effect:

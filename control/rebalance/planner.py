@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +12,15 @@ import numpy as np
 from control.placement.work import start
 from control.rebalance import greedy
 from control.rebalance.floor import Floor
-from control.rebalance.model import Goal, Item, Kind, Outcome, Scene, effect, shares
+from control.rebalance.model import Effect, Goal, Item, Kind, Outcome, Scene, effect, shares
 from control.rebalance.order import Wanted, ordered
 from control.rebalance.rules import caps_of
+from control.rebalance.wishes import WORTH_MIB, WORTH_S, broken, wishes_of
 
 if TYPE_CHECKING:
     from control.rebalance.flavours import Table
+
+_HAIR = 1e-9
 
 
 def plan(scene: Scene, goal: Goal, features: Mapping[str, Any] | None = None, *, exact: bool = True) -> Outcome:
@@ -55,20 +59,27 @@ def _best(scene: Scene, goal: Goal, ways: Sequence[Way], features: Mapping[str, 
 
 
 def _is_better(goal: Goal, one: Outcome) -> bool:
+    """Say whether a plan is worth making: it reaches more of its goal, or mends wishes, and breaks none."""
+    if goal.kind is Kind.EVACUATE:
+        return True
+    mended = one.before.weight - one.after.weight
     if goal.kind is Kind.CONSOLIDATE:
-        return one.after.used < one.before.used
-    return goal.kind is Kind.EVACUATE or one.after.greatest < one.before.greatest - 1e-9
+        more = one.before.used - one.after.used
+        return more >= 0 and mended > -_HAIR and (more > 0 or mended > _HAIR)
+    return mended > _HAIR or (mended > -_HAIR and one.after.greatest < one.before.greatest - _HAIR)
 
 
 def _rank(goal: Goal, one: Outcome) -> tuple[float, float]:
     cost = sum(move.item.cost_s for move in one.moves)
     if goal.kind is Kind.CONSOLIDATE:
-        return one.after.used, sum(move.item.carried_mib for move in one.moves)
-    return (len(one.notes), cost) if goal.kind is Kind.EVACUATE else (one.after.greatest, cost)
+        return one.after.used, sum(m.item.carried_mib for m in one.moves) + WORTH_MIB * one.after.weight
+    if goal.kind is Kind.EVACUATE:
+        return len(one.notes), cost
+    return one.after.greatest, cost + WORTH_S * one.after.weight
 
 
 def _nothing(scene: Scene, outcomes: Sequence[Outcome]) -> Outcome:
-    now = effect(scene, [item.host for item in scene.items])
+    now = standing(scene, [item.host for item in scene.items])
     proven = any(one.optimal and not one.notes for one in outcomes)
     return Outcome((), now, now, proven, outcomes[0].method if outcomes else "none")
 
@@ -78,10 +89,16 @@ def _outcome(scene: Scene, way: Way, features: Mapping[str, Any] | None) -> Outc
     moves, left_out = ordered(scene, wanted, features)
     at = {item.id: item.host for item in scene.items} | {move.item.id: move.target for move in moves}
     notes = tuple(f"{item.name}: no order of moves leaves room for it on its way" for item in left_out)
-    before, after = (effect(scene, hosts) for hosts in (
+    before, after = (standing(scene, hosts) for hosts in (
         [item.host for item in scene.items], [at[item.id] for item in scene.items],
     ))  # fmt: skip
     return Outcome(tuple(moves), before, after, optimal and not notes, method, notes)
+
+
+def standing(scene: Scene, hosts: Sequence[int]) -> Effect:
+    """Return what comes of it when item n is on hosts[n], wishes too."""
+    weight, found = broken(scene, wishes_of(scene), hosts)
+    return replace(effect(scene, hosts), broken=found, weight=round(weight, 6))
 
 
 def _roughly(scene: Scene, goal: Goal, features: Mapping[str, Any] | None) -> list[Wanted]:
@@ -96,11 +113,12 @@ def _exactly(scene: Scene, goal: Goal, features: Mapping[str, Any] | None) -> Wa
     from control.rebalance import exact, flavours  # scipy takes 0.3 s to import, and few processes ever plan
 
     caps, bound = caps_of(scene)
-    table = flavours.table_of(bound, caps, start(scene.view, features))
+    table = flavours.table_of(bound, caps, start(scene.view, features), wishes=wishes_of(bound))
     if not len(table.host):
         return [], True, "exact"
-    if len(table.host) > exact.LARGEST:
-        return _in_parts(scene, goal, features, -(-2 * len(table.host) // exact.LARGEST))
+    size = len(table.host) + sum(len(np.unique(wish.domain[list(scene.hosts)])) for wish in table.wishes)
+    if size > exact.LARGEST:
+        return _in_parts(scene, goal, features, -(-2 * size // exact.LARGEST))
     found = exact.consolidate(table) if goal.kind is Kind.CONSOLIDATE else exact.balance(table, goal.threshold)
     return None if found is None else (_wanted(table, found.count), found.optimal, "exact")
 
@@ -150,7 +168,7 @@ def _evacuate(scene: Scene, goal: Goal, features: Mapping[str, Any] | None, exac
     caps, bound = caps_of(scene)
     banned = np.zeros(len(scene.view), np.bool_)
     banned[host] = True
-    table = flavours.table_of(bound, caps, start(scene.view, features), banned)
+    table = flavours.table_of(bound, caps, start(scene.view, features), banned, wishes_of(bound))
     if not 0 < len(table.host) <= exact.LARGEST:
         return wanted, False, "placement"
     found = exact.evacuate(table, scene.hosts.index(host))

@@ -1,6 +1,6 @@
 """Rules between instances, as an exact model can keep them: so many of a group at most in each domain.
 
-A wish (a rule that is not hard) is kept like a rule where it is kept now. Whom it cannot express stays.
+Whom it cannot express stays. Rules that are not hard are wishes (wishes.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def caps_of(scene: Scene) -> tuple[list[Cap], Scene]:
     """Return the caps that rules come to, and the scene in which those stay that other rules are about."""
     caps: list[Cap] = []
     bound = np.array([bool(item.shape.rank) for item in scene.items], np.bool_)
-    for rule in dict.fromkeys(rule for item in scene.items for rule in item.shape.rules if not rule.on_hosts):
+    for rule in dict.fromkeys(rule for item in scene.items for rule in item.shape.rules if _binds(rule)):
         members = np.array([matches(rule, item.shape.own_labels) for item in scene.items], np.bool_)
         carriers = np.array([rule in item.shape.rules for item in scene.items], np.bool_)
         if rule.together or (members != carriers).any():
@@ -40,6 +40,10 @@ def caps_of(scene: Scene) -> tuple[list[Cap], Scene]:
         for item, tied in zip(scene.items, bound.tolist(), strict=True)
     )
     return caps, replace(scene, items=items)
+
+
+def _binds(rule: Rule) -> bool:
+    return rule.hard and not rule.on_hosts  # what is about hosts is part of where an instance may be
 
 
 def _cap(scene: Scene, rule: Rule, members: Mask) -> Cap:

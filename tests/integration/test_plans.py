@@ -91,6 +91,25 @@ async def test_a_rebalancing_evens_the_hosts_and_tells_how_far_it_is(line: Line,
     assert show(line, make(line, "rebalance"))["moves"] == []
 
 
+async def test_wishes_that_are_broken_are_mended(line: Line, pump: Pump) -> None:
+    apart = {"labels": {"role": "web"}, "anti_affinity": [{"labels": {"role": "web"}, "hard": False}]}
+    near = {"labels": {"role": "cache"}, "affinity": [{"labels": {"role": "db"}, "hard": False}]}
+    await on_f0(line, "a", "b", "c", **apart)
+    await on_f0(line, "cache", **near)
+    await deploy(line, "db", labels={"role": "db"}, requirements={"where": 'name == "f1"'})
+    plan_id = make(line, "rebalance", threshold=1.0)
+    effect = show(line, plan_id)["effect"]
+    assert sorted(one["instance"] for one in effect["before"]["broken_wishes"]) == ["a", "b", "c", "cache"]
+    assert effect["before"]["broken_wishes"][0]["rule"] == "apart from role=web by host"
+    assert effect["after"]["broken_wishes"] == []
+    (op,) = await pump.until([apply(line, plan_id)])
+    assert op.state is DONE, op.error
+    assert sorted(line.instance(name)["host"] for name in ("a", "b", "c")) == ["f0", "f1", "f2"]
+    assert line.instance("cache")["host"] == line.instance("db")["host"]
+    whole(line, ["a", "b", "c", "cache", "db"])
+    assert show(line, make(line, "rebalance", threshold=1.0))["moves"] == []
+
+
 async def test_a_consolidation_empties_hosts(line: Line, pump: Pump) -> None:
     for n, name in enumerate(NAMES[:3]):
         await deploy(line, name, requirements={"where": f'name == "f{n}" or cpus > 0'}, cpu=2)

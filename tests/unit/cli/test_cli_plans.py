@@ -43,6 +43,20 @@ def test_a_plan_is_shown_and_nothing_moves(front_end: FrontEnd, cli: Cli) -> Non
     assert json.loads(cli("plan", "consolidate", "-o", "json").out) == plan()
 
 
+def test_wishes_that_a_plan_mends_are_named(front_end: FrontEnd, cli: Cli) -> None:
+    broken = [{"instance": f"web-{n}", "rule": "apart from role=web by rack"} for n in range(8)]
+    effect = {
+        "before": {**standing(2, 0.25), "broken_wishes": broken},
+        "after": {**standing(2, 0.25), "broken_wishes": broken[7:]},
+    }
+    front_end.on("POST", "plans", 201, plan(effect=effect))
+    said = cli("plan", "rebalance").out
+    assert "broken 8 → 1" in said
+    assert "mended: web-0: apart from role=web by rack" in said
+    assert "mended: web-4: apart from role=web by rack and 2 more" in said
+    assert "web-7" not in said
+
+
 def test_what_is_asked_for(front_end: FrontEnd, cli: Cli) -> None:
     front_end.on("POST", "plans", 201, plan(moves=[]))
     said = cli("plan", "rebalance", "--threshold", 10, "--cold")

@@ -119,6 +119,20 @@ def _said(plan: Mapping[str, Any]) -> str:
     )
 
 
+def _wishes(effect: Mapping[str, Any]) -> str:
+    """Return how many wishes are broken before and after, and what is mended; "" where none is broken."""
+    before, after = (
+        [f"{one['instance']}: {one['rule']}" for one in effect[when].get("broken_wishes") or ()]
+        for when in ("before", "after")
+    )
+    if not before and not after:
+        return ""
+    mended = [one for one in before if one not in after]
+    more = f" and {len(mended) - _NAMES} more" if mended[_NAMES:] else ""
+    told = [f"broken {len(before)} → {len(after)}", *(f"mended: {one}" for one in mended[:_NAMES])]
+    return "\n".join(told) + more
+
+
 def _figures(plan: Mapping[str, Any]) -> dict[str, Any]:
     before, after = plan["effect"]["before"], plan["effect"]["after"]
     return {
@@ -136,6 +150,7 @@ def _show(plan: dict[str, Any], output: Format) -> None:
     fields = {
         "id": plan["id"], "plan": f"{plan['kind']} {plan['host'] or plan['cluster'] or ''}".strip(),
         "state": plan["state"], "effect": _said(plan), "empty": plan["effect"]["after"]["empty_hosts"],
+        "wishes": _wishes(plan["effect"]),
         "found": f"{plan['method']}, {proven}", "takes": words.duration(plan["eta_s"]),
         "error": (plan["error"] or {}).get("message"),
         "stays": _stays(plan["stays"]),
