@@ -8,11 +8,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from control.placement.model import Shape
 from control.placement.weights import DEFAULT, check_policy
 from control.simulation import arrivals
 from control.simulation.answers import Question, answer, compare
 from control.simulation.arrivals import Arrival
-from control.simulation.fleet import Fleet, parse_group, parse_leaving
+from control.simulation.fleet import Fleet, parse_group, parse_leaving, parse_network
 from control.simulation.lives import Lives
 from core import units
 from core.errors import Invalid, RackflowError
@@ -86,17 +87,18 @@ def _fleet(asked: dict[str, Any]) -> Fleet:
         parse_leaving(text, state) for key, state in (("lose", HostState.FENCED), ("drain", HostState.DRAINING))
         for text in asked[key]
     ]  # fmt: skip
-    return Fleet(tuple(groups), tuple(leaving), asked["spare"])
+    return Fleet(tuple(groups), tuple(leaving), asked["spare"], tuple(map(parse_network, asked["networks"])))
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
+def _size(text: str | None) -> Shape | None:
     if not text:
         return None
-    cpu, _, memory = text.partition(",")
     try:
-        return math.ceil(float(cpu) * 1000), units.parse_mib(memory)
+        cpu, memory, disk = (*text.split(","), "0")[:3] if text.count(",") < 3 else ("", "", "")
+        return Shape("vm", math.ceil(float(cpu) * 1000), units.parse_mib(memory), units.parse_mib(disk))
     except (ValueError, Invalid) as error:
-        raise Invalid(f"--fit {text!r} is no size", "fit", {}, "write for example --fit 4,8GiB") from error
+        fix = "write for example --fit 4,8GiB, or 4,8GiB,100GiB with a disk"
+        raise Invalid(f"--fit {text!r} is no size", "fit", {}, fix) from error
 
 
 def _row(one: Arrival) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from control.placement.model import Shape
+from control.placement.model import Request, Shape
 from control.placement.weights import DEFAULT, POLICIES, check_policy
 from control.simulation.arrivals import Arrival
-from control.simulation.fleet import Fleet
+from control.simulation.fleet import Fleet, check
 from control.simulation.lives import Lives
 from control.simulation.run import Progress, Run
 from control.simulation.world import World
@@ -20,7 +20,7 @@ from core.errors import NoFit
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked. Arrivals in the order of time; fit: thousandths of cores and MiB, to count how many still fit."""
+    """What is asked. Arrivals in the order of time; fit: what it is counted of how often it still fits."""
 
     arrivals: Sequence[Arrival]
     fleet: Fleet
@@ -29,20 +29,18 @@ class Question:
     seed: int = 0
     until_rejection: bool = False
     find_min_hosts: bool = False
-    fit: tuple[int, int] | None = None
+    fit: Shape | None = None
 
 
 def answer(question: Question, progress: Progress | None = None) -> dict[str, Any]:
     """Return the figures of one policy, JSON-ready. Raise Invalid, NoFit."""
     check_policy(question.policy)
+    check(question.arrivals, question.fleet)
     began_s = time.process_time()
     run = _run(question)
     out = run.all(until_rejection=question.until_rejection, progress=progress)
     told = {field.name: getattr(out, field.name) for field in fields(out) if field.repr}
-    fits = None
-    if question.fit is not None:
-        cpu_m, memory_mib = question.fit
-        fits = run.world.room_for(Shape("vm", cpu_m, memory_mib, disk_mib=0))
+    fits = None if question.fit is None else run.world.room_for(question.fit)
     fewest = min_hosts(question, progress) if question.find_min_hosts else None
     cpu_s = round(time.process_time() - began_s, 3)
     return {
@@ -70,6 +68,9 @@ def min_hosts(question: Question, progress: Progress | None = None) -> int:
     least = max(_least(question), question.fleet.spare + 1)
     most, step = least, 1
     while not _suffices(question, most, progress):
+        if most > _enough(question):
+            raise NoFit("no number of hosts of the first size would do: something else runs out", "hosts", {},
+                        "--until-rejection says what")  # fmt: skip
         least, most, step = most + 1, most + step, 2 * step
     while least < most:
         middle = (least + most) // 2
@@ -80,6 +81,12 @@ def min_hosts(question: Question, progress: Progress | None = None) -> int:
     return most
 
 
+def _enough(question: Question) -> int:
+    """Return how many hosts of the first size are one for each arrival, whatever is lost, drained and spared."""
+    fleet = question.fleet
+    return len(question.arrivals) + fleet.spare + sum(one.count for one in fleet.leaving)
+
+
 def _suffices(question: Question, count: int, progress: Progress | None) -> bool:
     out = _run(question, question.fleet.resized(count)).all(until_rejection=True, progress=progress)
     return not (out.rejected or out.stranded)
@@ -87,12 +94,13 @@ def _suffices(question: Question, count: int, progress: Progress | None) -> bool
 
 def _check_each_fits(question: Question) -> None:
     world = World(replace(question.fleet.resized(1), spare=0), question.policy)
-    sizes = {(one.kind, one.cpu_m, one.memory_mib): one for one in question.arrivals}
-    for (kind, cpu_m, memory_mib), one in sizes.items():
-        if not world.room_for(Shape(kind, cpu_m, memory_mib, disk_mib=0)):
+    shapes = {one.shape(): one for one in question.arrivals}
+    for shape, one in shapes.items():
+        if not world.room_for(shape):
+            why = world.why_not(Request(one.name, one.name, shape))["why"]
             raise NoFit(
-                f"{one.name} needs {cpu_m / 1000:g} cores and {memory_mib} MiB: no number of these hosts would do",
-                "hosts", {}, "simulate with larger hosts",
+                f"{one.name} needs {shape.cpu_m / 1000:g} cores and {shape.memory_mib} MiB: no number of these hosts"
+                f" would do: {why}", "hosts", {}, "simulate with larger hosts",
             )  # fmt: skip
 
 

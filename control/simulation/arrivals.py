@@ -1,4 +1,4 @@
-"""What comes and goes, from CSV: name, arrival_s, lifetime_s, cpu, memory_mib, and owner, template, kind, labels."""
+"""What comes and goes, from CSV: name, arrival_s, lifetime_s, cpu, memory_mib, and what else is known of each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from control.placement.model import millis
+from control.placement.model import Shape, millis
 from core.errors import Invalid
 from core.states import InstanceKind
 
@@ -26,11 +26,22 @@ class Arrival:
     template: str = ""
     kind: str = "vm"
     labels: tuple[tuple[str, str], ...] = ()
+    disk_mib: int = 0
+    image: str = ""
+    image_mib: int = 0  # what a copy of it takes on a host
+    network: str = ""  # of which it has one address
 
     @property
     def end_s(self) -> float:
         """Return when it leaves."""
         return self.arrival_s + self.lifetime_s
+
+    def shape(self, lifetime_s: int = 0) -> Shape:
+        """Return what placement is asked for. lifetime_s: that is expected to be left."""
+        return Shape(
+            self.kind, self.cpu_m, self.memory_mib, self.disk_mib, self.image, self.image_mib, lifetime_s=lifetime_s,
+            nics=((self.network, 1),) if self.network else (),
+        )  # fmt: skip
 
 
 def read(lines: Iterable[str], file: str) -> list[Arrival]:
@@ -109,6 +120,10 @@ def _memory(text: str) -> int:
     return math.ceil(_number(1)(text))
 
 
+def _gib(text: str) -> int:
+    return math.ceil(1024 * _number(0)(text)) if text else 0
+
+
 def _name(text: str) -> str:
     if not text:
         raise ValueError("is empty")
@@ -134,6 +149,8 @@ _COLUMNS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "name": ("name", _name), "arrival_s": ("arrival_s", _number(-math.inf)), "lifetime_s": ("lifetime_s", _lifetime),
     "cpu": ("cpu_m", _cpu), "memory_mib": ("memory_mib", _memory), "owner": ("owner", str),
     "template": ("template", str), "kind": ("kind", _kind), "labels": ("labels", _labels),
+    "disk_gib": ("disk_mib", _gib), "image": ("image", str), "image_gib": ("image_mib", _gib),
+    "network": ("network", str),
 }  # fmt: skip
 _REQUIRED = ("name", "arrival_s", "lifetime_s", "cpu", "memory_mib")
 

@@ -36,6 +36,7 @@ class Outcome:
     moved: int = 0  # off hosts that were lost or drained
     stranded: int = 0  # that were on lost hosts and fitted nowhere else
     stuck: int = 0  # that had to stay on draining hosts
+    image_copies: int = 0  # that hosts had to fetch
     hosts: dict[str, str] = field(default_factory=dict, repr=False)  # name of an arrival -> where it was placed
 
 
@@ -75,6 +76,7 @@ class Run:
                 break
         else:
             self._change_until(float("inf"))
+        self.outcome.image_copies = self.world.copies
         if self._measured_s:
             self.outcome.empty_hosts_mean_percent = round(100 * self._empty_s / self._measured_s, 3)
         return self.outcome
@@ -145,12 +147,13 @@ class Run:
 
     def _request(self, arrival: Arrival) -> Request:
         left_s = round(self._lives.left_s(arrival, self._now - arrival.arrival_s)) if self._lives else 0
-        key = (arrival.kind, arrival.cpu_m, arrival.memory_mib, left_s)
+        key = (
+            arrival.kind, arrival.cpu_m, arrival.memory_mib, arrival.disk_mib, arrival.image, arrival.image_mib,
+            arrival.network, left_s,
+        )  # fmt: skip
         shape = self._shapes.get(key)
         if shape is None:
-            shape = self._shapes[key] = Shape(
-                arrival.kind, arrival.cpu_m, arrival.memory_mib, disk_mib=0, lifetime_s=left_s
-            )
+            shape = self._shapes[key] = arrival.shape(left_s)
         return Request(arrival.name, arrival.name, shape, arrival.owner)
 
     def _leave(self, change: Leaving) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,21 @@ from control.placement.filters import needs_of
 from control.placement.look import eligible, room_of
 from control.placement.model import Floats, Ints, Mask, Request, Shape
 from control.placement.work import start
-from control.simulation.fleet import Fleet, view_of, with_states
+from control.simulation.fleet import STORE, Fleet, view_of, with_states
 from core.states import HostState
 
 
 class World:
-    """Hosts and what they hold, by numbers of instances. It is changed in place."""
+    """Hosts and what they hold, by numbers of instances. It is changed in place.
+
+    copies: of images, that hosts had to fetch; they keep them.
+    """
 
     def __init__(self, fleet: Fleet, policy: str) -> None:
-        self.view = view_of(fleet)
+        self._images: dict[str, Mask] = {}
+        self.view = replace(view_of(fleet), images=self._images)
         self.where: dict[int, tuple[int, Shape]] = {}  # instance -> its host, and as what it was placed
+        self.copies = 0
         self._policy = policy
 
     @property
@@ -61,10 +67,7 @@ class World:
     def remove(self, instance: int) -> tuple[int, Shape]:
         """Take an instance away; return where it was."""
         h, shape = self.where.pop(instance)
-        view = self.view
-        view.cpu_left_m[h] += shape.cpu_m
-        view.memory_left_mib[h] += shape.memory_mib
-        view.instances[h] -= 1
+        self._count(np.array([h]), [shape], -1)
         return h, shape
 
     def on(self, hosts: Sequence[int]) -> list[int]:
@@ -86,9 +89,30 @@ class World:
         return int(np.maximum(rooms, 0).sum())
 
     def _take(self, hosts: Ints, shapes: Sequence[Shape]) -> None:
-        np.subtract.at(self.view.cpu_left_m, hosts, [shape.cpu_m for shape in shapes])
-        np.subtract.at(self.view.memory_left_mib, hosts, [shape.memory_mib for shape in shapes])
-        np.add.at(self.view.instances, hosts, 1)
+        self._count(hosts, shapes, 1)
+        for h, shape in zip(hosts.tolist(), shapes, strict=True):
+            if shape.image:
+                self._keep_copy(h, shape)
+
+    def _count(self, hosts: Ints, shapes: Sequence[Shape], by: int) -> None:
+        view, store = self.view, self.view.stores[STORE]
+        np.subtract.at(view.cpu_left_m, hosts, [by * shape.cpu_m for shape in shapes])
+        np.subtract.at(view.memory_left_mib, hosts, [by * shape.memory_mib for shape in shapes])
+        np.add.at(view.instances, hosts, by)
+        for left in (store.left_mib, store.free_mib):
+            np.subtract.at(left, hosts, [by * shape.disk_mib for shape in shapes])
+        for name, count in (nic for shape in shapes for nic in shape.nics):
+            view.nets[name].left[0] -= by * count
+
+    def _keep_copy(self, h: int, shape: Shape) -> None:
+        """Let a host have a copy of the image from now on; as in `take`, it fills a disk and is nobody's allocation."""
+        if shape.image not in self._images:
+            self._images[shape.image] = np.zeros(len(self.view), np.bool_)
+        there = self._images[shape.image]
+        if not there[h]:
+            there[h] = True
+            self.view.stores[STORE].free_mib[h] -= shape.image_mib
+            self.copies += 1
 
     def _features(self, exit_s: Floats | None) -> Mapping[str, Any] | None:
         if exit_s is None:

@@ -37,8 +37,8 @@ def test_json_has_the_figures(cli: Cli, file: str) -> None:
     assert found.pop("cpu_s") > 0
     assert found == {
         "policy": "balanced", "hosts": 2, "placed": 4, "rejected": 0, "hosts_used_peak": 2,
-        "empty_hosts_mean_percent": None, "first_rejection": None, "moved": 0, "stranded": 0, "stuck": 0, "fits": 5,
-        "min_hosts": 2,
+        "empty_hosts_mean_percent": None, "first_rejection": None, "moved": 0, "stranded": 0, "stuck": 0,
+        "image_copies": 0, "fits": 5, "min_hosts": 2,
     }  # fmt: skip
 
 
@@ -47,6 +47,21 @@ def test_the_table_and_why_it_ran_out(cli: Cli, file: str) -> None:
     assert said.out.splitlines()[1].split()[:7] == ["balanced", "1", "2", "1", "1", "-", "c"]
     assert "c fitted nowhere at 50 s: cpu on h0 (needs 8 cores, 0 of 8 are free)" in said.err
     assert "one more host like h0 would hold it" in said.err
+
+
+def test_disks_images_and_networks(cli: Cli, tmp_path: Path) -> None:
+    rows = [f"i{n},{n},,1,1024,20,debian,2,lan" for n in range(5)]
+    made = tmp_path / "arrivals.csv"
+    made.write_text("\n".join([CSV.splitlines()[0].partition(",owner")[0] + ",disk_gib,image,image_gib,network", *rows]))
+    asked = ("--arrivals", made, "--hosts", "2x8c/16GiB/50GiB", "--network", "lan=3", "--fit", "1,1GiB,20GiB")
+    said = cli("simulate", *asked)
+    assert said.code == 0
+    assert said.out.splitlines()[1].split()[:4] == ["balanced", "2", "3", "2"]
+    assert "network lan has 0 of 3 addresses free, 1 needed" in said.err
+    assert json.loads(cli("simulate", *asked, "-o", "json").out)["image_copies"] == 2
+    without = cli("simulate", *asked[:2], "--hosts", "2x8c/16GiB/50GiB")
+    assert without.code == 2
+    assert "--network lan=250" in without.err
 
 
 def test_policies_side_by_side(cli: Cli, file: str) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from control.placement.model import Shape
 from control.placement.weights import POLICIES
 from control.simulation import arrivals
 from control.simulation.answers import Question, answer, compare
 from control.simulation.arrivals import Arrival
-from control.simulation.fleet import Fleet, Group, parse_group, parse_leaving, parse_time
+from control.simulation.fleet import Fleet, Group, Network, parse_group, parse_leaving, parse_network, parse_time
 from control.simulation.lives import Exits, Lives
 from control.simulation.run import Run
 from core.errors import Invalid, NoFit
@@ -63,6 +64,66 @@ def test_wrong_lines_are_told(lines: list[str], said: str) -> None:
     assert caught.value.message == f"a.csv: {said}"
 
 
+def test_disks_images_and_networks_are_read() -> None:
+    header = HEADER + ",disk_gib,image,image_gib,network"
+    assert read("a,1,2,1,512,1.5,debian,0.5,lan", "b,1,2,1,512,,,,", header=header) == [
+        Arrival("a", 1, 2, 1000, 512, disk_mib=1536, image="debian", image_mib=512, network="lan"),
+        Arrival("b", 1, 2, 1000, 512),
+    ]
+    with pytest.raises(Invalid, match="disk_gib '-1' is less than 0"):
+        read("a,1,2,1,512,-1,,,", header=header)
+
+
+@pytest.mark.parametrize(
+    ("about", "hosts", "said"),
+    [
+        ({"disk_mib": 10}, ["1x8c/8GiB"], "takes room on a disk"),
+        ({"image_mib": 10, "image": "a"}, ["1x8c/8GiB"], "takes room on a disk"),
+        ({"network": "lan"}, ["1x8c/8GiB"], "network lan, which is not there"),
+        ({}, ["1x8c/8GiB", "1x8c/8GiB/1TiB"], "some hosts have disks"),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_no_host_is_refused(about: dict[str, Any], hosts: list[str], said: str) -> None:
+    with pytest.raises(Invalid, match=said):
+        answer(Question(ones(1, **about), fleet(*hosts)))
+
+
+def test_an_image_has_one_size() -> None:
+    come = [*ones(1, image="a", image_mib=5), *ones(1, image="a", image_mib=6)]
+    with pytest.raises(Invalid, match="another size"):
+        answer(Question(come, fleet("1x8c/8GiB/1TiB")))
+
+
+def test_a_full_disk_and_no_address_left_reject_and_say_so() -> None:
+    told = answer(Question(ones(3, disk_mib=40 * 1024), fleet("1x64c/64GiB/100GiB")))
+    assert (told["placed"], told["rejected"]) == (2, 1)
+    assert "disk on h0" in told["first_rejection"]["why"]
+    lan = (Network("lan", 1, (("cluster", "edge"),)),)
+    told = answer(Question(ones(2, network="lan"), fleet("1x64c/64GiB", "1x64c/64GiB,cluster=edge", networks=lan)))
+    assert (told["placed"], told["rejected"]) == (1, 1)
+    assert "network lan has 0 of 1 addresses free" in told["first_rejection"]["why"]
+    gone = ones(2, network="lan", lifetime_s=0.5)
+    assert answer(Question(gone, fleet("1x8c/8GiB,cluster=edge", networks=lan)))["placed"] == 2, "it is given back"
+
+
+def test_a_copy_of_an_image_is_fetched_once_and_takes_room() -> None:
+    come = ones(3, image="a", image_mib=30 * 1024, disk_mib=20 * 1024, lifetime_s=0.5)
+    told = answer(Question(come, fleet("1x8c/8GiB/60GiB")))
+    assert (told["placed"], told["image_copies"]) == (3, 1)
+    assert answer(Question(come, fleet("1x8c/8GiB/49GiB")))["placed"] == 0
+    small = ones(4, image="a", cpu_m=1000, memory_mib=1024)
+    copies = {name: answer(Question(small, fleet("4x8c/8GiB"), policy=name))["image_copies"] for name in POLICIES}
+    assert (copies["image-local"], copies["spread"]) == (1, 4)
+
+
+def test_no_number_of_hosts_makes_addresses() -> None:
+    lan = (Network("lan", 3),)
+    with pytest.raises(NoFit, match="something else runs out"):
+        answer(Question(ones(4, network="lan"), fleet("1x8c/8GiB", networks=lan), find_min_hosts=True))
+    fewest = answer(Question(ones(3, disk_mib=60 * 1024), fleet("1x64c/64GiB/100GiB"), find_min_hosts=True))
+    assert fewest["min_hosts"] == 3
+
+
 @pytest.mark.parametrize("header", ["name,arrival_s,cpu,memory_mib", HEADER + ",colour", HEADER + ",cpu"])
 def test_a_wrong_header_is_told(header: str) -> None:
     with pytest.raises(Invalid, match="line 1: the header"):
@@ -73,7 +134,15 @@ def test_sizes_and_times() -> None:
     assert parse_group("300x64c/192GiB") == Group(300, 64_000, 192 * 1024)
     assert parse_group("1.5c/512MiB,cluster=edge,rack=r1@2h") == Group(1, 1500, 512, "edge", (("rack", "r1"),), 7200.0)
     assert [parse_time(text) for text in ("90", "1.5m", "2d")] == [90, 90, 172_800]
-    for text in ("64/192GiB", "0x4c/4GiB", "4c/4GiB@soon", "4c/4parsecs"):
+    assert parse_group("2x64c/192GiB/2TiB,rack=r1") == Group(
+        2, 64_000, 192 * 1024, labels=(("rack", "r1"),), disk_mib=2 * 1024**2
+    )
+    assert parse_network("lan=250,cluster=edge") == Network("lan", 250, (("cluster", "edge"),))
+    for text in ("lan", "lan=", "lan=-1", "=5"):
+        with pytest.raises(Invalid, match="is no network"):
+            parse_network(text)
+    for text in ("64/192GiB", "4c/4GiB/", "4c/4GiB/0GiB", "4c/4GiB/2parsecs", "0x4c/4GiB", "4c/4GiB@soon",
+                 "4c/4parsecs"):  # fmt: skip
         with pytest.raises(Invalid):
             parse_group(text)
     with pytest.raises(Invalid):
@@ -81,7 +150,7 @@ def test_sizes_and_times() -> None:
 
 
 def test_the_first_rejection_is_explained_and_ends_it_if_wanted() -> None:
-    question = Question(ones(5), fleet("2x8c/8GiB"), until_rejection=True, fit=(1000, 1024))
+    question = Question(ones(5), fleet("2x8c/8GiB"), until_rejection=True, fit=Shape("vm", 1000, 1024, 0))
     found = answer(question)
     assert (found["placed"], found["rejected"], found["fits"]) == (4, 1, 0)
     assert found["first_rejection"]["name"] == "i4"

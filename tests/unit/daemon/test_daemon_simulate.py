@@ -14,8 +14,8 @@ from tests.rig import Rig
 
 ASKED: dict[str, Any] = {
     "hosts": ["1x8c/8GiB"], "policy": "", "history": "", "seed": 0, "spare": 0, "until_rejection": False,
-    "find_min_hosts": False, "compare": False, "fit": "", "add": [], "lose": [], "drain": [], "quiet": True,
-    "recorded": False,
+    "find_min_hosts": False, "compare": False, "fit": "", "add": [], "lose": [], "drain": [], "networks": [],
+    "quiet": True, "recorded": False,
 }  # fmt: skip
 
 

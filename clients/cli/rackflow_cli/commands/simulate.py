@@ -26,6 +26,7 @@ _COLUMNS = (
     Column("MOVED", "moved", words.number, right=True, rare=True),
     Column("STRANDED", "stranded", words.number, right=True, rare=True),
     Column("STUCK", "stuck", words.number, right=True, rare=True),
+    Column("COPIES", "image_copies", words.number, right=True, rare=True),
     Column("MORE FIT", "fits", words.number, right=True, rare=True),
     Column("FIRST REJECTED", "first_rejection.name", rare=True),
     Column("AT", "first_rejection.at_s", words.duration, right=True, rare=True),
@@ -45,7 +46,9 @@ def simulate(
     ] = "",
     hosts: Annotated[
         list[str] | None,
-        typer.Option(metavar="NxCPUSc/MEMORY", help="As 300x64c/192GiB[,cluster=NAME][,KEY=VALUE]; repeatable."),
+        typer.Option(
+            metavar="NxCPUSc/MEMORY[/DISK]", help="As 300x64c/192GiB[/2TiB][,cluster=NAME][,KEY=VALUE]; repeatable."
+        ),
     ] = None,
     policy: Annotated[str, typer.Option(metavar="NAME", help="The policy of placement; else the usual one.")] = "",
     history: Annotated[
@@ -58,9 +61,15 @@ def simulate(
         bool, typer.Option("--find-min-hosts", help="How few hosts of the first --hosts would do without rejection.")
     ] = False,
     compare: Annotated[bool, typer.Option("--compare", help="All policies, one after the other.")] = False,
-    fit: Annotated[str, typer.Option(metavar="CPU,MEMORY", help="How many more of this size fit at the end.")] = "",
+    fit: Annotated[
+        str, typer.Option(metavar="CPU,MEMORY[,DISK]", help="How many more of this size fit at the end.")
+    ] = "",
+    network: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=N", help="So many addresses, as lan=250[,cluster=NAME][,KEY=VALUE]; repeatable."),
+    ] = None,
     add: Annotated[
-        list[str] | None, typer.Option(metavar="NxCPUSc/MEMORY@TIME", help="Hosts that come then; repeatable.")
+        list[str] | None, typer.Option(metavar="NxCPUSc/MEMORY[/DISK]@TIME", help="Hosts that come then; repeatable.")
     ] = None,
     lose: Annotated[
         list[str] | None, typer.Option(metavar="N@TIME", help="Hosts that die; what they ran starts elsewhere.")
@@ -77,9 +86,9 @@ def simulate(
 ) -> None:
     """Replay arrivals on hosts that need not exist: what fits, when it runs out, which policy serves better.
 
-    The CSV has a header: name,arrival_s,lifetime_s,cpu,memory_mib and, where wanted, owner,template,kind,labels. An
-    empty lifetime_s: it never leaves. What arrives at one moment is placed as one batch. TIME counts as arrival_s does
-    (90, 15m, 36h, 2d). Needs no front-end. Means leave out the first day.
+    The CSV has a header: name,arrival_s,lifetime_s,cpu,memory_mib and, where wanted, owner,template,kind,labels,
+    disk_gib,image,image_gib,network. An empty lifetime_s: it never leaves. What arrives at one moment is placed as one
+    batch. TIME counts as arrival_s does (90, 15m, 36h, 2d). Needs no front-end. Means leave out the first day.
 
     --recorded takes the decisions in the state database instead: they come out the same, or else it fails with code 1;
     with --policy it says what another policy would have done at each of them.
@@ -89,7 +98,7 @@ def simulate(
         "arrivals": arrivals, "hosts": hosts or [], "recorded": recorded, "policy": policy, "history": history,
         "seed": seed, "spare": spare,
         "until_rejection": until_rejection, "find_min_hosts": find_min_hosts, "compare": compare, "fit": fit,
-        "add": add or [], "lose": lose or [], "drain": drain or [], "quiet": session.quiet,
+        "add": add or [], "lose": lose or [], "networks": network or [], "drain": drain or [], "quiet": session.quiet,
     })  # fmt: skip
     if recorded:
         _show_replay(told["replay"], output)
