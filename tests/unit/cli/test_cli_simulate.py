@@ -52,7 +52,8 @@ def test_the_table_and_why_it_ran_out(cli: Cli, file: str) -> None:
 def test_disks_images_and_networks(cli: Cli, tmp_path: Path) -> None:
     rows = [f"i{n},{n},,1,1024,20,debian,2,lan" for n in range(5)]
     made = tmp_path / "arrivals.csv"
-    made.write_text("\n".join([CSV.splitlines()[0].partition(",owner")[0] + ",disk_gib,image,image_gib,network", *rows]))
+    header = "name,arrival_s,lifetime_s,cpu,memory_mib,disk_gib,image,image_gib,network"
+    made.write_text("\n".join([header, *rows]))
     asked = ("--arrivals", made, "--hosts", "2x8c/16GiB/50GiB", "--network", "lan=3", "--fit", "1,1GiB,20GiB")
     said = cli("simulate", *asked)
     assert said.code == 0
