@@ -61,12 +61,9 @@ def simulate(
         bool, typer.Option("--find-min-hosts", help="How few hosts of the first --hosts would do without rejection.")
     ] = False,
     compare: Annotated[bool, typer.Option("--compare", help="All policies, one after the other.")] = False,
-    fit: Annotated[
-        str, typer.Option(metavar="CPU,MEMORY[,DISK]", help="How many more of this size fit at the end.")
-    ] = "",
+    fit: Annotated[str, typer.Option(metavar="CPU,MEMORY[,DISK]", help="How many more of it fit at the end.")] = "",
     network: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=N", help="So many addresses, as lan=250[,cluster=NAME][,KEY=VALUE]; repeatable."),
+        list[str] | None, typer.Option(metavar="NAME=N", help="Its free addresses, as lan=250[,KEY=VALUE]; repeatable.")
     ] = None,
     add: Annotated[
         list[str] | None, typer.Option(metavar="NxCPUSc/MEMORY[/DISK]@TIME", help="Hosts that come then; repeatable.")
@@ -96,9 +93,9 @@ def simulate(
     _check(bool(arrivals), bool(hosts), recorded, until_rejection and find_min_hosts)
     told = ask("daemon.simulate", {
         "arrivals": arrivals, "hosts": hosts or [], "recorded": recorded, "policy": policy, "history": history,
-        "seed": seed, "spare": spare,
-        "until_rejection": until_rejection, "find_min_hosts": find_min_hosts, "compare": compare, "fit": fit,
-        "add": add or [], "lose": lose or [], "networks": network or [], "drain": drain or [], "quiet": session.quiet,
+        "seed": seed, "spare": spare, "compare": compare, "fit": fit,
+        "until_rejection": until_rejection, "find_min_hosts": find_min_hosts, "add": add or [], "lose": lose or [],
+        "networks": network or [], "drain": drain or [], "quiet": session.quiet,
     })  # fmt: skip
     if recorded:
         _show_replay(told["replay"], output)
