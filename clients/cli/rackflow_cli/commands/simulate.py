@@ -38,6 +38,16 @@ _SIDES = (
 )  # fmt: skip
 _DIFFERENCES = (Column("AT", "at"), Column("INSTANCE", "name"), Column("WAS", "recorded"), Column("NOW", "now"))
 
+Network = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=N", help="Its free addresses, as lan=250[,KEY=VALUE]; repeatable.")
+]
+Add = Annotated[
+    list[str] | None, typer.Option(metavar="NxCPUSc/MEMORY[/DISK]@TIME", help="Hosts that come then; repeatable.")
+]
+Lose = Annotated[
+    list[str] | None, typer.Option(metavar="N@TIME", help="Hosts that die; what they ran starts elsewhere.")
+]
+
 
 @app.command()
 def simulate(
@@ -62,15 +72,9 @@ def simulate(
     ] = False,
     compare: Annotated[bool, typer.Option("--compare", help="All policies, one after the other.")] = False,
     fit: Annotated[str, typer.Option(metavar="CPU,MEMORY[,DISK]", help="How many more of it fit at the end.")] = "",
-    network: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=N", help="Its free addresses, as lan=250[,KEY=VALUE]; repeatable.")
-    ] = None,
-    add: Annotated[
-        list[str] | None, typer.Option(metavar="NxCPUSc/MEMORY[/DISK]@TIME", help="Hosts that come then; repeatable.")
-    ] = None,
-    lose: Annotated[
-        list[str] | None, typer.Option(metavar="N@TIME", help="Hosts that die; what they ran starts elsewhere.")
-    ] = None,
+    network: Network = None,
+    add: Add = None,
+    lose: Lose = None,
     drain: Annotated[list[str] | None, typer.Option(metavar="N@TIME", help="Hosts that are emptied.")] = None,
     spare: Annotated[
         int, typer.Option(min=0, metavar="N", help="Hosts kept empty that step in for lost ones (N+1: 1).")
@@ -93,9 +97,9 @@ def simulate(
     _check(bool(arrivals), bool(hosts), recorded, until_rejection and find_min_hosts)
     told = ask("daemon.simulate", {
         "arrivals": arrivals, "hosts": hosts or [], "recorded": recorded, "policy": policy, "history": history,
-        "seed": seed, "spare": spare, "compare": compare, "fit": fit,
-        "until_rejection": until_rejection, "find_min_hosts": find_min_hosts, "add": add or [], "lose": lose or [],
-        "networks": network or [], "drain": drain or [], "quiet": session.quiet,
+        "fit": fit, "seed": seed, "spare": spare, "compare": compare, "find_min_hosts": find_min_hosts,
+        "add": add or [], "until_rejection": until_rejection, "lose": lose or [], "networks": network or [],
+        "drain": drain or [], "quiet": session.quiet,
     })  # fmt: skip
     if recorded:
         _show_replay(told["replay"], output)
