@@ -66,6 +66,7 @@ WITH newest AS (
     SELECT cluster, resource, arg_max(used, sampled_at) AS used FROM allocation WHERE noun = 'cluster' GROUP BY ALL
 )
 SELECT cluster, resource, any_value(used) AS used, any_value(total) AS total,
+       any_value(high) FILTER (ahead_days = 1) AS tomorrow_high,
        any_value(expected) FILTER (ahead_days = 30) AS in_30_days, any_value(low) FILTER (ahead_days = 30) AS in_30_days_low,
        any_value(high) FILTER (ahead_days = 30) AS in_30_days_high,
        now() + to_days(min(ahead_days) FILTER (expected >= total)) AS runs_out_at,

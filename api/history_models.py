@@ -60,6 +60,7 @@ class OutlookRow(Answer):
     in_30_days: float
     in_30_days_low: float
     in_30_days_high: float
+    tomorrow_high: float = Field(description="of the peak of the day to come, four times out of five less")
     runs_out_at: At | None
     earliest_at: At | None
     latest_at: At | None

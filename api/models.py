@@ -147,6 +147,7 @@ class Hardware(Answer):
 
 class HostShown(Host):
     hardware: Hardware | None
+    power: Object = Field(description="idle_since; switched_at, cycles, slept_s: of its sleep")
     spec: Object
     facts: Object
     capabilities: Object
@@ -203,6 +204,7 @@ class Cluster(Answer):
     labels: Labels
     rebalance: Object | None = Field(description="null: moves are planned by hand only")
     placement_policy: str | None = Field(description="null: the front-end's")
+    power: Object | None = Field(description="null: hosts are put to sleep by hand only")
     created_at: At
 
 

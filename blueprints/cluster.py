@@ -8,6 +8,7 @@ from pydantic import Field
 
 from blueprints.common import Labels, Name, Spec
 from blueprints.plan import RebalanceSpec
+from blueprints.power import PowerSpec
 
 
 class ClusterSpec(Spec):
@@ -25,3 +26,4 @@ class ClusterSpec(Spec):
     )
     labels: Labels = Field(default_factory=dict)
     rebalance: RebalanceSpec | None = Field(default=None, description="by default moves are planned by hand only")
+    power: PowerSpec | None = Field(default=None, description="by default hosts are put to sleep by hand only")

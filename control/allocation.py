@@ -10,10 +10,10 @@ import sqlalchemy as sa
 
 from control import addresses, instances_on, networks, placing_hardware, placing_learned, sql, tables
 from control.placing_learned import Features
-from core.states import HostState
+from core.states import RESTING, HostState
 
 Sample = dict[str, Any]
-_GIVES = (HostState.READY, HostState.UNREACHABLE)  # a host that the operator took out gives nothing
+_GIVES = (HostState.READY, HostState.UNREACHABLE, *RESTING)  # a host that the operator took out gives nothing
 
 
 def samples(c: sa.Connection, features: Features | None = None) -> list[Sample]:

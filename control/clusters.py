@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from blueprints.cluster import ClusterSpec
 from blueprints.plan import RebalanceSpec
+from blueprints.power import PowerSpec
 from control import sql, tables
 from control.access import Principal, require_admin
 from control.placement.weights import check_policy
@@ -17,7 +18,10 @@ from core.ids import new_id
 
 DEFAULT = "default"
 _T = tables.cluster
-_FIELDS = ("cpu_overcommit", "cpu_learned_max", "memory_overcommit", "labels", "rebalance", "placement_policy")
+_FIELDS = (
+    "cpu_overcommit", "cpu_learned_max", "memory_overcommit", "labels", "rebalance", "power", "placement_policy"
+)  # fmt: skip
+_SPECS = ("rebalance", "power")  # of these fields
 # what hosts are placed by
 _OF_HOSTS = frozenset({"cpu_overcommit", "cpu_learned_max", "memory_overcommit", "placement_policy"})
 
@@ -38,7 +42,7 @@ def differs(c: sa.Connection, spec: ClusterSpec) -> list[str] | None:
 
 def _values(spec: ClusterSpec) -> dict[str, Any]:
     found = {field: getattr(spec, field) for field in _FIELDS}
-    return {**found, "rebalance": spec.rebalance.model_dump(mode="json") if spec.rebalance else None}
+    return {**found, **{name: found[name].model_dump(mode="json") for name in _SPECS if found[name] is not None}}
 
 
 def ensure(c: sa.Connection, principal: Principal, spec: ClusterSpec) -> tuple[str, bool]:
@@ -86,6 +90,13 @@ def automatic(c: sa.Connection) -> list[tuple[str, RebalanceSpec]]:
     return [(name, limits) for name, limits in found if limits.automatic]
 
 
+def power_savers(c: sa.Connection) -> list[tuple[str, PowerSpec]]:
+    """Return the clusters that put idle hosts to sleep by themselves, by name, with within which limits."""
+    rows = c.execute(sa.select(_T.c.name, _T.c.power).where(_T.c.power.is_not(None)).order_by(_T.c.name))
+    found = [(row.name, PowerSpec.model_validate(row.power)) for row in rows]
+    return [(name, limits) for name, limits in found if limits.automatic]
+
+
 def list_(c: sa.Connection, principal: Principal, *, name: str | None = None) -> list[dict[str, Any]]:
     """Return clusters with the number of their hosts, by name."""
     host = tables.host
@@ -109,6 +120,7 @@ def _view(row: sa.RowMapping) -> dict[str, Any]:
     return {
         "id": row["id"], "name": row["name"], "hosts": row["hosts"], "cpu_overcommit": row["cpu_overcommit"],
         "cpu_learned_max": row["cpu_learned_max"], "memory_overcommit": row["memory_overcommit"],
-        "labels": row["labels"], "rebalance": row["rebalance"], "placement_policy": row["placement_policy"],
+        "labels": row["labels"], "rebalance": row["rebalance"], "power": row["power"],
+        "placement_policy": row["placement_policy"],
         "created_at": rfc3339(row["created_at"]),
     }  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from control import backups, failover, hosts, images, instances, machines, tables
+from control import backups, failover, hosts, images, instances, machines, sleeping, tables
 from control.ledger import Operation
 from control.lifecycle import VERBS
 from core.errors import Invalid
@@ -73,6 +73,8 @@ _WITHOUT_SUCCESS: dict[Verb, Ending] = {
     Verb.REMOVE: _not_removed,
     Verb.RETIRE: _not_retired,
     Verb.FENCE: _not_fenced,
+    Verb.SLEEP: sleeping.broken_off,
+    Verb.WAKE: sleeping.broken_off,
     Verb.SAVE_IMAGE: _not_saved,
     Verb.BACKUP: _not_backed_up,
     Verb.TEST_BACKUP: _not_sound,

@@ -19,11 +19,13 @@ from control import tables
 from control.hosts import HostRecord
 from core.clock import now, rfc3339
 from core.errors import Conflict, RackflowError, Unreachable
-from core.states import HostState, MachinePower
+from core.states import RESTING, HostState, MachinePower
 
 LABEL = "rackflow.failover"  # of a host, or else of its cluster; "manual": nothing is fenced without a person
 LOOKS = 2
 WATCHED = (HostState.UNREACHABLE, HostState.DRAINING, HostState.DISABLED)  # in these a silent host may be dead
+
+OFF = (HostState.FENCED, *RESTING)  # that these have no error says nothing of the network
 
 
 def noted(host: HostRecord, problem: RackflowError, at: datetime) -> Unreachable:
@@ -103,7 +105,7 @@ def signs_of(
     evidence = (host.error or {})["evidence"]
     since = min(datetime.fromisoformat(evidence["since"]), host.seen_at or at)
     quiet = sum(silent(other) for other in hosts)
-    answering = sum(o.error is None and o.seen_at is not None and o.state is not HostState.FENCED for o in hosts)
+    answering = sum(o.error is None and o.seen_at is not None and o.state not in OFF for o in hosts)
     manual = {**labels, **host.labels}.get(LABEL) == "manual"
     return Signs(
         (at - since).total_seconds(), evidence["looks"], bool(host.spec.get("bmc")), power, manual, answering, quiet

@@ -16,7 +16,7 @@ from control.placing_hardware import grants_on, hardware_shown
 from control.waiting import wake
 from core.clock import now, rfc3339
 from core.errors import Conflict, RackflowError, no_such
-from core.states import UNFINISHED, HostState, InstanceKind, Verb
+from core.states import RESTING, UNFINISHED, HostState, InstanceKind, Verb
 
 _T = tables.host
 _CLUSTER = tables.cluster
@@ -33,6 +33,7 @@ KINDS: dict[str, tuple[InstanceKind, ...]] = {  # what a driver runs, where its 
 # What somebody has decided, or is about to: an observation is noted, but does not change it.
 _KEPT = (
     HostState.DISABLED, HostState.ENROLLING, HostState.DRAINING, HostState.MAINTENANCE, HostState.FENCED,
+    *RESTING,
 )  # fmt: skip
 
 
@@ -61,6 +62,7 @@ class HostRecord:
     facts: dict[str, Any]
     capabilities: dict[str, Any]
     hardware: dict[str, Any] | None
+    power: dict[str, Any] | None
     version: int
     seen_at: datetime | None
     error: dict[str, Any] | None
@@ -122,9 +124,7 @@ def targets(c: sa.Connection, kind: str, names: Sequence[str]) -> list[tuple[Hos
     names: only these, whatever their state; empty: all. The datastore is the first that was seen there.
     """
     d, dh = tables.datastore, tables.datastore_host
-    wanted = [
-        h for h in records(c, names or None) if kind in h.kinds and (bool(names) or h.state is HostState.READY)
-    ]
+    wanted = [h for h in records(c, names or None) if kind in h.kinds and (bool(names) or h.state is HostState.READY)]
     rows = sql.fetch_in(
         c, [h.id for h in wanted],
         lambda part: sa.select(dh.c.host_id, d.c.id, d.c.path, d.c.name)
@@ -212,6 +212,8 @@ def set_state(
     if state is HostState.RETIRED:
         return _retire(c, host)
     observed = state in (HostState.UNREACHABLE, HostState.FAULTY)
+    if observed and not entered and host.state in RESTING:  # a look that was late: it is expected to be silent
+        return False
     if state is HostState.READY and host.cpus <= 0:
         raise Conflict(f"host {host.name} is not enrolled", f"host/{host.name}", {"state": host.state}, "enroll it")
     if observed and not entered and host.state in _KEPT:
@@ -251,6 +253,7 @@ def enable(c: sa.Connection, principal: Principal, name: str) -> bool:
     """
     require_admin(principal, "enable hosts")
     host = get(c, name)
+    _require_awake(host)
     if host.state is not HostState.FENCED:
         return set_state(c, host.id, HostState.READY)
     _require_failed_over(c, host)
@@ -269,7 +272,16 @@ def maintain(c: sa.Connection, principal: Principal, name: str) -> bool:
     return _decide(c, get(c, name), HostState.MAINTENANCE)
 
 
+def _require_awake(host: HostRecord) -> None:
+    if host.state in RESTING:
+        raise Conflict(
+            f"host {host.name} is {host.state}", f"host/{host.name}", {"state": host.state},
+            f"rackflow host wake {host.name}",
+        )  # fmt: skip
+
+
 def _decide(c: sa.Connection, host: HostRecord, state: HostState) -> bool:
+    _require_awake(host)
     if host.state is HostState.FENCED:
         raise Conflict(
             f"host {host.name} is fenced", f"host/{host.name}", {"state": host.state},
@@ -344,7 +356,8 @@ def show(c: sa.Connection, principal: Principal, name_or_id: str) -> dict[str, A
     found = list_(c, principal, name=host.id)
     if not found:
         raise no_such("host", name_or_id)
-    return {**found[0], "hardware": hardware_shown(c, vars(host)), "spec": host.spec, "facts": host.facts,
+    return {**found[0], "hardware": hardware_shown(c, vars(host)), "spec": host.spec,
+            "power": host.power or {}, "facts": host.facts,
             "capabilities": host.capabilities, **reach.of_host(c, host.id)}  # fmt: skip
 
 

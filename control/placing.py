@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec, NicSpec
-from control import decisions, drift, images, leases, rounds, sql, tables
+from control import decisions, drift, images, leases, placing_asleep, rounds, sql, tables
 from control.accept.deploy import check_root, disk_mib
 from control.access import Principal
 from control.hardware_offered import Grant
@@ -124,10 +124,21 @@ def place(
             lost = [one for one in wanted if one.op.id in gone]
             won = [pair for pair in won if pair[0].op.id not in gone]
         wanted = lost + _write(c, cloud, won, known, version, outcomes)
+        _tell_of_sleepers(c, cloud, requests, outcomes, features, policy)
     for one in wanted:
         error = Busy(f"{one.request.name}: other placements were faster, {ROUNDS} times", one.op.subject)
         outcomes[one.op.id] = Outcome(one.op.id, one.instance_id, None, error)
     return [outcomes[op.id] for op in ops]
+
+
+def _tell_of_sleepers(
+    c: sa.Connection, cloud: Cloud, requests: Sequence[Request], outcomes: dict[str, Outcome],
+    features: Features | None, policy: str,
+) -> None:  # fmt: skip
+    """Let what was refused say which host is woken for it."""
+    errors = {one.key: found.error for one in requests if (found := outcomes.get(one.key)) and found.error}
+    for key, error in placing_asleep.told(c, cloud, requests, errors, features, policy).items():
+        outcomes[key] = outcomes[key]._replace(error=error)
 
 
 def _wanted(
@@ -217,8 +228,12 @@ def changed(c: sa.Connection, cloud: Cloud, host_ids: set[str]) -> set[str]:
 
 
 def _write(
-    c: sa.Connection, cloud: Cloud, won: Sequence[tuple[_Wanted, Choice]], known: Mapping[str, Mapping[int, Held]],
-    version: int, outcomes: dict[str, Outcome],
+    c: sa.Connection,
+    cloud: Cloud,
+    won: Sequence[tuple[_Wanted, Choice]],
+    known: Mapping[str, Mapping[int, Held]],
+    version: int,
+    outcomes: dict[str, Outcome],
 ) -> list[_Wanted]:
     """Write decisions, reservations and leases; return those for whom an address or a device was not left after all."""
     placed = [(one, choice, choice.host) for one, choice in won if choice.host is not None]
@@ -304,9 +319,7 @@ def plan(
         template = template_of(groups[spec.name], spec.image)
         lives_s = expected_s(features or {}, template, principal.name, spec.cpu, spec.memory_mib)
         shape = shape_of(spec.model_copy(update={"nics": nics}), kind, size, image, lifetime_s=lives_s)
-        requests.append(
-            Request(spec.name, spec.name, shape, principal.name, spec.priority, str(spec.gang or ""))
-        )
+        requests.append(Request(spec.name, spec.name, shape, principal.name, spec.priority, str(spec.gang or "")))
         notes[spec.name] = told
     cloud = Cloud(c, {request.shape for request in requests}, lock=False, features=features)
     possible: dict[Shape, bool] = {}
@@ -314,6 +327,7 @@ def plan(
     refused = [choice for choice in choices if choice.host is None]
     errors = {one.request.key: refusal(cloud, one.request, one, possible, {}, None) for one in refused}
     errors = never_whole(cloud.view, [one.request for one in refused], errors)
+    errors = placing_asleep.told(c, cloud, requests, errors, features, policy)
     return [_planned(cloud, choice, errors.get(choice.request.key), notes) for choice in choices]
 
 

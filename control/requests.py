@@ -15,7 +15,7 @@ from blueprints.change import PARAMETERS
 from blueprints.common import Spec
 from blueprints.instance import InstanceSpec
 from control import access, sql, tables
-from control.accept import backup, change, deploy, host, host_change, image, machine, machine_change, plan
+from control.accept import backup, change, deploy, host, host_change, host_power, image, machine, machine_change, plan
 from control.accept.draft import Acceptor, Draft
 from control.access import Principal, sees_all
 from control.ledger import Operation, guard, operation_of
@@ -38,6 +38,8 @@ ACCEPTORS: dict[Verb, Acceptor] = {
     Verb.EVACUATE: host_change.evacuate,
     Verb.FENCE: host_change.fence,
     Verb.ADOPT: host_change.adopt,
+    Verb.SLEEP: host_power.sleep,
+    Verb.WAKE: host_power.wake,
     Verb.ENROLL_MACHINE: machine.enroll,
     Verb.CHANGE_MACHINE: machine_change.change,
     Verb.RECONCILE: host.reconcile,

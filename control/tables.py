@@ -97,6 +97,7 @@ cluster = sa.Table(
     sa.Column("cpu_overcommit", sa.Double, nullable=False), sa.Column("memory_overcommit", sa.Double, nullable=False),
     sa.Column("cpu_learned_max", sa.Double, nullable=False, server_default="0"),  # 0: not by what is used
     _json("labels"), _maybe_json("rebalance"),  # NULL: by hand only
+    _maybe_json("power"),  # NULL: by hand only
     sa.Column("placement_policy", sa.String(63)),  # NULL: the front-end's
     _at("created_at"),
 )  # fmt: skip
@@ -114,6 +115,7 @@ host = sa.Table(
     sa.Column("cpu_learned_max", sa.Double),  # likewise
     _json("spec"), _json("labels"), _json("facts"), _json("capabilities"),
     _maybe_json("hardware"),  # what single instances may have for themselves; NULL: nothing (see placing_hardware.py)
+    _maybe_json("power"),  # since when it is idle, when it was switched off and on (see sleeping.py)
     sa.Column("version", sa.Integer, nullable=False),  # grows with each placement and each change; guards conflicts
     sa.Column("mark", sa.BigInteger, nullable=False, server_default="0", onupdate=new_mark),  # see marks.py
     # steps that failed in a row because of it; nothing is placed on it before retry_at

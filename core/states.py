@@ -44,9 +44,15 @@ class HostState(StrEnum):
     DRAINING = "draining"  # being emptied; no new placements
     MAINTENANCE = "maintenance"  # the operator works on it: no placements, no repairs, no alarm
     UNREACHABLE = "unreachable"  # ready, but did not answer the last look
+    FALLING_ASLEEP = "falling-asleep"  # chosen to be switched off: no placements any more
+    ASLEEP = "asleep"  # off because nobody needs it; woken when somebody does
+    WAKING = "waking"  # switched on, not ready yet
     FENCED = "fenced"  # dead by two signals, its power cut by us; its instances may start elsewhere
     FAULTY = "faulty"  # needs the operator
     RETIRED = "retired"
+
+
+RESTING = (HostState.FALLING_ASLEEP, HostState.ASLEEP, HostState.WAKING)  # silence of these is no news
 
 
 class MachineState(StrEnum):
@@ -135,6 +141,8 @@ class Verb(StrEnum):
     ADOPT = "adopt"  # take over instances that run there already
     EVACUATE = "evacuate"  # move away what runs there
     FENCE = "fence"  # cut its power, because it is dead
+    SLEEP = "sleep"  # switch it off while nobody needs it
+    WAKE = "wake"  # switch it on again
     RETIRE = "retire"  # take a host out
     CONFIGURE = "configure"  # make it a hypervisor over SSH
     # to a machine with a BMC

@@ -9,6 +9,7 @@ from tasks.balance import keep_balanced
 from tasks.forms import names
 from tasks.ledger import enter
 from tasks.machine_health import keep_watching
+from tasks.power_saving import keep_power
 from tasks.reconcile import reconcile_hosts
 from tasks.settle import settle
 from tasks.spares import keep_spares
@@ -30,3 +31,4 @@ async def reconcile(hosts: str = "", operations: list[str] = []) -> None:  # noq
     await keep_balanced()
     await keep_watching()
     await keep_spares()
+    await keep_power()

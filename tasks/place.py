@@ -8,12 +8,13 @@ from typing import Any
 
 from prefect import task
 
-from control import instances, operations, placing
+from control import instances, operations, placing, placing_asleep
 from control.lifecycle import rule
 from control.operations import Operation
 from core.errors import Busy, Invalid
 from core.states import ImageState, InstanceState, Verb
 from tasks.ledger import load
+from tasks.power_saving import ask
 from tasks.runtime import runtime
 
 SEQUENCE = 1  # it is the first step of each of these
@@ -65,16 +66,19 @@ def _place(
             operations.fail_step(c, op, SEQUENCE, Invalid("its image could not be imported", op.subject))
     by_id = {op.id: op for op in usable}
     placed: dict[str, str] = {}
-    ends, states_now = [], []
+    ends, states_now, refused = [], [], []
     for outcome in placing.place(c, usable, features, policy, looked=True):
         op = by_id[outcome.operation_id]
         if outcome.error is not None:
             operations.fail_step(c, op, SEQUENCE, outcome.error)
+            refused.append(outcome.error)
         else:
             assert outcome.host is not None
             placed[op.id] = outcome.host
             ends.append((op, SEQUENCE, True, {"host": outcome.host}))
             states_now.append((outcome.instance_id, rule(op.verb).during or InstanceState.STAGING, op.epoch, ""))
+    wakes = {str(name): None for error in refused if (name := error.evidence.get(placing_asleep.WAKES))}
+    ask(c, Verb.WAKE, wakes, "instances wait for room")
     instances.set_states(c, states_now)
     operations.end_steps(c, ends)
     return placed

@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect import task
 
-from control import access, drift, failover, fencing, host_facts, hosts, requests
+from control import access, drift, failover, fencing, host_facts, hosts, requests, sleeping
 from control import reconcile as rows
 from control.datastores import DatastoreRecord
 from control.drift import Residue
@@ -24,6 +24,7 @@ from drivers.hosts import Host, HostFacts
 from drivers.hypervisor.base import Capacity, ObservedInstance
 from drivers.hypervisor.powers import Sweeps
 from tasks.configured import missing_on
+from tasks.host_power import look_asleep
 from tasks.images import sweep_store
 from tasks.ledger import Seen, finish, load, run_step
 from tasks.look_writes import Before, Look
@@ -33,6 +34,7 @@ from tasks.told import take_events
 from tasks.watch import RECONCILER, watch
 
 HOSTS_AT_ONCE = 32
+_IN_HAND = (HostState.ENROLLING, HostState.FALLING_ASLEEP, HostState.WAKING)  # their operations look at them
 
 
 @task(name="reconcile", task_run_name="reconcile hosts", persist_result=False)
@@ -53,7 +55,7 @@ async def _sweep(rt: Runtime, op: Operation) -> None:
         async with slots:
             return await run_step(op, sequence, "observe", record.name, lambda _: look_at(rt, record))
 
-    enrolled = [r for r in records if r.driver and r.state is not HostState.ENROLLING]
+    enrolled = [r for r in records if r.driver and r.state not in _IN_HAND]
     went = await asyncio.gather(*(one(sequence, record) for sequence, record in enumerate(enrolled, 1)))
     await watch(rt)
     await sweep_store(rt)
@@ -67,6 +69,8 @@ async def look_at(rt: Runtime, record: HostRecord) -> Seen:
 
     What is left there of instances that the record has elsewhere goes first: only then may anything be placed there.
     """
+    if record.state is HostState.ASLEEP:
+        return await look_asleep(rt, record)
     before: Before = await rt.befores.add(record)
     try:
         host = await rt.host(record)
@@ -149,7 +153,7 @@ async def _silent(rt: Runtime, record: HostRecord, problem: Unreachable) -> Seen
     """Write that a host does not answer; one in maintenance is expected to, one that is fenced is known to."""
     if record.state is HostState.FENCED:
         return await _fenced(rt, record, answers=False)
-    if record.state is HostState.MAINTENANCE:
+    if record.state is HostState.MAINTENANCE or sleeping.is_stuck(record):
         return Seen(False, {"state": record.state.value, "reason": str(problem)})
     said = failover.noted(record, problem, now())
 

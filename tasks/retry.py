@@ -20,6 +20,7 @@ GIVE_UP_AFTER = {  # runs, each with STEP_ATTEMPTS tries
     **dict.fromkeys((Verb.RESIZE, Verb.ATTACH_DISK, Verb.GROW_DISK, Verb.ATTACH_NIC, Verb.RENAME), 1),
     **dict.fromkeys((Verb.IMPORT, Verb.DETACH_DISK, Verb.DETACH_NIC, Verb.SNAPSHOT, Verb.REBOOT), 2),
     **dict.fromkeys((Verb.STAGE, Verb.MIGRATE, Verb.MIGRATE_LIVE, Verb.SAVE_IMAGE, Verb.BACKUP), 3),
+    **dict.fromkeys((Verb.SLEEP, Verb.WAKE), 2),
 }
 PLACES = 3  # hosts tried for one deployment before it is given up
 

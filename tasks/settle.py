@@ -28,7 +28,7 @@ OPEN = (OperationState.RUNNING, OperationState.COMPENSATING)
 BAD = (OperationState.FAILED, OperationState.COMPENSATED, OperationState.HELD, OperationState.CANCELLED)
 LAST = {  # the step with which it is whole; a sweep has as many steps as there are hosts
     Verb.ENROLL: "observe", Verb.RETIRE: "retire", Verb.EVACUATE: "move", Verb.FENCE: "fail-over", Verb.ADOPT: "mark",
-    Verb.APPLY_PLAN: "move",
+    Verb.APPLY_PLAN: "move", Verb.SLEEP: "power-off", Verb.WAKE: "answer",
 }  # fmt: skip
 UNDO: dict[Verb, Callable[[Runtime, Operation], Awaitable[None]]] = {  # not of an instance
     Verb.ADOPT: adoption.undo, Verb.ENROLL_MACHINE: machine_power.as_found,

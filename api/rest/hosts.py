@@ -102,11 +102,21 @@ async def configure_host(ctx: Ctx, caller: Caller, name: str, key: Key = None) -
 
 
 @router.post("/{name}/fence", status_code=202, response_model=ledger_models.Accepted)
-async def fence_host(
-    ctx: Ctx, caller: Caller, name: str, body: Fence | None = None, key: Key = None
-) -> JSONResponse:
+async def fence_host(ctx: Ctx, caller: Caller, name: str, body: Fence | None = None, key: Key = None) -> JSONResponse:
     """Ask for the power of a dead host to be cut, so that its instances may start elsewhere; administrators only."""
     return await accept(ctx, caller, Verb.FENCE, {"hosts": [name], **_given(body)}, key)
+
+
+@router.post("/{name}/sleep", status_code=202, response_model=ledger_models.Accepted)
+async def sleep_host(ctx: Ctx, caller: Caller, name: str, key: Key = None) -> JSONResponse:
+    """Ask for a host that holds nothing to be switched off until it is needed; it needs a BMC."""
+    return await accept(ctx, caller, Verb.SLEEP, {"hosts": [name]}, key)
+
+
+@router.post("/{name}/wake", status_code=202, response_model=ledger_models.Accepted)
+async def wake_host(ctx: Ctx, caller: Caller, name: str, key: Key = None) -> JSONResponse:
+    """Ask for a host that is asleep to be switched on; it is ready when its hypervisor answers."""
+    return await accept(ctx, caller, Verb.WAKE, {"hosts": [name]}, key)
 
 
 @router.post("/{name}/adopt", status_code=202, response_model=ledger_models.Accepted)

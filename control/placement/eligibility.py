@@ -9,7 +9,7 @@ import numpy as np
 from control.placement.expressions import holds, parse
 from control.placement.model import MANY, At, Ints, Mask, Shape, View
 from control.placement.work import Work
-from core.states import HostState
+from core.states import RESTING, HostState
 
 
 def say(text: str, **numbers: Any) -> dict[str, Any]:
@@ -22,7 +22,7 @@ _GIVES = {
     "pinning": "give away whole cores", "numa": "bind to one NUMA cell", "hugepages": "give away huge pages",
     "pci": "pass on devices",
 }  # fmt: skip
-_WAITED_FOR = frozenset({HostState.READY, HostState.UNREACHABLE, "backed-off"})
+_WAITED_FOR = frozenset({HostState.READY, HostState.UNREACHABLE, "backed-off", *RESTING})
 
 
 def state(view: View, work: Work, shape: Shape) -> Mask | None:

@@ -23,6 +23,7 @@ import flows.deploy
 import flows.enroll
 import flows.enroll_machine
 import flows.evacuate
+import flows.host_power
 import flows.keep
 import flows.rebalance
 import flows.reconcile
@@ -44,7 +45,7 @@ from tasks.settle import BatchFailed
 
 MODULES: tuple[ModuleType, ...] = (
     flows.change, flows.deploy, flows.enroll, flows.evacuate, flows.keep, flows.rebalance, flows.reconcile,
-    flows.stage, flows.enroll_machine, flows.change_machine,
+    flows.stage, flows.enroll_machine, flows.change_machine, flows.host_power,
 )  # fmt: skip
 FLOWS: dict[Verb, Flow[..., Any]] = {
     Verb.DEPLOY: flows.deploy.deploy,
@@ -63,6 +64,8 @@ FLOWS: dict[Verb, Flow[..., Any]] = {
     Verb.CHANGE_MACHINE: flows.change_machine.change_machine,
     Verb.EVACUATE: flows.evacuate.evacuate,
     Verb.FENCE: flows.evacuate.fence,
+    Verb.SLEEP: flows.host_power.host_power,
+    Verb.WAKE: flows.host_power.host_power,
     Verb.ADOPT: flows.evacuate.adopt,
     Verb.IMPORT: flows.stage.stage,
     Verb.STAGE: flows.stage.stage,

@@ -17,14 +17,14 @@ STATE_STYLES = {
         "pending", "on-hold", "staging", "starting", "shutting-down", "suspending", "resuming", "stopping", "restoring",
         "undeploying", "migrating", "resizing", "changing-disks", "changing-nics", "snapshotting", "saving-image",
         "backing-up", "reverting", "deleting", "importing", "enrolling", "draining", "compensating", "copying", "open",
-        "applying", "waiting",
+        "applying", "waiting", "falling-asleep", "waking",
     ), "yellow"),
     "held": "bold red", "failed": "bold red", "faulty": "bold red", "unreachable": "bold red", "corrupt": "bold red",
     "compensated": "red", "no": "red", "not reached": "yellow",
     "fenced": "bold red",
     **dict.fromkeys((
         "off", "suspended", "stopped", "undeployed", "disabled", "maintenance", "cancelled", "retired", "deleted",
-        "not tried",
+        "not tried", "asleep",
     ), "dim"),
 }  # fmt: skip
 

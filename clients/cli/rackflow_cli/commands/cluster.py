@@ -37,6 +37,19 @@ def create(
     threshold: Annotated[
         float | None, typer.Option(min=0, max=100, metavar="PERCENT", help="Above the lowest load that is let be; 10.")
     ] = None,
+    sleep_after: Annotated[
+        int | None, typer.Option(min=1, metavar="MINUTES", help="Let it switch off hosts that are idle for so long.")
+    ] = None,
+    min_awake: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="So many hosts stay on; 2.")
+    ] = None,
+    spare_hosts: Annotated[int | None, typer.Option(min=0, metavar="N", help="That may fail without harm; 1.")] = None,
+    headroom: Annotated[
+        float | None, typer.Option(min=0, max=1000, metavar="PERCENT", help="Of what is needed stays free; 20.")
+    ] = None,
+    sleep_between: Annotated[
+        str | None, typer.Option(metavar="HH:MM-HH:MM", help="UTC: only then hosts are switched off.")
+    ] = None,
     label: LabelsOption = None,
     output: Output = Format.TABLE,
 ) -> None:
@@ -45,6 +58,10 @@ def create(
         cpu_overcommit=cpu_overcommit, cpu_learned_max=cpu_learned_max, memory_overcommit=memory_overcommit,
         placement_policy=placement_policy, labels=pairs(label, "--label"),
         rebalance=_automatic(rebalance, moves_per_hour, threshold),
+        power=_power(sleep_after, given(
+            min_awake=min_awake, spare_hosts=spare_hosts, sleep_between=sleep_between,
+            headroom=None if headroom is None else headroom / 100,
+        )),
     )}, output)  # fmt: skip
 
 
@@ -56,3 +73,12 @@ def _automatic(kind: str | None, most: int | None, threshold: float | None) -> d
         return None
     share = None if threshold is None else threshold / 100
     return {"mode": "automatic", "kind": kind, **given(max_moves_per_hour=most, threshold=share)}
+
+
+def _power(idle_minutes: int | None, limits: dict[str, Any]) -> dict[str, Any] | None:
+    """Return how a cluster saves power by itself, None: not at all. Raise CliError (usage)."""
+    if idle_minutes is None:
+        if limits:
+            raise CliError("limits of what?", ExitCode.USAGE, fix="add --sleep-after MINUTES")
+        return None
+    return {"mode": "automatic", "idle_minutes": idle_minutes, **limits}

@@ -146,6 +146,20 @@ def fence(
 
 
 @app.command()
+def sleep(
+    names: HostNames, wait: Wait = True, timeout: Timeout = WAIT_TIMEOUT_S, output: Output = Format.TABLE
+) -> None:
+    """Switch off hosts that hold nothing, until somebody needs them."""
+    _ask("sleep", names, {}, wait, timeout, output)
+
+
+@app.command()
+def wake(names: HostNames, wait: Wait = True, timeout: Timeout = WAIT_TIMEOUT_S, output: Output = Format.TABLE) -> None:
+    """Switch on hosts that are asleep."""
+    _ask("wake", names, {}, wait, timeout, output)
+
+
+@app.command()
 def configure(
     names: HostNames,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
