@@ -96,16 +96,18 @@ async def test_a_host_without_a_bmc_stays_on(line: Line) -> None:
 
 
 async def test_nothing_is_placed_on_it_and_nobody_decides_about_it(line: Line, pump: Pump) -> None:
+    before = host_of(line, "f2").version
     ids = line.submit(Verb.SLEEP, {"hosts": ["f2"]})
+    assert host_of(line, "f2").version > before, "who is placing something there at this moment has lost it"
     assert state(line) is HostState.FALLING_ASLEEP
     assert line.submit(Verb.SLEEP, {"hosts": ["f2"]}) == ids, "what is under way is the answer"
     with pytest.raises(Conflict, match="is busy"):
         line.submit(Verb.WAKE, {"hosts": ["f2"]})
-    placed = await deploy(line, "a", "b", "c", "d")
-    assert "f2" not in {one["host"] for one in placed}
     for decide in (hosts.enable, hosts.disable, hosts.maintain):
         with pytest.raises(Conflict, match="falling-asleep"):
             line.store.write_now(lambda c, d=decide: d(c, line.admin, "f2"))  # type: ignore[misc]
+    placed = await deploy(line, "a", "b", "c", "d")
+    assert "f2" not in {one["host"] for one in placed}
     await pump.until(ids)
     assert state(line) is HostState.ASLEEP
 
@@ -114,9 +116,11 @@ async def test_what_waits_for_room_wakes_as_many_as_it_needs(line: Line, pump: P
     for name in ("f1", "f2"):
         await sleep(line, name)
     big = [{"name": f"big{n}", "image": "vm", "kind": "vm", "cpu": 1, "memory": "40GiB"} for n in range(2)]
+    world.hang("*", "baremetal.set_power")
     ids = line.submit(Verb.DEPLOY, {"instances": big})
-    while not asked(line, Verb.WAKE):
+    while not any(op.state is OperationState.PENDING and op.reason for op in line.operations(ids)):
         await pump.round()
+    world.release("*", "baremetal.set_power")
     (woken,) = asked(line, Verb.WAKE)
     assert (woken.asked_by, woken.parameters["reason"]) == ("reconciler", "instances wait for room")
     waits = [op for op in line.operations(ids) if op.state is OperationState.PENDING]
