@@ -14,7 +14,7 @@ STATES = ((True, False), (False, True), (False, False))  # awake, asleep, neithe
 HOSTS = st.lists(
     st.builds(
         lambda state, cpu, memory, may, idle_s, switched_s: Candidate(
-            "", *state, {"cpu": cpu, "memory_mib": memory}, may and state[0], idle_s, switched_s
+            "", state[0], state[1], {"cpu": cpu, "memory_mib": memory}, may and state[0], idle_s, switched_s
         ),
         st.sampled_from(STATES), st.integers(1, 64), st.integers(1, 4096), st.booleans(), st.integers(0, 9000),
         st.integers(0, 9000),
