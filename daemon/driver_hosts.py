@@ -75,7 +75,7 @@ async def _stranger(name: str, kind: str, key: Path, known: Sequence[str]) -> En
     if port and not port.isdigit():
         raise Invalid(f"{name} is no [USER@]ADDRESS[:PORT]", fix="name a host so, or one of the record without --key")
     seen = await show(kind, address, int(port or 22))
-    if seen.fingerprint not in known:
+    if seen.fingerprint and seen.fingerprint not in known:
         raise CredentialRejected(
             f"the host key of {address} is {seen.fingerprint}, which is not known", f"host/{address}",
             fix=f"if that is the machine meant: --fingerprint {seen.fingerprint}",

@@ -7,9 +7,12 @@ loaded lazily, so that a front-end without LXD hosts never imports pylxd.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from inspect import isfunction
 from typing import Any
 
+from core.errors import HostFault, RackflowError
 from core.settings import DriverSettings
 from drivers import registry
 from drivers.hypervisor.base import Hypervisor
@@ -71,5 +74,49 @@ class Host:
 
 async def connect(kind: str, endpoint: Endpoint, settings: DriverSettings) -> Host:
     """Connect to a host and build its drivers. Raise Unreachable, CredentialRejected, Invalid (kind), HostFault."""
-    host: Host = await registry.load(kind).connect(endpoint, settings)
+    module = registry.load(kind)
+    if kind in registry.OWN:
+        host: Host = await module.connect(endpoint, settings)
+        return host
+    return await _brought(registry.drivers()[kind], module.connect, endpoint, settings)
+
+
+async def _brought(
+    driver: registry.Driver, make: Callable[..., Any], endpoint: Endpoint, settings: DriverSettings
+) -> Host:
+    """Connect by a package's driver, and see that it has what will be asked of it. Raise as it does, and HostFault."""
+    subject, fix = f"host/{endpoint.name}", f"repair or reinstall {driver.package}"
+    try:
+        host: Host = await make(endpoint, settings)
+        lacking = _lacking(host, settings.datastore_path)
+    except RackflowError:
+        raise
+    except Exception as error:  # it is somebody else's code: it must not pass for a defect of ours
+        message = f"driver {driver.name} of {driver.package} broke as it connected: {type(error).__name__}: {error}"
+        raise HostFault(message, subject, fix=fix) from error
+    if lacking:
+        with suppress(Exception):
+            await host.close()
+        message = f"driver {driver.name} of {driver.package} lacks {', '.join(lacking)}"
+        raise HostFault(message, subject, {"module": driver.module}, fix)
     return host
+
+
+def _lacking(host: Any, datastore: str) -> list[str]:
+    """Return the verbs that a host's drivers do not have; a verb taken over from the protocol itself does nothing."""
+    if not isinstance(host, Host):
+        return [f"a Host (connect returned {type(host).__name__})"]
+    parts = {
+        "transport": (Transport, host.transport), "hypervisor": (Hypervisor, host.hypervisor),
+        "storage": (Storage, host.storage(datastore)), "network": (Network, host.network),
+    }  # fmt: skip
+    return [
+        f"{family}.{verb}"
+        for family, (contract, part) in parts.items() for verb in verbs_of(contract)
+        if getattr(type(part), verb, None) in (None, getattr(contract, verb))
+    ]  # fmt: skip
+
+
+def verbs_of(protocol: type) -> tuple[str, ...]:
+    """Return the verbs of a contract, in the order in which they stand there."""
+    return tuple(name for name, what in vars(protocol).items() if isfunction(what) and name[0] != "_")

@@ -6,21 +6,24 @@ driver is used, so that one which cannot be loaded troubles nobody but its own h
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions, entry_points
 from inspect import iscoroutinefunction
 from types import ModuleType
 
 from core.errors import HostFault, Invalid
 
 GROUP = "rackflow.drivers"
+CONTRACT = 1  # of the contracts in */base.py; one more whenever a driver that fitted would fit no longer
 OWN = {
     "kvm": "drivers.kvm_host", "lxd": "drivers.lxd_host", "firecracker": "drivers.firecracker_host",
     "esxi": "drivers.esxi_host", "fake": "drivers.fake_host",
 }  # fmt: skip
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,15}")  # as a host's spec may name one
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,18 @@ class Driver:
 @cache
 def drivers() -> dict[str, Driver]:
     """Return all drivers by name, rackflow's own first; looked up once in a process."""
-    return merged(entry_points(group=GROUP))
+    try:
+        return merged(entry_points(group=GROUP))
+    except Exception:  # one package's entry_points.txt is damaged, whoever's it is: the others count
+        return merged(_readable())
+
+
+def _readable() -> Iterator[EntryPoint]:
+    for dist in distributions():
+        try:
+            yield from dist.entry_points.select(group=GROUP)
+        except Exception:
+            continue
 
 
 def merged(found: Iterable[EntryPoint]) -> dict[str, Driver]:
@@ -46,7 +60,8 @@ def merged(found: Iterable[EntryPoint]) -> dict[str, Driver]:
         package = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
         there = known.get(point.name)
         if there is None:
-            known[point.name] = Driver(point.name, point.value, package)
+            error = "" if _NAME.fullmatch(point.name) else f"no host can name it: a driver's name is {_NAME.pattern}"
+            known[point.name] = Driver(point.name, point.value, package, error)
         elif there.package == "rackflow":
             taken = f"{point.name} ({package})"
             known[taken] = Driver(taken, point.value, package, f"the name {point.name} is rackflow's own")
@@ -61,17 +76,27 @@ def load(name: str) -> ModuleType:
     if driver is None:
         raise Invalid(f"no driver {name!r}", fix=f"one of {', '.join(drivers())}")
     if driver.error:
-        raise HostFault(f"driver {name} cannot be used: {driver.error}", fix="uninstall one of the packages")
+        raise HostFault(f"driver {name} cannot be used: {driver.error}", fix="uninstall or rename one of the packages")
     try:
         module = import_module(driver.module)
-    except Exception as error:  # it is somebody else's code: whatever it raises, the others go on
+    except (Exception, SystemExit) as error:  # it is somebody else's code: whatever it raises, the others go on
         message = f"driver {name} of {driver.package} cannot be loaded: {type(error).__name__}: {error}"
         fix = f"repair or reinstall {driver.package}"
         raise HostFault(message, evidence={"module": driver.module}, fix=fix) from error
-    if not iscoroutinefunction(getattr(module, "connect", None)):
-        message = f"driver {name} of {driver.package} has no `async def connect(endpoint, settings)` in {driver.module}"
-        raise HostFault(message, evidence={"module": driver.module}, fix="see docs/drivers.md")
+    if misfit := "" if name in OWN else _misfit(module):
+        message = f"driver {name} of {driver.package} does not fit: {misfit}"
+        raise HostFault(message, evidence={"module": driver.module}, fix="install a version that does: docs/drivers.md")
     return module
+
+
+def _misfit(module: ModuleType) -> str:
+    """Return why a package's module cannot be a driver here, "" if it can."""
+    if not iscoroutinefunction(getattr(module, "connect", None)):
+        return f"no `async def connect(endpoint, settings)` is in {module.__name__}"
+    written_for = getattr(module, "CONTRACT", None)
+    if written_for is None:
+        return f"{module.__name__} has no CONTRACT: the version of the contracts that it was written for"
+    return "" if written_for == CONTRACT else f"written for contract {written_for}, and this rackflow has {CONTRACT}"
 
 
 def has_own_transport(name: str) -> bool:

@@ -40,18 +40,17 @@ class Enrollment:
         self.facts: HostFacts | None = None
         self.seen: tuple[Capabilities, Capacity] | None = None
         self.driver = record.spec.get("driver") or ""
-        self.is_simulated = self.driver == "fake"
 
     async def pin(self, _: Operation) -> Seen:
         """Compare the host key, or the API's certificate, with the fingerprint asked for, then pin it."""
-        if self.is_simulated or (self.record.host_key and not self.record.spec.get("fingerprint")):
-            return Seen(False)
         before = self.record.host_key
+        if before and not self.record.spec.get("fingerprint"):
+            return Seen(False)
         fingerprint = await self._compare()
         key = self.record.host_key
-        if not self.becomes:
+        if key and not self.becomes:
             await self.rt.store.write(lambda c: hosts.pin_key(c, self.op, self.record.id, key))
-        return Seen(before != key, {"fingerprint": fingerprint})
+        return Seen(before != key, {"fingerprint": fingerprint or None})
 
     async def _compare(self) -> str:
         """Take the host's key and return its fingerprint. Raise CredentialRejected when another one was asked for."""
@@ -59,7 +58,7 @@ class Enrollment:
         wanted = self.record.spec.get("fingerprint")
         if wanted and wanted != key.fingerprint:
             raise CredentialRejected(
-                f"the host key of {self.record.address} is {key.fingerprint}, not {wanted}",
+                f"the host key of {self.record.address} is {key.fingerprint or 'not shown'}, not {wanted}",
                 f"host/{self.record.name}",
                 {"seen": key.fingerprint, "wanted": wanted},
                 "find out why it changed before you trust it",
@@ -132,7 +131,7 @@ class Enrollment:
 
     async def _facts(self) -> HostFacts:
         if self.facts is None:
-            if self.becomes and not self.record.host_key and not self.is_simulated:
+            if self.becomes and not self.record.host_key:
                 await self._compare()  # an earlier run did, and wrote nothing
             if registry.has_own_transport(self.driver):
                 transport = (await self.rt.pool.get(self.driver, self.rt.endpoint(self.record))).transport

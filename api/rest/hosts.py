@@ -44,7 +44,7 @@ async def enroll_hosts(ctx: Ctx, caller: Caller, body: Hosts, key: Key = None) -
 @router.get("/scan", response_model=models.HostKey)
 async def scan_host(
     caller: Caller, address: str, port: Annotated[int, Query(ge=1, le=65535)] = 22,
-    driver: Annotated[str, Query(description="esxi: the certificate of its API instead of an SSH host key")] = "",
+    driver: Annotated[str, Query(description="esxi: its API's certificate; others may show nothing: empty")] = "",
 ) -> JSONResponse:  # fmt: skip
     """Return the host key or certificate that a machine shows, before it is enrolled."""
     require(caller, Verb.ENROLL, None, "hosts")

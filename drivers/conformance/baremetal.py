@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from core.errors import CredentialRejected, Unreachable, Unsupported
 from core.states import MachinePower
 from drivers.baremetal.base import BareMetal, PowerChange
-from drivers.conformance.cases import Suite, raises, unsupported, verbs_of
+from drivers.conformance.cases import Suite, raises, unsupported
 from drivers.conformance.tools import cancelled_after, settle
+from drivers.hosts import verbs_of
 
 
 @dataclass

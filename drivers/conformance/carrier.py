@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from core.errors import Invalid
 from core.ids import new_id
 from drivers.carrier import Carrier, Parcel, carry, closing
-from drivers.conformance.cases import Suite, fail, raises, verbs_of
+from drivers.conformance.cases import Suite, fail, raises
 from drivers.conformance.tools import cancelled_after, settle
+from drivers.hosts import verbs_of
 from drivers.storage.base import Storage
 
 

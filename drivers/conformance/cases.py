@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -103,8 +102,3 @@ class Suite(Generic[R]):
             return run
 
         return add
-
-
-def verbs_of(protocol: type) -> tuple[str, ...]:
-    """Return the verbs of a contract, in the order in which they stand there."""
-    return tuple(name for name, what in vars(protocol).items() if inspect.isfunction(what) and name[0] != "_")

@@ -9,10 +9,11 @@ from dataclasses import replace
 from core.errors import Conflict, NotFound, RackflowError
 from core.ids import new_id, on_host
 from core.states import PowerState
-from drivers.conformance.cases import Suite, not_reached, raises, unsupported, verbs_of
+from drivers.conformance.cases import Suite, not_reached, raises, unsupported
 from drivers.conformance.flags import FLAGS
 from drivers.conformance.rigs import HypervisorRig
 from drivers.conformance.tools import cancelled_after, settle
+from drivers.hosts import verbs_of
 from drivers.hypervisor.base import Hypervisor, InstanceSpec
 from drivers.hypervisor.powers import ConsoleLogs, Executes
 

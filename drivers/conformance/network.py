@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from core.errors import Conflict, HostFault
-from drivers.conformance.cases import Suite, not_reached, raises, verbs_of
+from drivers.conformance.cases import Suite, not_reached, raises
 from drivers.conformance.rigs import NetworkRig
 from drivers.conformance.tools import cancelled_after, settle
+from drivers.hosts import verbs_of
 from drivers.network.base import Network, NetworkSpec, NicSpec
 
 MAC = "52:54:00:12:34:56"

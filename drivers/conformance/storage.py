@@ -8,9 +8,10 @@ from dataclasses import replace
 
 from core.errors import Conflict, Invalid, NotFound, Unsupported
 from core.ids import new_id
-from drivers.conformance.cases import Suite, raises, unsupported, verbs_of
+from drivers.conformance.cases import Suite, raises, unsupported
 from drivers.conformance.rigs import StorageRig
 from drivers.conformance.tools import cancelled_after, settle
+from drivers.hosts import verbs_of
 from drivers.hypervisor.base import DiskAttachment
 from drivers.storage.base import SeedSpec, Storage, VolumeSpec
 

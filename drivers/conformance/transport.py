@@ -10,8 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from core.errors import HostFault, NotFound, Unreachable
-from drivers.conformance.cases import Suite, fail, raises, verbs_of
+from drivers.conformance.cases import Suite, fail, raises
 from drivers.conformance.tools import cancelled_after
+from drivers.hosts import verbs_of
 from drivers.transport.base import Transport
 
 

@@ -15,18 +15,10 @@ import pytest
 
 from drivers.identity import show
 from tests.integration.sshd import sshd
+from tests.packages import install
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "drivers.md").read_text()
-
-
-def install(folder: Path, name: str, module: str, text: str) -> None:
-    """Lay a package with one driver out as pip does."""
-    (folder / f"{module}.py").write_text(text)
-    info = folder / f"{module}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[rackflow.drivers]\n{name} = {module}\n")
 
 
 async def rackflow(site: Path, data: Path, *words: str) -> tuple[int, str, str]:
@@ -43,7 +35,6 @@ async def rackflow(site: Path, data: Path, *words: str) -> tuple[int, str, str]:
 async def test_the_driver_in_the_page_passes_the_kit(tmp_path: Path) -> None:
     text = re.findall(r"```python\n(.*?)```", PAGE, re.S)[0]
     site, store, own = tmp_path / "site", tmp_path / "store", tmp_path / "instances"
-    site.mkdir()
     install(site, "process", "acme_process", text.replace("/var/lib/acme-process", str(own)))
     async with sshd(tmp_path) as endpoint:
         key = await show("", endpoint.address, endpoint.port)
@@ -68,6 +59,8 @@ async def test_the_driver_in_the_page_passes_the_kit(tmp_path: Path) -> None:
 BROKEN = {
     "broken": ("raise RuntimeError('no licence')", "RuntimeError: no licence"),
     "wrong": ("def connect(): ...", "no `async def connect"),
+    "old": ("CONTRACT = 0\nasync def connect(endpoint, settings): ...", "written for contract 0"),
+    "leaves": ("raise SystemExit(3)", "SystemExit: 3"),
 }
 
 

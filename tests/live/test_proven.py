@@ -16,7 +16,8 @@ from drivers.storage.base import ImageFile
 from tests.labs import Lab
 from tests.proven import compare, kit
 
-ON = {"kvm": "libvirt 9.0.0, QEMU 7.2 (TCG), without a guest", "lxd": "LXD 5.0.2, a dir pool"}
+ON = {"kvm": "libvirt 9.0.0, QEMU 7.2 (TCG)", "lxd": "LXD 5.0.2, a dir pool"}
+IMAGES = {"kvm": ("tiny", "qcow2"), "lxd": ("busybox", "tar")}
 
 
 async def image_of(lab: Lab, name: str, format: str) -> ImageFile:
@@ -25,11 +26,10 @@ async def image_of(lab: Lab, name: str, format: str) -> ImageFile:
     return ImageFile(hashlib.sha256(content).hexdigest(), format, len(content), path)
 
 
-@pytest.mark.slow  # the suites of each driver run the same cases
+@pytest.mark.slow  # the suites of each driver run the same cases; an emulated guest boots sixty times, for 15 minutes
 @pytest.mark.parametrize("kind", list(ON))
 async def test_a_driver_of_hosts(lab: Lab, tmp_path: Path, kind: str) -> None:
-    # An emulated guest takes many seconds to boot, sixty times: what needs one is left to tests/live/test_kvm*.py.
-    image = await image_of(lab, "busybox", "tar") if kind == "lxd" else None
+    image = await image_of(lab, *IMAGES[kind])
     here, other = [lab.endpoint(host) for host in lab.hosts(kind)[:2]]
     where = Where(
         kind, here, DriverSettings(domain_type="qemu"), datastore="/var/lib/rackflow-test/kit", bridge="br0",

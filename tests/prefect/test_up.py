@@ -23,6 +23,8 @@ from core.settings import Settings
 from daemon.flow_table import FLOWS
 from daemon.settings import child_environment, load
 from daemon.sweep import MARK
+from tests.integration.line import image_files
+from tests.packages import SIMULATED, install
 from tests.prefect.conftest import PROJECT, daemon, wait_until
 
 pytestmark = pytest.mark.prefect
@@ -65,6 +67,20 @@ class FrontEnd:
         headers = {"Authorization": f"Bearer {self.token()}"}
         return httpx.get(self.endpoint()["api"] + path, headers=headers, timeout=10, trust_env=False)
 
+    def ask(self, method: str, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+        """Ask for changes; return their operations when all of them have ended."""
+        headers = {"Authorization": f"Bearer {self.token()}"}
+        url = self.endpoint()["api"] + path
+        answer = httpx.request(method, url, json=body, headers=headers, timeout=10, trust_env=False)
+        assert answer.is_success, answer.text
+        ids = ",".join(op["id"] for op in answer.json().get("operations", ()))
+
+        def ended() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = self.get(f"/v1/operations?ids={ids}").json()
+            return found if all(op["finished_at"] for op in found) else []
+
+        return list(wait_until(ended)) if ids else []
+
     def processes(self) -> list[psutil.Process]:
         """Return every process that belongs to it, by the mark in its environment or as a child of one that has it."""
         mine = [p for p in psutil.process_iter() if _environment(p).get(MARK) == str(self.run_dir)]
@@ -87,12 +103,15 @@ def _environment(process: psutil.Process) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def front_end() -> Iterator[FrontEnd]:
-    """A front-end that is up."""
+    """A front-end that is up, where a package with a driver is installed."""
     folder = Path(tempfile.mkdtemp(prefix="up-", dir="/var/tmp"))
     folder.chmod(0o711)
+    install(folder / "site", "acme", "acme_simulated", SIMULATED)
     found = FrontEnd(folder)
     begun = time.monotonic()
-    found.do("up", "--detach")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder / "site"), prepend=os.pathsep)
+        found.do("up", "--detach")
     print(f"first up: {time.monotonic() - begun:.1f} s")
     yield found
     found.do("down")
@@ -107,6 +126,23 @@ def test_up_waits_until_everything_works_and_says_so(front_end: FrontEnd) -> Non
     again = front_end.do("up")  # in the foreground it would stay; it is up already
     assert "already up" in again
     assert front_end.endpoint()["api"] in again
+
+
+def test_a_driver_that_a_package_brings_holds_instances(front_end: FrontEnd, tmp_path: Path) -> None:
+    source = str(image_files(tmp_path)["vm"])
+    for method, path, body in (
+        ("POST", "hosts", {"name": "a1", "address": "10.9.9.1", "driver": "acme"}),
+        ("POST", "images", {"name": "disk", "kind": "vm", "source": source}),
+        ("POST", "networks", {"name": "lan", "bridge": "br0", "subnet": "10.9.0.0/24", "default_for": ["vm"]}),
+        ("POST", "instances", {"name": "web", "image": "disk", "memory": 128, "requirements": {"host": "a1"}}),
+        ("POST", "instances/web/suspend", {}), ("DELETE", "instances/web", {}), ("DELETE", "hosts/a1", {}),
+        ("DELETE", "images/disk", {}), ("DELETE", "networks/lan", {}),
+    ):  # fmt: skip
+        for op in front_end.ask(method, f"/v1/{path}", body):
+            assert op["state"] == "done", (path, op["error"])
+        if path == "instances":
+            shown = front_end.get("/v1/hosts/a1").json()
+            assert (shown["driver"], shown["state"], shown["instances"]) == ("acme", "ready", 1)
 
 
 def test_secrets_are_in_files_of_mode_0600_and_in_nobodys_arguments(front_end: FrontEnd) -> None:

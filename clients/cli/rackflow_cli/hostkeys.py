@@ -16,13 +16,15 @@ _HINTS = {"esxi": "The host's console shows its thumbprint, under View Support I
 def confirmed(address: str, port: int | None, yes: bool, driver: str | None = None) -> str | None:
     """Return the fingerprint of the key that a host shows, after the person agreed (or with `yes`).
 
-    None: it is a simulated host, which shows none.
+    None: it shows none, being simulated, or of a driver that a package brings and that has its own ways.
     """
     if driver == "fake":
         return None
     usual = PORTS.get(driver or "", 22)
-    asked = {"address": address, "port": port or usual, **({"driver": driver} if driver in PORTS else {})}
+    asked = {"address": address, "port": port or usual, **({"driver": driver} if driver else {})}
     key = session.api().get("hosts/scan", asked)
+    if not key["fingerprint"]:
+        return None
     where = address if (port or usual) == usual else f"{address}:{port}"
     what = "certificate" if driver in PORTS else "host key"
     talk(f"{where} shows the {what} {key['algorithm']} {key['fingerprint']}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def brought(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.syspath_prepend(tmp_path)
     known = registry.merged([point("acme", "acme_driver_of_a_test")])
     monkeypatch.setattr(registry, "drivers", lambda: known)
+    monkeypatch.delitem(sys.modules, "acme_driver_of_a_test", raising=False)  # as another test wrote it
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     return tmp_path / "acme_driver_of_a_test.py"
 
 
@@ -55,8 +58,55 @@ async def test_a_driver_that_cannot_be_loaded_holds_its_hosts_and_no_others(brou
         await connect("other", end, DriverSettings())
 
 
+HALF = """
+from dataclasses import replace
+from drivers import fake_host
+from drivers.hypervisor.base import Hypervisor
+CONTRACT = 1
+
+class Half(Hypervisor):
+    async def observe(self, name): ...
+
+class Nothing:
+    pass
+
+async def connect(endpoint, settings):
+    return replace(await fake_host.connect(endpoint, settings), hypervisor=Half(), network=Nothing())
+"""
+MISFITS = {
+    "async def connect(endpoint, settings): ...": "has no CONTRACT",
+    "CONTRACT = 2\nasync def connect(endpoint, settings): ...": "written for contract 2, and this rackflow has 1",
+    "CONTRACT = 1\nconnect = print": "no `async def connect",
+    "CONTRACT = 1\nasync def connect(endpoint, settings): return 7": r"lacks a Host \(connect returned int\)",
+    "CONTRACT = 1\nasync def connect(endpoint, settings): return 1 / 0": "broke as it connected: ZeroDivisionError",
+    "raise SystemExit(3)": "cannot be loaded: SystemExit: 3",
+    HALF: r"lacks hypervisor.prepare, .*hypervisor.close, network.bridges",
+}
+
+
+@pytest.mark.parametrize("text", MISFITS, ids=lambda text: MISFITS[text][:20].replace(" ", "-"))
+async def test_a_driver_that_does_not_fit_is_told_what_is_wrong(brought: Path, text: str) -> None:
+    await asyncio.to_thread(brought.write_text, text)
+    with pytest.raises(HostFault, match=MISFITS[text]) as caught:
+        await connect("acme", Endpoint("h1", "192.0.2.1"), DriverSettings())
+    assert "observe" not in str(caught.value)
+
+
+def test_a_damaged_package_troubles_no_driver_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, line in (("torn", "no entry point"), ("whole", "whole = whole_driver"), ("loud", "Loud = loud_driver")):
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[rackflow.drivers]\n{line}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = registry.drivers.__wrapped__()
+    assert set(registry.OWN) | {"whole", "Loud"} <= set(found)
+    assert found["whole"] == registry.Driver("whole", "whole_driver", "whole 1.0")
+    assert "no host can name it" in found["Loud"].error
+
+
 def test_own_transports_are_told(brought: Path) -> None:
     assert [name for name in registry.OWN if registry.has_own_transport(name)] == ["esxi", "fake"]
     assert not registry.has_own_transport("")
-    brought.write_text("OWN_TRANSPORT = True\nasync def connect(endpoint, settings): ...\n")
+    brought.write_text("CONTRACT = 1\nOWN_TRANSPORT = True\nasync def connect(endpoint, settings): ...\n")
     assert registry.has_own_transport("acme")
