@@ -16,17 +16,20 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from core.clock import now, rfc3339
-from core.errors import Invalid, NotFound, RackflowError
+from core.errors import HostFault, Invalid, NotFound, RackflowError
 from core.settings import Settings
 from daemon.driver_hosts import FAKE, where
 from daemon.settings import load
 from drivers import registry
 from drivers.conformance import kept
+from drivers.conformance.made import Thing
 from drivers.conformance.on_host import HostRigs
 from drivers.conformance.report import Outcome, Report, Verdict, markdown
 from drivers.conformance.run import chosen, run
 
 _SIGNS = {Verdict.PROVEN: "✓", Verdict.FAILED: "✗", Verdict.UNSUPPORTED: "–", Verdict.NOT_REACHED: "?"}
+MADE = "conformance/made"  # in the data folder: what the kit has made on hosts
+PATIENCE_S = 2.0  # between two signals that are meant
 Asked = Mapping[str, Any]
 
 
@@ -89,25 +92,62 @@ def test(asked: Asked, settings: Settings) -> dict[str, Any]:
 
 
 async def _test(asked: Asked, settings: Settings, folder: Path) -> dict[str, Any]:
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # what was made is taken away first
+    _hear_signals()
     registry.load(asked["name"])
     driver = registry.drivers()[asked["name"]]
     cases = chosen(asked["families"], asked["cases"])
-    rigs = HostRigs(await where(asked, settings, folder))
+    made = None if driver.name == FAKE else settings.paths.data_dir / MADE
+    rigs = HostRigs(await where(asked, settings, folder), made)
     tell = (lambda _: None) if asked["quiet"] else _tell
     try:
+        await _clear_left(rigs)
         has = await (await rigs.host()).hypervisor.capabilities()
         outcomes = await run(rigs, cases, tell, lacks=await rigs.lacks(), first_failure=asked["first_failure"])
     finally:
         await rigs.close()
+        if left := rigs.left():
+            print(f"left there: {_words(left)}; the next run takes it away", file=sys.stderr, flush=True)
     on = asked["on"] or " ".join(filter(None, (has.version, has.domain_type, has.architecture)))
     on = "the simulation" if driver.name == FAKE and not asked["on"] else on
     report = Report(driver.name, driver.package, on, rfc3339(now()) or "", outcomes)
     if not asked["families"] and not asked["cases"]:  # a part says nothing of the rest
         kept.keep(report, settings.paths.data_dir / "conformance" / f"{driver.name}.json")
     return {"report": report.to_dict(), "failed": report.failed}
+
+
+def _hear_signals() -> None:
+    """Let the first SIGINT or SIGTERM end the run, which takes away what it made; one that comes later ends that, too.
+
+    One Ctrl-C may arrive twice: from the terminal, and from the command line.
+    """
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    first: list[float] = []
+
+    def stop() -> None:
+        if not first or loop.time() - first[0] > PATIENCE_S:
+            first.append(loop.time())
+            print("taking away what was made …", file=sys.stderr, flush=True)
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+
+
+async def _clear_left(rigs: HostRigs) -> None:
+    """Take away what a run that was killed has left. Raise HostFault where that fails, as connecting does."""
+    before = rigs.left()
+    if not before:
+        return
+    await rigs.host()
+    if left := await rigs.clear(images=True):
+        fix = "look why on the host, or try again"
+        raise HostFault(f"what an earlier run has left cannot be taken away: {_words(left)}", fix=fix)
+    print(f"taken away, since an earlier run was killed: {_words(before)}", file=sys.stderr, flush=True)
+
+
+def _words(things: Sequence[Thing]) -> str:
+    return ", ".join(f"{thing.kind} {thing.name}" for thing in things)
 
 
 def _tell(outcome: Outcome) -> None:

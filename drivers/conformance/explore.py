@@ -77,6 +77,7 @@ async def explore(make: Callable[[Do], Machine], effort: Effort) -> None:
     loop = asyncio.get_running_loop()
     last: list[Machine] = []
     over = False
+    under_way: set[asyncio.Task[Any]] = set()
 
     def do(call: Awaitable[Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(unless_over(call), loop).result()
@@ -84,7 +85,13 @@ async def explore(make: Callable[[Do], Machine], effort: Effort) -> None:
     async def unless_over(call: Awaitable[Any]) -> Any:
         if over:
             raise RuntimeError("the case has ended")
-        return await call
+        task = asyncio.current_task()
+        assert task is not None
+        under_way.add(task)
+        try:
+            return await call
+        finally:
+            under_way.discard(task)
 
     def begin() -> Machine:
         last[:] = [make(do)]
@@ -102,6 +109,8 @@ async def explore(make: Callable[[Do], Machine], effort: Effort) -> None:
         raise AssertionError(f"{_first(error)} — after: {steps}") from error
     finally:
         over = True
+        for task in under_way:
+            task.cancel()
 
 
 def _first(error: BaseException) -> str:

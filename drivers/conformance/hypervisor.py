@@ -55,9 +55,9 @@ async def an_absent_instance(rig: HypervisorRig) -> None:
     assert await power(rig, name) is PowerState.ABSENT
     assert name not in [seen.name for seen in await rig.hypervisor.instances()]
     assert await rig.hypervisor.undefine(name) is False
-    for call in (rig.hypervisor.start(name), rig.hypervisor.stop(name)):
+    for verb in (rig.hypervisor.start, rig.hypervisor.stop):
         with raises(Conflict):
-            await call
+            await verb(name)
     if isinstance(rig.hypervisor, Executes):
         with raises(NotFound):
             await rig.hypervisor.exec(name, ["true"])

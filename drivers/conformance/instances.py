@@ -1,8 +1,9 @@
-"""What the kit makes on a host to try its hypervisor: instances, their disks and NICs; and all of it gone again."""
+"""What the kit makes on a host to try its hypervisor: instances, their disks and NICs."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -11,9 +12,10 @@ from core.ids import mac_address, new_id, on_host
 from core.states import InstanceKind
 from drivers.conformance.cases import not_reached
 from drivers.conformance.extras import Extras
+from drivers.conformance.made import Kind
 from drivers.hosts import Host
 from drivers.hypervisor.base import DiskAttachment, Hypervisor, InstanceSpec, NicAttachment
-from drivers.hypervisor.powers import Adopts, Carries, Executes, KeepsImages, Move
+from drivers.hypervisor.powers import Executes, KeepsImages, Move
 from drivers.network.base import NetworkSpec, NicSpec
 from drivers.storage.base import ImageFile, VolumeSpec
 from drivers.storage.seed import seed_texts
@@ -28,15 +30,16 @@ class Instances:
     """Makes instances on `here`, whose disks lie in one datastore and whose NICs are on one bridge."""
 
     def __init__(
-        self, here: Host, there: Host | None, extras: Extras, store: str, bridge: str, image: ImageFile | None
-    ) -> None:
+        self, here: Host, there: Host | None, extras: Extras, store: str, bridge: str, image: ImageFile | None,
+        note: Callable[[Kind, str, str], None],
+    ) -> None:  # fmt: skip
+        """note: is told of each thing before it is made."""
         self._hosts = [here, *([there] if there is not None else [])]
+        self._note = note
         self._here, self._there, self._extras, self._image = here, there, extras, image
         self._storage, self._store = here.storage(store), store
         self._lan = NetworkSpec("conformance", "bridge", bridge)
         self._kind = InstanceKind.VM
-        self._made: list[str] = []
-        self._foreign: list[str] = []
         self._folder_id = new_id()
 
     async def begin(self) -> None:
@@ -53,15 +56,19 @@ class Instances:
 
     async def _stage(self, host: Host, image: ImageFile) -> None:
         storage, driver = host.storage(self._store), host.hypervisor
-        if not isinstance(driver, KeepsImages) or self._kind is InstanceKind.VM:
-            await storage.ensure_image(image)
-        elif image.sha256 not in [one.fingerprint for one in await driver.images()]:
-            await storage.ensure_image(image)
+        importer = driver if isinstance(driver, KeepsImages) and self._kind is InstanceKind.CONTAINER else None
+        there = await storage.images() if importer is None else [one.fingerprint for one in await importer.images()]
+        if image.sha256 in there:
+            return
+        self._note(Kind.IMAGE, image.sha256, self._store)
+        await storage.ensure_image(image)
+        if importer is not None:
             path = storage.image_path(image.sha256, image.format)
-            await driver.import_image(path, image.sha256, name="conformance")
+            await importer.import_image(path, image.sha256, name="conformance")
 
     async def folder(self) -> str:
         """Return a folder on the host for saved memory and backups, "" where there is none."""
+        self._note(Kind.SCRATCH, self._folder_id, self._store)
         with suppress(RackflowError):
             return await self._storage.ensure_scratch(self._folder_id)
         return ""
@@ -77,7 +84,7 @@ class Instances:
     async def new(self) -> InstanceSpec:
         """Return the spec of an instance whose disks and NIC are ready."""
         instance_id = new_id()
-        self._made.append(instance_id)
+        self._note(Kind.INSTANCE, instance_id, self._store)
         disks = await self._disks(self._here, instance_id)
         nics = (await self._nic(instance_id, 0),) if self._lan.bridge else ()
         if self._image is not None and self._kind is InstanceKind.VM:
@@ -142,7 +149,7 @@ class Instances:
 
     async def take_name(self, name: str) -> None:
         assert self._extras.take_name is not None
-        self._foreign.append(name)
+        self._note(Kind.FOREIGN, name, self._store)
         await self._extras.take_name(name)
 
     async def ready(self, name: str) -> None:
@@ -165,34 +172,3 @@ class Instances:
 
     async def left_of(self, spec: InstanceSpec) -> list[str]:
         return await self._here.network.interfaces_of([nic.mac for nic in spec.nics])
-
-    # gone again
-
-    async def clear(self) -> None:
-        """Take everything away, by the driver's verbs and, where these fail, by other means."""
-        for host in self._hosts:
-            if host.transport.is_alive():
-                for name in [*map(on_host, self._made), *self._foreign]:
-                    await self._clear(host, name)
-                for instance_id in [*self._made, self._folder_id]:
-                    await self._clear_disks(host, instance_id)
-
-    async def _clear(self, host: Host, name: str) -> None:
-        driver = host.hypervisor
-        with suppress(RackflowError):
-            if name in self._foreign and isinstance(driver, Adopts) and self._extras.clear_instance is None:
-                await driver.adopt(name, new_id())
-            await driver.stop(name, grace_s=0)
-            if name not in self._foreign or self._extras.clear_instance is None:
-                await driver.undefine(name)
-        if self._extras.clear_instance is not None and (await driver.observe(name)).power != "absent":
-            await self._extras.clear_instance(name)
-
-    async def _clear_disks(self, host: Host, instance_id: str) -> None:
-        storage = host.storage(self._store)
-        for call in (storage.delete_volumes, storage.delete_state, storage.delete_scratch):
-            with suppress(RackflowError):
-                await call(instance_id)
-        if isinstance(host.hypervisor, Carries):
-            with suppress(RackflowError):
-                await host.hypervisor.carrier().drop(instance_id)

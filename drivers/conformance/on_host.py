@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
-from core.errors import NotFound, RackflowError
+from core.errors import RackflowError
 from core.ids import new_id
 from core.settings import DriverSettings
 from drivers.conformance.cases import not_reached, unsupported
 from drivers.conformance.extras import Extras, extras_of
 from drivers.conformance.flags import FLAGS
 from drivers.conformance.instances import Instances
+from drivers.conformance.made import Kind, Made, Thing
 from drivers.conformance.rigs import HypervisorRig, NetworkRig, StorageRig
 from drivers.conformance.transport import TransportRig
 from drivers.hosts import Host, connect
@@ -43,8 +45,14 @@ class Where:
 class HostRigs:
     """Makes a rig for each case, over one connection for as long as that lives."""
 
-    def __init__(self, where: Where) -> None:
+    def __init__(self, where: Where, made: Path | None = None) -> None:
+        """made: a folder for what is made, by host, so that it is known after a run that was killed.
+
+        Raise Conflict while another run is at work on one of the hosts.
+        """
         self.where = where
+        ends = [where.endpoint, *([where.other] if where.other is not None else [])]
+        self._made = {end: Made(end.name, made and made / f"{end.name}.jsonl") for end in ends}
         self._open: dict[str, Host] = {}
         self._extras: dict[str, Extras] = {}
 
@@ -71,10 +79,34 @@ class HostRigs:
         claimed = await (await self.host()).hypervisor.capabilities()
         return frozenset(flag for flag in FLAGS if not getattr(claimed, flag))
 
+    def _note(self, kind: Kind, name: str, store: str) -> None:
+        for made in self._made.values():
+            made.add(kind, name, store)
+
+    async def clear(self, *, images: bool = False) -> list[Thing]:
+        """Take away what was made, here or by a run that was killed; return what still is there: a host is lost."""
+        for end, made in self._made.items():
+            if any(images or thing.kind is not Kind.IMAGE for thing in made.things):
+                with suppress(RackflowError):
+                    await made.clear(await self.host(end), await self._extras_of(end), images=images)
+        return [thing for thing in self.left() if images or thing.kind is not Kind.IMAGE]
+
+    def left(self) -> list[Thing]:
+        """Return what is there of this run, or of one that was killed."""
+        return list(dict.fromkeys(thing for made in self._made.values() for thing in made.things))
+
     async def close(self) -> None:
-        """Close all connections."""
-        for name in list(self._open):
-            await self._close(name)
+        """Take away what serves all cases, and close all connections."""
+        try:
+            for end, made in self._made.items():
+                with suppress(RackflowError):
+                    await made.look(await self.host(end))
+            await self.clear(images=True)
+        finally:
+            for name in list(self._open):
+                await self._close(name)
+            for made in self._made.values():
+                made.close()
 
     def _store(self, extras: Extras) -> str:
         return self.where.datastore or extras.datastore or self.where.settings.datastore_path
@@ -85,11 +117,11 @@ class HostRigs:
         here, extras = await self.host(), await self._extras_of()
         there = await self.host(self.where.other) if self.where.other is not None else None
         bridge = self.where.bridge or extras.there
-        made = Instances(here, there, extras, self._store(extras), bridge, self.where.image)
-        await made.begin()
-        folder = await made.folder()
+        made = Instances(here, there, extras, self._store(extras), bridge, self.where.image, self._note)
         guests = extras.simulated or (self.where.image is not None and isinstance(here.hypervisor, Executes))
         try:
+            await made.begin()
+            folder = await made.folder()
             yield HypervisorRig(
                 here.hypervisor, made.new, made.broken, made.take_name if extras.take_name else None,
                 made.ready if guests else None, at_once=4, delays_s=extras.delays_s, folder=folder,
@@ -103,7 +135,7 @@ class HostRigs:
                 disturb=extras.disturb, effort=extras.effort,
             )
         finally:
-            await made.clear()
+            await self.clear()
 
     @asynccontextmanager
     async def storage(self) -> AsyncIterator[StorageRig]:
@@ -112,14 +144,14 @@ class HostRigs:
         if self.where.store_image is None:
             not_reached("there is no qemu-img here to make a small image with: install qemu-utils")
         path = f"{self._store(extras)}-conformance-{new_id()[-8:]}"
+        self._made[self.where.endpoint].add(Kind.STORE, path)
         try:
             yield StorageRig(
                 here.storage(path), self.where.store_image, extras.tools, extras.disk_format, extras.overlays,
                 disturb=extras.disturb, effort=extras.effort,
             )
         finally:
-            if extras.clear_store is not None and here.transport.is_alive():
-                await extras.clear_store(path)
+            await self.clear()
 
     @asynccontextmanager
     async def network(self) -> AsyncIterator[NetworkRig]:
@@ -130,13 +162,14 @@ class HostRigs:
             not_reached("there is no network on the host")
         free = f"rft-{new_id()[-8:]}" if extras.clear_network is not None else ""
         cidr = "10.255.213.1/24" if extras.bridge_has_address else ""
+        if free:
+            self._made[self.where.endpoint].add(Kind.BRIDGE, free)
         try:
             yield NetworkRig(
                 here.network, there, free, extras.management, cidr, disturb=extras.disturb, effort=extras.effort
             )
         finally:
-            if free and extras.clear_network is not None and here.transport.is_alive():
-                await extras.clear_network(free)
+            await self.clear()
 
     @asynccontextmanager
     async def transport(self) -> AsyncIterator[TransportRig]:
@@ -145,9 +178,9 @@ class HostRigs:
         if isinstance(here.transport, LocksItself):
             unsupported("hosts of this kind have no shell")
         folder = f"/tmp/rackflow-conformance-{new_id()}"
+        self._made[self.where.endpoint].add(Kind.FOLDER, folder)
         await here.transport.run(["mkdir", "-p", folder], check=False)
         try:
             yield TransportRig(here.transport, folder, port=self.where.endpoint.port)
         finally:
-            with suppress(NotFound):
-                await (await self.host()).transport.run(["rm", "-rf", folder], check=False)
+            await self.clear()

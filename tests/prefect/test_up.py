@@ -133,7 +133,7 @@ def test_a_driver_that_a_package_brings_holds_instances(front_end: FrontEnd, tmp
     for method, path, body in (
         ("POST", "hosts", {"name": "a1", "address": "10.9.9.1", "driver": "acme"}),
         ("POST", "images", {"name": "disk", "kind": "vm", "source": source}),
-        ("POST", "networks", {"name": "lan", "bridge": "br0", "subnet": "10.9.0.0/24", "default_for": ["vm"]}),
+        ("POST", "networks", {"name": "lan", "bridge": "br0", "addressing": "dhcp", "default_for": ["vm"]}),
         ("POST", "instances", {"name": "web", "image": "disk", "memory": 128, "requirements": {"host": "a1"}}),
         ("POST", "instances/web/suspend", {}), ("DELETE", "instances/web", {}), ("DELETE", "hosts/a1", {}),
         ("DELETE", "images/disk", {}), ("DELETE", "networks/lan", {}),
