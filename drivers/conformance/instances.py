@@ -31,9 +31,9 @@ class Instances:
 
     def __init__(
         self, here: Host, there: Host | None, extras: Extras, store: str, bridge: str, image: ImageFile | None,
-        note: Callable[[Kind, str, str], None],
+        note: Callable[[Kind, str, str, Host | None], None],
     ) -> None:  # fmt: skip
-        """note: is told of each thing before it is made."""
+        """note: is told of each thing before it is made, with its datastore, and the host if it is only on one."""
         self._hosts = [here, *([there] if there is not None else [])]
         self._note = note
         self._here, self._there, self._extras, self._image = here, there, extras, image
@@ -60,7 +60,7 @@ class Instances:
         there = await storage.images() if importer is None else [one.fingerprint for one in await importer.images()]
         if image.sha256 in there:
             return
-        self._note(Kind.IMAGE, image.sha256, self._store)
+        self._note(Kind.IMAGE, image.sha256, self._store, host)
         await storage.ensure_image(image)
         if importer is not None:
             path = storage.image_path(image.sha256, image.format)
@@ -68,7 +68,7 @@ class Instances:
 
     async def folder(self) -> str:
         """Return a folder on the host for saved memory and backups, "" where there is none."""
-        self._note(Kind.SCRATCH, self._folder_id, self._store)
+        self._note(Kind.SCRATCH, self._folder_id, self._store, None)
         with suppress(RackflowError):
             return await self._storage.ensure_scratch(self._folder_id)
         return ""
@@ -84,7 +84,7 @@ class Instances:
     async def new(self) -> InstanceSpec:
         """Return the spec of an instance whose disks and NIC are ready."""
         instance_id = new_id()
-        self._note(Kind.INSTANCE, instance_id, self._store)
+        self._note(Kind.INSTANCE, instance_id, self._store, None)
         disks = await self._disks(self._here, instance_id)
         nics = (await self._nic(instance_id, 0),) if self._lan.bridge else ()
         if self._image is not None and self._kind is InstanceKind.VM:
@@ -149,7 +149,7 @@ class Instances:
 
     async def take_name(self, name: str) -> None:
         assert self._extras.take_name is not None
-        self._note(Kind.FOREIGN, name, self._store)
+        self._note(Kind.FOREIGN, name, self._store, None)
         await self._extras.take_name(name)
 
     async def ready(self, name: str) -> None:

@@ -79,9 +79,10 @@ class HostRigs:
         claimed = await (await self.host()).hypervisor.capabilities()
         return frozenset(flag for flag in FLAGS if not getattr(claimed, flag))
 
-    def _note(self, kind: Kind, name: str, store: str) -> None:
-        for made in self._made.values():
-            made.add(kind, name, store)
+    def _note(self, kind: Kind, name: str, store: str, host: Host | None) -> None:
+        for end, made in self._made.items():
+            if host is None or host.name == end.name:
+                made.add(kind, name, store)
 
     async def clear(self, *, images: bool = False) -> list[Thing]:
         """Take away what was made, here or by a run that was killed; return what still is there: a host is lost."""

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from hashlib import sha256
+from typing import Any, cast
 
-from core.errors import HostFault, NotFound
+from core.errors import CredentialRejected, HostFault, NotFound, Unreachable
+from core.states import MachinePower
+from drivers.baremetal.base import PowerChange
+from drivers.baremetal.fake import FakeBmc
 from drivers.fake_things import FakeHost, FakeInstance
 from drivers.fake_world import world
 from drivers.hypervisor.base import InstanceSpec
@@ -19,6 +24,7 @@ from drivers.hypervisor.fake_snapshots import FakeBacksUp, FakeSnapshots
 from drivers.network.base import Bridge
 from drivers.network.fake import FakeNetwork
 from drivers.storage.fake import FakeStorage
+from drivers.storage.fake_carrier import FakeCarrier
 from drivers.transport.base import Result
 from drivers.transport.fake import FakeTransport
 
@@ -41,7 +47,10 @@ class Bug:
 
 
 BUGS: list[Bug] = []
-FAMILIES = {FakeStorage: "storage", FakeNetwork: "network", FakeTransport: "transport"}
+FAMILIES: dict[type, str] = {
+    FakeStorage: "storage", FakeNetwork: "network", FakeTransport: "transport", FakeCarrier: "carrier",
+    FakeBmc: "baremetal",
+}  # fmt: skip
 
 
 def bug(
@@ -81,6 +90,17 @@ def after(answer: Callable[[Any, Any], Any]) -> Callable[[Verb], Verb]:
         return verb
 
     return make
+
+
+async def one(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+async def unbroken(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield content up to whatever goes wrong with it."""
+    with suppress(Exception):
+        async for part in content:
+            yield part
 
 
 # hypervisor: a life
@@ -382,7 +402,192 @@ def _(right: Verb) -> Verb:
     return ensure
 
 
+@bug("what is said to be a new bridge is none", FakeNetwork, "ensure")
+def _(right: Verb) -> Verb:
+    async def ensure(self: Any, spec: Any) -> bool:
+        made: bool = await right(self, spec)
+        if made and spec.create:
+            host_of(self).bridges.pop(spec.bridge, None)
+        return made
+
+    return ensure
+
+
+@bug("a new bridge has no address", FakeNetwork, "ensure")
+def _(right: Verb) -> Verb:
+    return lambda self, spec: right(self, replace(spec, cidr=""))
+
+
+@bug("a NIC goes where there is no bridge", FakeNetwork, "ensure_nic")
+def _(right: Verb) -> Verb:
+    async def ensure_nic(self: Any, network: Any, nic: Any) -> Any:
+        there = next(iter(host_of(self).bridges))
+        return replace(await right(self, replace(network, bridge=there), nic), bridge=network.bridge)
+
+    return ensure_nic
+
+
+@bug("a NIC forgets its gateway", FakeNetwork, "ensure_nic")
+def _(right: Verb) -> Verb:
+    return lambda self, network, nic: right(self, network, replace(nic, gateway=""))
+
+
+bug("anybody's interface is said to be a leak", FakeNetwork, "interfaces_of")(says(["tap0"]))
+bug("with a new bridge all others are forgotten", FakeNetwork, "bridges")(after(lambda driver, said: said[-1:]))
+
+
+# carrier
+
+bug("a carrier counts nothing", FakeCarrier, "parcels")(says([]))
+bug("carried files stay when they are dropped", FakeCarrier, "drop")(says(True))
+
+
+@bug("a carrier takes any content", FakeCarrier, "write")
+def _(right: Verb) -> Verb:
+    async def write(self: Any, instance_id: str, parcel: Any, content: Any) -> bool:
+        data = b"".join([part async for part in content])
+        said = replace(parcel, sha256=sha256(data).hexdigest())
+        return bool(await right(self, instance_id, said, one(data)))
+
+    return write
+
+
+@bug("what is there is read and written again", FakeCarrier, "write")
+def _(right: Verb) -> Verb:
+    async def write(self: Any, instance_id: str, parcel: Any, content: Any) -> bool:
+        data = b"".join([part async for part in content])
+        await right(self, instance_id, parcel, one(data))
+        return True
+
+    return write
+
+
+@bug("a carrier takes any name", FakeCarrier, "write")
+def _(right: Verb) -> Verb:
+    return lambda self, instance_id, parcel, content: right(
+        self, instance_id, replace(parcel, name=parcel.name.rpartition("/")[2].lstrip(".") or "none"), content
+    )
+
+
+@bug("a parcel comes whole, however large", FakeCarrier, "read")
+def _(right: Verb) -> Verb:
+    async def read(self: Any, instance_id: str, parcel: Any) -> AsyncIterator[bytes]:
+        yield b"".join([part async for part in right(self, instance_id, parcel)]) * 2
+
+    return read
+
+
+@bug("a parcel that is read is gone", FakeCarrier, "read")
+def _(right: Verb) -> Verb:
+    async def read(self: Any, instance_id: str, parcel: Any) -> AsyncIterator[bytes]:
+        async for part in right(self, instance_id, parcel):
+            yield part
+        await self.drop(instance_id)
+
+    return read
+
+
+# baremetal
+
+bug("power is said to be on", FakeBmc, "power")(says(MachinePower.ON))
+bug("power is said to be changed", FakeBmc, "set_power")(says(True))
+bug("power is never said to be changed", FakeBmc, "set_power")(after(lambda driver, said: False))
+bug("a closed BMC answers", FakeBmc, "close")(says(None))
+
+
+@bug("a reset of what is off leaves it off", FakeBmc, "set_power")
+def _(right: Verb) -> Verb:
+    async def set_power(self: Any, change: PowerChange, **named: Any) -> bool:
+        if change is PowerChange.RESET and await self.power() is MachinePower.OFF:
+            return True
+        return bool(await right(self, change, **named))
+
+    return set_power
+
+
+@bug("a reset that is none", FakeBmc, "set_power", hangs=True)
+def _(right: Verb) -> Verb:
+    async def set_power(self: Any, change: PowerChange, **named: Any) -> bool:
+        return change is PowerChange.RESET or bool(await right(self, change, **named))
+
+    return set_power
+
+
+@bug("putting on what is on boots it again", FakeBmc, "set_power")
+def _(right: Verb) -> Verb:
+    async def set_power(self: Any, change: PowerChange, **named: Any) -> bool:
+        if change is PowerChange.ON and await self.power() is MachinePower.ON:
+            await right(self, PowerChange.RESET, **named)
+            return False
+        return bool(await right(self, change, **named))
+
+    return set_power
+
+
+@bug("a polite shutdown is not heard", FakeBmc, "set_power")
+def _(right: Verb) -> Verb:
+    async def set_power(self: Any, change: PowerChange, **named: Any) -> bool:
+        return change is PowerChange.OFF or bool(await right(self, change, **named))
+
+    return set_power
+
+
+@bug("a BMC that does not answer is a wrong password", FakeBmc, "power")
+def _(right: Verb) -> Verb:
+    async def power(self: Any) -> MachinePower:
+        try:
+            found: MachinePower = await right(self)
+        except Unreachable as error:
+            raise CredentialRejected(error.message) from error
+        return found
+
+    return power
+
+
+@bug("a password is not checked", FakeBmc, "power")
+def _(right: Verb) -> Verb:
+    async def power(self: Any) -> MachinePower:
+        try:
+            found: MachinePower = await right(self)
+        except CredentialRejected:
+            return MachinePower.ON
+        return found
+
+    return power
+
+
 # transport
+
+bug("a file is said to be written", FakeTransport, "put")(says(None))
+bug("stdin is lost", FakeTransport, "run")(
+    lambda right: lambda self, argv, **named: right(self, argv, **{**named, "stdin": None})
+)
+bug("a connection is used after it was closed", FakeTransport, "close")(says(None))
+
+
+@bug("a failure is no error", FakeTransport, "run")
+def _(right: Verb) -> Verb:
+    return lambda self, argv, **named: right(self, argv, **{**named, "check": False})
+
+
+@bug("a file that is not there is empty", FakeTransport, "get")
+def _(right: Verb) -> Verb:
+    async def get(self: Any, source: str, **named: Any) -> bytes:
+        try:
+            return bytes(await right(self, source, **named))
+        except NotFound:
+            return b""
+
+    return get
+
+
+@bug("content that breaks off counts as whole", FakeTransport, "write")
+def _(right: Verb) -> Verb:
+    async def write(self: Any, content: AsyncIterator[bytes], argv: Sequence[str], **named: Any) -> Result:
+        return cast(Result, await right(self, unbroken(content), argv, **named))
+
+    return write
+
 
 bug("an exit code is always 0", FakeTransport, "run")(after(lambda driver, said: replace(said, exit_code=0)))
 bug("output loses its last line end", FakeTransport, "run")(
