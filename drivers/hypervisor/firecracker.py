@@ -38,6 +38,11 @@ class FirecrackerHypervisor(
                 f"{place.program} is not installed on {self._host}", subject, {},
                 "put a release of Firecracker there (1.8 or newer), or name it in the setting drivers.firecracker",
             )  # fmt: skip
+        if config.is_too_old(version):
+            oldest = ".".join(map(str, config.OLDEST))
+            raise HostFault(
+                f"{version} on {self._host} is too old", subject, {"version": version}, f"put {oldest} or newer there"
+            )
         if not has_tools:
             raise HostFault(
                 f"{self._host} lacks /dev/net/tun, ip, setsid or flock", subject, {},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +17,18 @@ from core.errors import Invalid, Unsupported
 from core.states import InstanceKind
 from drivers.hypervisor.base import InstanceSpec
 
+OLDEST = (1, 8)  # of its releases that speak all of the API that is used
 MOST_CPUS = 32
 STATISTICS_S = 5  # between two looks of the balloon at the guest's memory
 # What Firecracker itself advises (docs/prod-host-setup.md), and i8042 left to its keyboard: it carries Ctrl-Alt-Del.
 _BOOT_ARGS = "console=ttyS0 reboot=k panic=1 pci=off i8042.noaux i8042.nomux i8042.dumbkbd"
 _ROOT = "root=/dev/vda rw"  # an image that is one file system
+
+
+def is_too_old(version: str) -> bool:
+    """Say whether this is the version of a release before OLDEST; one that cannot be read, as of a build, is not."""
+    found = re.search(r"v(\d+)\.(\d+)", version)
+    return found is not None and (int(found[1]), int(found[2])) < OLDEST
 
 
 def dumps(value: Any) -> str:
