@@ -205,8 +205,14 @@ async def disks_and_nics_come_and_go(rig: HypervisorRig) -> None:
     for number, (spec, disks) in enumerate(
         [(with_disk, count + 1), (grown, count + 1), (with_nic, count + 1), (plain, count)]
     ):
-        await cancelled_after(driver.reconfigure(spec), rig.delays_s[number % len(rig.delays_s)])
-        await settle(lambda spec=spec: driver.reconfigure(spec))  # type: ignore[misc]
+        with suppress(Unsupported):
+            await cancelled_after(driver.reconfigure(spec), rig.delays_s[number % len(rig.delays_s)])
+        try:
+            await settle(lambda spec=spec: driver.reconfigure(spec))  # type: ignore[misc]
+        except Unsupported as reason:  # LXD, where the network is LXD's own
+            if spec != with_nic:
+                raise
+            not_reached(f"a second NIC cannot be on this network, name another --bridge: {reason}")
         assert await driver.reconfigure(spec) is False
         assert len((await driver.observe(spec.name)).disks) == disks
         assert await driver.define(spec) is False, "what runs and what is kept differ"

@@ -16,6 +16,7 @@ from core.errors import (
     NotFound,
     RackflowError,
     Unreachable,
+    Unsupported,
 )
 
 # LXD's words (seen with 5.0.2), and its client's -> our error and what to do.
@@ -26,6 +27,8 @@ _WORDS: tuple[tuple[str, type[RackflowError], str], ...] = (
     (r"failed shutting down", HostFault, "stop it without grace"),
     (r"(dataset|resource) (is )?busy|is shutting down|context canceled", Busy, ""),
     (r"busy running|matching .*operation|database is locked|context deadline exceeded", Busy, ""),
+    (r"DNS name .* already used on network", Unsupported,
+     "LXD gives an instance one NIC on a network that LXD manages: put the other one on another network"),
     (r"image not provided|image.*not found|no such image", NotFound, "import the image into the host first"),
     (r"already exists|already defined on another", Conflict, ""),
     (r"already running|already stopped|instance is running|not running|not frozen", Conflict, ""),

@@ -18,6 +18,7 @@ from core.errors import (
     NotFound,
     RackflowError,
     Unreachable,
+    Unsupported,
 )
 from drivers.hypervisor.lxd_api import LxdApi
 from drivers.hypervisor.lxd_errors import translate
@@ -36,6 +37,7 @@ def refused(text: str, status: int = 400) -> LXDAPIException:
 # Words as LXD 5.0.2 said them.
 SAID = [
     ("Instance not found", 404, NotFound),
+    ('Failed add validation for device "eth1": Instance DNS name "rf-1" already used on network', 400, Unsupported),
     ("Image not provided for instance creation", 200, NotFound),
     ('Failed creating instance record: Add instance info to the database: This "instances" entry already exists', 200,
      Conflict),
