@@ -66,7 +66,7 @@ NewReservation = Annotated[
     ReservationSpec,
     _examples(a_hold={
         "name": "launch", "cluster": "default", "begins_at": "2030-01-01T00:00:00Z", "ends_at": "2030-01-08T00:00:00Z",
-        "cpu": 64, "memory_mib": 131072,
+        "cpu": 64, "memory": "128GiB",
     }),
 ]  # fmt: skip
 NewDatastore = Annotated[DatastoreSpec, _examples(a_datastore={"name": "fast", "path": "/srv/rackflow"})]

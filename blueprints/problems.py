@@ -59,6 +59,7 @@ _FORMS = {  # what the patterns of the specs ask for
     r"^[ -~]*$": "must be plain ASCII in one line",
     r"^[a-z][a-z0-9_]{0,62}$": "must be a capability such as migrate_live",
     r"^(ssh-ed25519 [A-Za-z0-9+/=]+)?$": "must be a public key: ssh-ed25519 and its base64, without a comment",
+    r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$": "must be a part of the day such as 19:00-07:00",
     r"^(kvm|lxd|spare)$": "must be kvm, lxd or spare",
     r"^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$": "must be a MAC address such as 52:54:00:12:34:56",
 }

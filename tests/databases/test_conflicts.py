@@ -14,9 +14,9 @@ import sqlalchemy as sa
 
 from control import access, hosts, instances_on, moving, networks, operations, placing, requests, tables
 from control.access import Principal
+from control.hardware_offered import offered
 from control.operations import Operation
 from control.placement import engine
-from control.placing_hardware import offered
 from control.store import Store
 from core.errors import Conflict, NoCapacityNow
 from core.ids import new_id

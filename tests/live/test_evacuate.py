@@ -29,6 +29,7 @@ def vms(front_end: Cloud) -> Iterator[list[Guest]]:
         yield [runs, is_off]
 
 
+@pytest.mark.slow  # 82 s; one VM at a time in test_kvm_moves.py, evacuations of simulated hosts in tests/integration
 def test_a_kvm_host_is_emptied_without_stopping_anything(vms: list[Guest], front_end: Cloud, lab: Lab) -> None:
     runs, is_off = vms
     boot = runs.boot_id()

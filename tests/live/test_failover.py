@@ -70,6 +70,7 @@ def test_a_live_migration_on_a_shared_datastore_and_back(vm: Guest) -> None:
     assert (vm.read(), vm.boot_id(), runs_on(vm)) == (WORD, boot, ["h1"])
 
 
+@pytest.mark.slow  # 142 s; BMCs in test_bmc.py, failing over on simulated hosts in tests/integration
 def test_a_host_that_loses_its_power(vm: Guest, cloud: Cloud, lab: Lab) -> None:
     with vm_on(cloud, "fail-local", "h1") as local, never_two(vm):
         lab.call("crash", "h1")
