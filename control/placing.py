@@ -124,7 +124,8 @@ def place(
             lost = [one for one in wanted if one.op.id in gone]
             won = [pair for pair in won if pair[0].op.id not in gone]
         wanted = lost + _write(c, cloud, won, known, version, outcomes)
-        _tell_of_sleepers(c, cloud, requests, outcomes, features, policy)
+        if placing_asleep.on_call(cloud):
+            _tell_of_sleepers(c, cloud, requests, outcomes, features, policy)
     for one in wanted:
         error = Busy(f"{one.request.name}: other placements were faster, {ROUNDS} times", one.op.subject)
         outcomes[one.op.id] = Outcome(one.op.id, one.instance_id, None, error)
@@ -228,13 +229,9 @@ def changed(c: sa.Connection, cloud: Cloud, host_ids: set[str]) -> set[str]:
 
 
 def _write(
-    c: sa.Connection,
-    cloud: Cloud,
-    won: Sequence[tuple[_Wanted, Choice]],
-    known: Mapping[str, Mapping[int, Held]],
-    version: int,
-    outcomes: dict[str, Outcome],
-) -> list[_Wanted]:
+    c: sa.Connection, cloud: Cloud, won: Sequence[tuple[_Wanted, Choice]], known: Mapping[str, Mapping[int, Held]],
+    version: int, outcomes: dict[str, Outcome],
+) -> list[_Wanted]:  # fmt: skip
     """Write decisions, reservations and leases; return those for whom an address or a device was not left after all."""
     placed = [(one, choice, choice.host) for one, choice in won if choice.host is not None]
     given, short = leases.draw(cloud, [(one.instance_id, one.spec, h) for one, _, h in placed])

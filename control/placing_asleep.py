@@ -30,7 +30,7 @@ def told(
     Together, as they would be placed: as few hosts are woken as they need. A gang may need hosts that are on besides.
     """
     found = dict(errors)
-    if not any(state in _ON_CALL for state in cloud.view.states):
+    if not on_call(cloud):
         return found
     waits = [one for one in requests if isinstance(errors.get(one.key), NoCapacityNow)]
     gangs = any(one.gang for one in waits)
@@ -50,6 +50,11 @@ def told(
             f"waiting for host {name} to wake{takes}: no host that is on has room", before.subject, evidence
         )
     return found
+
+
+def on_call(cloud: Cloud) -> bool:
+    """Say whether there are hosts that could be woken."""
+    return any(state in _ON_CALL for state in cloud.view.states)
 
 
 def _opened(state: str, gangs: bool) -> str:
