@@ -218,6 +218,8 @@ def not_deleted(c: sa.Connection, op: Operation, instance_id: str, reason: str) 
     guard(c, [op])
     if no_return(op.verb, {step.name: step.state for step in steps_of(c, [op.id])[op.id]}):
         set_state(c, instance_id, InstanceState.FAILED, epoch=op.epoch, reason=reason)
+    else:  # no later claim gets the epoch of this one
+        c.execute(sa.update(_T).where(_T.c.id == instance_id, _T.c.epoch < op.epoch).values(epoch=op.epoch))
 
 
 def not_parked(c: sa.Connection, ids: Collection[str], *, lock: bool) -> set[str]:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from control import operations, tables
+from control import instances, operations, tables
 from control.operations import Operation, Stale
 from control.waiting import wake
 from core.clock import now
@@ -40,6 +40,21 @@ def test_a_claim_is_taken_once_and_with_a_new_epoch(cloud: Rig) -> None:
     assert [cloud.get(op) for op in first] == first
     assert cloud.claim() == []
     assert cloud.run(lambda c: operations.active_of(c, cloud.worker)) == first
+
+
+def test_a_claim_after_a_delete_that_never_began_has_a_newer_epoch(cloud: Rig) -> None:
+    cloud.deploy("a")
+    cloud.submit(Verb.DELETE, {"instances": ["a"]})
+    (gone,) = cloud.claim()
+
+    def fail(c: sa.Connection) -> None:
+        instances.not_deleted(c, gone, gone.subject_id, "")
+        operations.finish(c, gone, OperationState.FAILED)
+
+    cloud.run(fail)
+    cloud.submit(Verb.SHUTDOWN, {"instances": ["a"]})
+    (later,) = cloud.claim()
+    assert later.epoch > gone.epoch
 
 
 def test_limit_and_only_choose_what_is_claimed(cloud: Rig) -> None:
