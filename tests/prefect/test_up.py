@@ -183,7 +183,7 @@ def test_every_flow_is_deployed_by_dotted_entrypoint_with_a_form(front_end: Fron
     wanted = {
         "deploy": "deploy", "stage": "stage", "enroll": "enroll", "reconcile": "reconcile", "backup": "keep",
         "apply_plan": "rebalance", "enroll_machine": "enroll_machine",
-        "change_machine": "change_machine",
+        "change_machine": "change_machine", "host_power": "host_power",
         **dict.fromkeys(("start", "shutdown", "change", "migrate", "delete"), "change"),
         **dict.fromkeys(("evacuate", "fence", "adopt"), "evacuate"),
     }  # fmt: skip
