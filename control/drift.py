@@ -159,7 +159,7 @@ _OWING = sa.select(_T.c.subject, _T.c.host).where(
 def owing(c: sa.Connection, subjects: Collection[str]) -> dict[str, set[str]]:
     """Return subject -> hosts where something of it is left: it does not go there before that was taken away."""
     found: dict[str, set[str]] = {}
-    for subject, host in sql.tuples_among(c, set(subjects), _OWING):
+    for subject, host in sql.tuples_among(c, subjects, _OWING):
         found.setdefault(subject, set()).add(host)
     return found
 

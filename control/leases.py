@@ -102,7 +102,7 @@ class _Pool:
 def held(c: sa.Connection, instance_ids: Collection[str]) -> dict[str, dict[int, Held]]:
     """Return instance id -> number of a NIC -> the lease that it has."""
     found: dict[str, dict[int, Held]] = {}
-    for instance_id, index, lease_id, addressing in sql.tuples_among(c, set(instance_ids), _HELD):
+    for instance_id, index, lease_id, addressing in sql.tuples_among(c, instance_ids, _HELD):
         found.setdefault(instance_id, {})[index] = Held(lease_id, addressing != "host")
     return found
 
@@ -163,7 +163,7 @@ def _macs(c: sa.Connection, given: Sequence[Given]) -> list[str]:
     24 bits of hash are few: among 5000 NICs two are alike about every second time.
     """
     macs = [mac_address(one.instance_id, one.nic_index) for one in given]
-    taken = {str(mac) for (mac,) in sql.tuples_among(c, set(macs), _TAKEN)}
+    taken = {str(mac) for (mac,) in sql.tuples_among(c, macs, _TAKEN)}
     for at, one in enumerate(given):
         turn = 0
         while macs[at] in taken:

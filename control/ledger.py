@@ -118,7 +118,7 @@ def _operation(row: Sequence[Any]) -> Operation:
 @uncollected()
 def get(c: sa.Connection, ids: Sequence[str]) -> list[Operation]:
     """Return operations in the order asked for. Raise NotFound."""
-    found = {row[0]: _operation(row) for row in sql.tuples_among(c, set(ids), _BY_ID)}
+    found = {row[0]: _operation(row) for row in sql.tuples_among(c, ids, _BY_ID)}
     missing = [one for one in ids if one not in found]
     if missing:
         raise no_such("operation", *missing)
@@ -129,7 +129,7 @@ def look(c: sa.Connection, ops: Sequence[Operation]) -> tuple[set[str], set[str]
     """Lock operations; return the ids of those of which a newer epoch exists or which are finished, and of those that
     somebody wants to be undone.
     """
-    rows = sql.tuples_among(c, {op.id for op in ops}, _EPOCHS)
+    rows = sql.tuples_among(c, [op.id for op in ops], _EPOCHS)
     live = {row_id: epoch for row_id, epoch, ended, _ in rows if not ended}
     return {op.id for op in ops if live.get(op.id) != op.epoch}, {row_id for row_id, _, _, cancel in rows if cancel}
 

@@ -150,10 +150,10 @@ def _wanted(
     lost: ids of the operations that are another's by now.
     """
     ids = [op.subject_id for op in ops]
-    rows = {row.id: row for row in map(_Row._make, sql.tuples_among(c, set(ids), _ROWS))}
+    rows = {row.id: row for row in map(_Row._make, sql.tuples_among(c, ids, _ROWS))}
     contents = images.records(c, {row.image_id for row in rows.values()})
     held = leases.held(c, list(rows))
-    owing = drift.owing(c, {op.subject for op in ops})
+    owing = drift.owing(c, [op.subject for op in ops])
     clear: dict[str, Outcome] = {}
     wanted: list[_Wanted] = []
     known: dict[Hashable, _Alike] = {}

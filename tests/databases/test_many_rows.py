@@ -49,6 +49,22 @@ def test_each_row_gets_its_own_values(store: Store, count: int) -> None:
     assert store.read_now(_all) == want
 
 
+@pytest.mark.parametrize("seen", [lambda n: {"n": 1}, lambda n: {"n": 1 if n % 2 else True}])
+def test_all_rows_get_the_same_values(store: Store, seen: Callable[[int], Any]) -> None:
+    at = datetime(2026, 11, 27, tzinfo=UTC)
+    *rows, other = ({**row, "closed_at": at} for row in _rows(MANY))
+    news = [{"id": row["id"], "seen": seen(n), "host": "x", "closed_at": None} for n, row in enumerate(rows)]
+
+    def change(c: sa.Connection) -> None:
+        sql.insert(c, _T, [*rows, other])
+        sql.update_each(c, _T, news)
+
+    store.write_now(change)
+    found = store.read_now(_all)
+    assert found == [*({**row, **new} for row, new in zip(rows, news, strict=True)), other]
+    assert [type(row["seen"]["n"]) for row in found[:-1]] == [type(row["seen"]["n"]) for row in news]
+
+
 def test_floats_come_back_to_the_last_bit(store: Store) -> None:
     figures = sa.Table(
         "figures", sa.MetaData(), sa.Column("id", sa.String(20), primary_key=True), sa.Column("value", sa.Double)
@@ -73,6 +89,7 @@ def test_all_values_are_found_and_no_others(store: Store, count: int) -> None:
     ids = [f"{n:020}" for n in range(50, 50 + count)]
     want = [(row["id"], row["host"]) for row in _rows(MANY + 50)[50 : 50 + count]]
     assert [tuple(row) for row in store.read_now(lambda c: sql.tuples_among(c, ids, _SOME))] == want
+    assert [tuple(row) for row in store.read_now(lambda c: sql.tuples_among(c, [*ids, *ids], _SOME))] == want
     assert [tuple(row.values()) for row in store.read_now(lambda c: sql.fetch_among(c, ids, _SOME))] == want
     drop = sa.delete(_T).where(sql.among(_T.c.id))
     store.write_now(lambda c: sql.run_among(c, ids, drop))
