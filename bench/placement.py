@@ -78,7 +78,7 @@ def _run(case: Case) -> float:
 
 
 def _alone(call: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """Measure in a process of its own: what the cases before it left in memory costs up to a fifth."""
+    """Measure in a process of its own, whatever the cases before it left in memory."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(call).result()
 
