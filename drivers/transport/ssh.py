@@ -57,9 +57,7 @@ async def connect(endpoint: Endpoint, settings: DriverSettings) -> SshTransport:
     """Connect and prove both sides. Raise Unreachable, CredentialRejected (also: no host key pinned)."""
     if not endpoint.host_key:
         raise CredentialRejected(
-            f"no host key is pinned for {endpoint.name}",
-            subject_of(endpoint),
-            {"address": endpoint.address},
+            f"no host key is pinned for {endpoint.name}", subject_of(endpoint), {"address": endpoint.address},
             "enroll the host and confirm its fingerprint",
         )
     client = _Client()
@@ -77,9 +75,7 @@ async def connect(endpoint: Endpoint, settings: DriverSettings) -> SshTransport:
     except (asyncssh.Error, asyncssh.KeyImportError, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise CredentialRejected(
-                f"the key file {endpoint.key_file} does not exist",
-                subject_of(endpoint),
-                {},
+                f"the key file {endpoint.key_file} does not exist", subject_of(endpoint), {},
                 "make it with ssh-keygen, or name another one",
             ) from error
         raise translate(error, endpoint, offered=client.offered) from error
@@ -89,7 +85,9 @@ async def connect(endpoint: Endpoint, settings: DriverSettings) -> SshTransport:
 class SshTransport:
     """Transport over one asyncssh connection."""
 
-    def __init__(self, endpoint: Endpoint, settings: DriverSettings, connection: asyncssh.SSHClientConnection) -> None:
+    def __init__(
+        self, endpoint: Endpoint, settings: DriverSettings, connection: asyncssh.SSHClientConnection
+    ) -> None:
         self._endpoint = endpoint
         self._settings = settings
         self._connection = connection
@@ -109,12 +107,7 @@ class SshTransport:
     # -- commands
 
     async def run(
-        self,
-        argv: Sequence[str],
-        *,
-        timeout_s: float = 60.0,
-        stdin: bytes | None = None,
-        sudo: bool = False,
+        self, argv: Sequence[str], *, timeout_s: float = 60.0, stdin: bytes | None = None, sudo: bool = False,
         check: bool = True,
     ) -> Result:
         """Run argv, quoted. Raise Unreachable (also at the deadline), Busy, HostFault if check and exit != 0."""
@@ -137,15 +130,8 @@ class SshTransport:
     # -- files
 
     async def put(
-        self,
-        source: Path | bytes,
-        target: str,
-        *,
-        mode: int = 0o644,
-        resume: bool = False,
-        sudo: bool = False,
-        progress: Progress | None = None,
-        timeout_s: float = 600.0,
+        self, source: Path | bytes, target: str, *, mode: int = 0o644, resume: bool = False,
+        sudo: bool = False, progress: Progress | None = None, timeout_s: float = 600.0,
     ) -> None:
         """Write a file, streamed into `cat` (one channel, errors in words, works with sudo), then renamed.
 
@@ -179,10 +165,7 @@ class SshTransport:
 
     @staticmethod
     async def _stream(
-        process: Process,
-        source: Path | bytes,
-        offset: int,
-        size: int,
+        process: Process, source: Path | bytes, offset: int, size: int,
         progress: Progress | None,
     ) -> None:
         done = offset
@@ -202,7 +185,9 @@ class SshTransport:
         if progress:
             progress(done, size)
 
-    async def get(self, source: str, *, sudo: bool = False, max_bytes: int = 2**24, timeout_s: float = 60.0) -> bytes:
+    async def get(
+        self, source: str, *, sudo: bool = False, max_bytes: int = 2**24, timeout_s: float = 60.0
+    ) -> bytes:
         """Return the first max_bytes of a file. Raise NotFound, HostFault."""
         argv = ["head", "-c", str(max_bytes), "--", source]
         code, out, err = await self._execute(argv, b"", timeout_s, sudo)
