@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from control import children, movable, moving, placing, requests, sql, tables
+from control import children, movable, moving, placing, placing_asleep, requests, sql, tables
 from control.hosts import HostRecord
 from control.ledger import Operation, operation_of
 from control.placement import engine
@@ -167,19 +167,27 @@ def plan(
 def _targets(
     c: sa.Connection, asked: Sequence[tuple[Plan, Request]], features: Features | None, policy: str
 ) -> list[Plan]:
-    """Return plans with a target for each, or with the reason why there is none; room is not taken twice."""
+    """Return plans with a target for each, or with the reason why there is none; room is not taken twice.
+
+    A target may be asleep: it is woken by the migration, where there is still no room by then.
+    """
     if not asked:
         return []
     leaving = {one.guest.id for one, _ in asked}
     cloud = Cloud(c, {request.shape for _, request in asked}, lock=False, without=leaving, features=features)
     choices = engine.choose(cloud.view, [request for _, request in asked], features, policy=policy)
+    nowhere = [one for one in choices if one.host is None]
+    why = {one.request.key: placing.refusal(cloud, one.request, one, {}, {}, None) for one in nowhere}
+    why = placing_asleep.told(c, cloud, [one.request for one in nowhere], why, features, policy)
     found: list[Plan] = []
     for (one, request), choice in zip(asked, choices, strict=True):
-        if choice.host is not None:
-            found.append(Plan(one.guest, "", cloud.view.names[choice.host], one.live))
+        error = why.get(request.key)
+        target = cloud.view.names[choice.host] if choice.host is not None else placing_asleep.woken_by(error)
+        if target:
+            found.append(Plan(one.guest, "", target, one.live))
         else:
-            why = placing.refusal(cloud, request, choice, {}, {}, None)
-            found.append(Plan(one.guest, why.message, passing=isinstance(why, Retryable)))
+            assert error is not None
+            found.append(Plan(one.guest, error.message, passing=isinstance(error, Retryable)))
     return found
 
 

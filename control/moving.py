@@ -13,7 +13,20 @@ from typing import Any
 import sqlalchemy as sa
 
 from blueprints.instance import InstanceSpec
-from control import datastores, decisions, drift, hosts, images, leases, marks, placing, rounds, sql, tables
+from control import (
+    datastores,
+    decisions,
+    drift,
+    hosts,
+    images,
+    leases,
+    marks,
+    placing,
+    placing_asleep,
+    rounds,
+    sql,
+    tables,
+)
 from control.datastores import DatastoreRecord
 from control.ledger import Operation, Step, guard
 from control.lifecycle import BEGUN, no_return, rule
@@ -56,7 +69,8 @@ def reserve(
             c, [(choice, op.id, row["id"])], cloud.view.names, int((features or {}).get("version") or 0)
         )
         if choice.host is None:
-            raise placing.refusal(cloud, request, choice, {}, op.parameters, ids[op.id])
+            error = placing.refusal(cloud, request, choice, {}, op.parameters, ids[op.id])
+            raise placing_asleep.told(c, cloud, [request], {request.key: error}, features, policy)[request.key]
         host_id = cloud.ids[choice.host]
         granted, short = grant(cloud.hardware, [(op.id, shape, choice.host)])
         if short or host_id in placing.changed(c, cloud, {host_id}):

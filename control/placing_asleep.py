@@ -52,6 +52,11 @@ def told(
     return found
 
 
+def woken_by(error: BaseException | None) -> str:
+    """Return the host that is woken for what was refused with an error, "" if there is none."""
+    return str(error.evidence.get(WAKES) or "") if isinstance(error, RackflowError) else ""
+
+
 def on_call(cloud: Cloud) -> bool:
     """Say whether there are hosts that could be woken."""
     return any(state in _ON_CALL for state in cloud.view.states)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from control import drift, moving
+from control import drift, moving, placing_asleep
 from control.operations import steps_of
-from core.errors import Conflict, HostFault, Unreachable
-from core.states import PowerState
+from core.errors import Conflict, HostFault, NoCapacityNow, Unreachable
+from core.states import PowerState, Verb
 from drivers.carrier import carry as carry_files
 from drivers.hypervisor.powers import MigratesLive, Move
 from tasks import specs
 from tasks.copies import ensure_on_host
 from tasks.disks import define_on, make_disks, without_host_addresses
 from tasks.ledger import Seen
+from tasks.power_saving import ask
 from tasks.work import Work
 
 TRANSFER_S = 3600.0
@@ -21,9 +22,16 @@ ON = (PowerState.RUNNING, PowerState.PAUSED)
 
 
 async def reserve(w: Work) -> Seen:
-    """Choose the host that it goes to, and reserve there what it needs."""
+    """Choose the host that it goes to, and reserve there what it needs; wake one where no other has that."""
     features = await w.rt.features()
-    target = await w.rt.store.write(lambda c: moving.reserve(c, w.op, features, w.rt.settings.placement_policy))
+    try:
+        target = await w.rt.store.write(lambda c: moving.reserve(c, w.op, features, w.rt.settings.placement_policy))
+    except NoCapacityNow as error:
+        if sleeper := placing_asleep.woken_by(error):
+            why = f"{w.op.subject_name} waits for room"
+            await w.rt.store.write(lambda c: ask(c, Verb.WAKE, [sleeper], why))
+            w.rt.wake()
+        raise
     return Seen(True, {"from": w.view.host.name if w.view.host else None, "to": target})
 
 

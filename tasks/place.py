@@ -77,7 +77,7 @@ def _place(
             placed[op.id] = outcome.host
             ends.append((op, SEQUENCE, True, {"host": outcome.host}))
             states_now.append((outcome.instance_id, rule(op.verb).during or InstanceState.STAGING, op.epoch, ""))
-    wakes = {str(name): None for error in refused if (name := error.evidence.get(placing_asleep.WAKES))}
+    wakes = {name: None for error in refused if (name := placing_asleep.woken_by(error))}
     ask(c, Verb.WAKE, wakes, "instances wait for room")
     instances.set_states(c, states_now)
     operations.end_steps(c, ends)

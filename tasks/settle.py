@@ -13,6 +13,7 @@ from prefect import task
 from control import hosts, instances, machine_stages, operations, recovery
 from control.lifecycle import VERBS
 from control.operations import Operation, Stale, Step
+from control.placing_asleep import woken_by
 from core.errors import HostFault, NeedsOperator, Permanent, RackflowError, Retryable, Unreachable, from_dict
 from core.states import InstanceState, OperationState, StepState, Verb
 from tasks import adoption, machine_power
@@ -197,7 +198,9 @@ def _on_fenced(op: Operation, error: RackflowError | None) -> RackflowError:
 
 
 def _tried_enough(op: Operation, error: RackflowError) -> bool:
-    """Say whether it ends here. A look asks no operator: the next round looks again."""
+    """Say whether it ends here. A look asks no operator: the next one looks again. A host that wakes is waited for."""
+    if woken_by(error):
+        return False
     if op.verb is Verb.RECONCILE and isinstance(error, NeedsOperator):
         return True
     return op.attempts >= GIVE_UP_AFTER.get(op.verb, op.attempts + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -21,8 +22,9 @@ from drivers.baremetal.fake import FakeBmc
 from drivers.fake_things import FakeInstance
 from drivers.fake_world import FOREVER, world
 from tasks.power_saving import keep_power
+from tasks.retry import GIVE_UP_AFTER
 from tests.integration.line import Line
-from tests.integration.pump import Pump, at_once, deploy, fence_quickly, host_of, look, with_bmcs
+from tests.integration.pump import Pump, at_once, deploy, fence_quickly, host_of, look, running, with_bmcs, with_san
 
 DONE = OperationState.DONE
 
@@ -48,6 +50,12 @@ async def wake(line: Line, host: str = "f2") -> Operation:
 
 def state(line: Line, host: str = "f2") -> HostState:
     return host_of(line, host).state
+
+
+def due(line: Line) -> None:
+    """Let what waits for its next try be tried now."""
+    t = tables.operation
+    line.store.write_now(lambda c: c.execute(sa.update(t).where(t.c.state == "pending").values(not_before=None)))
 
 
 def asked(line: Line, verb: Verb) -> list[Operation]:
@@ -128,6 +136,64 @@ async def test_what_waits_for_room_wakes_as_many_as_it_needs(line: Line, pump: P
     assert {op.state for op in await pump.until(ids)} == {DONE}
     assert {line.instance(f"big{n}")["host"] for n in range(2)} == {"f0", woken.subject_name}
     assert len(asked(line, Verb.WAKE)) == 1
+
+
+async def with_one_asleep(line: Line, **more: Any) -> tuple[dict[str, Any], str]:
+    """Deploy `web`, close one of the other hosts, put the third to sleep; return the instance and that host."""
+    (web,) = await deploy(line, "web", **more)
+    closed, asleep = sorted({"f0", "f1", "f2"} - {web["host"]})
+    line.store.write_now(lambda c: hosts.disable(c, line.admin, closed))
+    await sleep(line, asleep)
+    return web, asleep
+
+
+async def test_what_leaves_its_host_wakes_another_where_nothing_else_has_room(line: Line, pump: Pump) -> None:
+    web, asleep = await with_one_asleep(line)
+    (op,) = await pump.until(line.submit(Verb.EVACUATE, {"hosts": [web["host"]], "then": "maintenance"}))
+    assert (op.state, op.error) == (DONE, None)
+    (woken,) = asked(line, Verb.WAKE)
+    assert (woken.state, woken.subject_name, woken.parameters["reason"]) == (DONE, asleep, "web waits for room")
+    assert (line.instance("web")["host"], world.read_disk(web["id"], "root")) == (asleep, "web")
+
+
+async def test_what_a_dead_host_had_wakes_another(line: Line, pump: Pump) -> None:
+    await with_san(line)
+    web, asleep = await with_one_asleep(line, requirements={"datastore": "san"})
+    world.crash(web["host"])
+    await look(line, 2)
+    async with asyncio.timeout(30):
+        while line.instance("web")["host"] != asleep:
+            await pump.round()
+            due(line)
+    await pump.rest()
+    assert [op.subject_name for op in asked(line, Verb.WAKE)] == [asleep]
+    assert (line.instance("web")["state"], running(web["id"])) == (InstanceState.RUNNING, [asleep])
+    assert world.harm == []
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["wakes", "does-not"])
+async def test_a_migration_waits_for_the_host_that_it_woke(line: Line, pump: Pump, lost: bool) -> None:
+    web, asleep = await with_one_asleep(line)
+    world.hang("*", "baremetal.set_power")
+    ids = line.submit(Verb.MIGRATE, {"instances": ["web"], "live": False})
+    op = line.operations(ids)[0]
+    while op.attempts <= GIVE_UP_AFTER[Verb.MIGRATE] or op.state is not OperationState.PENDING:
+        due(line)
+        await pump.round()
+        op = line.operations(ids)[0]
+    assert line.instance("web")["host"] == web["host"]
+    assert f"waiting for host {asleep} to wake" in str(op.reason)
+    if lost:
+        world.hosts[asleep].connected = False
+    world.release("*", "baremetal.set_power")
+    while not (op := line.operations(ids)[0]).finished_at:
+        await pump.round()
+        due(line)
+    if lost:
+        assert (op.state, line.instance("web")["host"]) == (OperationState.COMPENSATED, web["host"])
+        assert "'reason': 'is faulty'" in str(op.error)
+    else:
+        assert (op.state, line.instance("web")["host"]) == (DONE, asleep)
 
 
 async def test_what_could_never_fit_wakes_nobody(line: Line) -> None:

@@ -24,7 +24,7 @@ from control.hosts import HostRecord
 from control.operations import Operation
 from core.errors import Unreachable
 from core.settings import DriverSettings
-from core.states import HostState, MachinePower, MachineState, OperationState, Verb
+from core.states import HostState, InstanceState, MachinePower, MachineState, OperationState, Verb
 from drivers.baremetal.base import BmcEndpoint
 from drivers.baremetal.redfish import RedfishBmc
 from drivers.fake_world import world
@@ -37,7 +37,7 @@ from lab.settings import LabSettings, load
 from lab.shell import run
 from tasks.runtime import set_runtime
 from tests.integration.line import Line, make_line, without_prefect
-from tests.integration.pump import Pump
+from tests.integration.pump import Pump, host_of
 
 ROLES = {"lxd": ("container", images.BUSYBOX, "lxcbr0"), "kvm": ("vm", images.TINY, "br0")}
 STEPS = ["power", "inspect", "classify", "check", "ramdisk", "install", "boot", "configure", "enroll", "verify"]
@@ -157,6 +157,7 @@ async def test_an_empty_disk_becomes_a_ready_host(
     (again,) = await line.run(Verb.CONFIGURE, {"hosts": [server.name]})
     assert (again.state, again.error) == (OperationState.DONE, None)
     await drifts_and_is_mended(line, record, monkeypatch)
+    await sleeps_until_it_is_needed(line, site, server.name, kind)
     run(["virsh", "-c", site.libvirt.uri, "destroy", server.name])
 
 
@@ -193,6 +194,25 @@ async def drifts_and_is_mended(line: Line, host: HostRecord, monkeypatch: pytest
         await client.aclose()
 
 
+async def sleeps_until_it_is_needed(line: Line, site: Site, name: str, kind: str) -> None:
+    """Off by its BMC while nobody needs it; what fits nowhere else has it switched on, and runs there."""
+    (op,) = await line.run(Verb.SLEEP, {"hosts": [name]})
+    assert op.error is None, op.error
+    assert (host_of(line, name).state, power(site)) == (HostState.ASLEEP, OFF)
+    woken = {
+        "name": "woken", "image": "real", "kind": kind, "cpu": 0.1, "memory": "128MiB", "requirements": {"host": name},
+    }  # fmt: skip
+    (op,) = await Pump(line).until(line.submit(Verb.DEPLOY, {"instances": [woken]}), 900)
+    assert op.error is None, op.error
+    assert (line.instance("woken")["state"], line.instance("woken")["host"]) == (InstanceState.RUNNING, name)
+    host = host_of(line, name)
+    assert (host.state, (host.power or {})["cycles"]) == (HostState.READY, 1)
+    await line.run(Verb.RECONCILE, {"hosts": [name]})
+    assert line.store.read_now(lambda c: drift.list_(c, line.admin)) == [], "it boots as it was configured"
+    (op,) = await line.run(Verb.DELETE, {"instances": ["woken"]})
+    assert op.error is None, op.error
+
+
 @pytest.mark.slow
 async def test_a_rescue_is_a_way_in_and_the_bmc_tells_of_the_machine(site: Site, line: Line) -> None:
     server = site.servers[0]
@@ -226,7 +246,8 @@ async def test_ironics_agent_wipes_a_disk(site: Site, line: Line) -> None:
     run(["qemu-io", "-c", "write -P 0x5a 1G 1M", *image])
     site.unpacked()
     (op,) = await line.run(Verb.CHANGE_MACHINE, {"machines": [server.name], "action": "erase"})
-    assert (op.state, op.error) == (OperationState.DONE, None)
+    assert op.error is None, op.error
+    assert op.state is OperationState.DONE
     assert power(site) == OFF
     assert "verification failed" not in run(["qemu-io", "-c", "read -P 0 1G 1M", *image])
 
