@@ -1,4 +1,4 @@
-"""A process of its own that asks for instances, places them and deletes them again, beside others that do the same."""
+"""A process of its own that asks for instances, places them, deletes them, and puts hosts to sleep, beside others."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from control import access, instances, operations, placing, requests
+from control import access, hosts, instances, operations, placing, requests, sleeping
 from control.access import Principal
 from control.operations import Operation
 from control.store import Store
-from core.errors import NoCapacityNow, NoFit, RackflowError
+from core.errors import Conflict, NoCapacityNow, NoFit, RackflowError
 from core.ids import new_id
 from core.states import InstanceState, OperationState, Verb
 
 NICS: tuple[dict[str, Any], ...] = ({}, {"nics": [{"network": "wire"}]})  # the lock of a pool, or hosts' versions only
+DOZERS = ("h2", "h3")  # hosts that are put to sleep and woken meanwhile
 SIZES: tuple[dict[str, Any], ...] = (
     {"cpu": 0.5, "memory": 256}, {"cpu": 1, "memory": 512}, {"cpu": 2, "memory": 256}, {"cpu": 3, "memory": 1024},
 )
@@ -37,9 +38,10 @@ class Placer:
         store.write_now(lambda c: operations.renew_claim(c, self.worker, name, 3600))
 
     def round(self) -> None:
-        """Ask for a few, do what is pending, delete a few."""
+        """Ask for a few, do what is pending, delete a few; switch a host off or on."""
         self.ask()
         self.work()
+        self.switch(self.dice.choice((Verb.SLEEP, Verb.WAKE)), self.dice.choice(DOZERS))
         self.delete([name for name in self.mine if self.dice.random() < 0.4])
         self.work()
 
@@ -59,6 +61,15 @@ class Placer:
             self.mine = [name for name in self.mine if name not in names]
             self.seen["deleted"] += len(names)
 
+    def switch(self, verb: Verb, host: str) -> None:
+        """Ask for a host to be put to sleep or woken, and count what became of that."""
+        try:
+            self.store.write_now(lambda c: requests.submit(c, self.admin, verb, {"hosts": [host]}, source="test"))
+        except Conflict:
+            self.seen[f"{verb} refused"] += 1
+        else:
+            self.seen[verb.value] += 1
+
     def work(self) -> bool:
         """Do what is pending, whoever asked for it; return whether there was anything."""
         ops = self.store.write_now(lambda c: operations.claim_pending(c, self.worker, limit=6))
@@ -71,6 +82,8 @@ class Placer:
         for op in ops:
             if op.verb is Verb.DELETE:
                 self.store.write_now(lambda c, op=op: _gone(c, op))  # type: ignore[misc]
+            elif op.verb in _SWITCHED:
+                self.store.write_now(lambda c, op=op: _SWITCHED[op.verb](c, op))  # type: ignore[misc]
         return bool(ops)
 
     def _place(self, ops: Sequence[Operation]) -> None:
@@ -109,12 +122,27 @@ def _gone(c: sa.Connection, op: Operation) -> None:
     operations.finish(c, op, OperationState.DONE)
 
 
+def _asleep(c: sa.Connection, op: Operation) -> None:
+    sleeping.require_chosen(c, op, hosts.get(c, op.subject_id))
+    sleeping.record_asleep(c, op, op.subject_id)
+    operations.finish(c, op, OperationState.DONE)
+
+
+def _awake(c: sa.Connection, op: Operation) -> None:
+    sleeping.record_awake(c, op, op.subject_id)
+    operations.finish(c, op, OperationState.DONE)
+
+
+_SWITCHED = {Verb.SLEEP: _asleep, Verb.WAKE: _awake}
+
+
 def run(url: str, name: str, seed: int, rounds: int, ready: Barrier, report: Any) -> None:
     """Work in this process; put what was seen, or the error, into a queue."""
     store = Store(url)
     try:
         placer = Placer(store, name, seed)
         ready.wait(timeout=60)
+        placer.switch(Verb.SLEEP, DOZERS[seed % len(DOZERS)])  # they are seldom empty later
         for _ in range(rounds):
             placer.round()
         report.put(dict(placer.seen))

@@ -1,4 +1,6 @@
-"""Eight processes place and delete at once: nothing is given away twice, and in the end all of it is there again."""
+"""Eight processes place, delete, and put hosts to sleep at once: nothing is given away twice or to a host that is off,
+and in the end all of it is there again.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,14 @@ import sqlalchemy as sa
 
 from control import hosts, instances_on, tables
 from control.store import Store
-from core.states import InstanceState, OperationState
+from core.states import HostState, InstanceState, OperationState, Verb
 from tests.databases import placers
 from tests.rig import Rig
 
 PROCESSES = 8
 HOSTS, CPUS, MEMORY_MIB, DISK_MIB = 4, 6, 4096, 1200  # cores, memory, disk and addresses all run out at times
 ADDRESSES = 24
+OFF = (HostState.FALLING_ASLEEP, HostState.ASLEEP, HostState.WAKING)
 ENDED = (OperationState.DONE, OperationState.FAILED, OperationState.COMPENSATED, OperationState.CANCELLED)
 
 
@@ -29,7 +32,8 @@ def cloud(rig: Rig) -> Rig:
     rig.image()
     seen = {"br0": "10.9.0.1/24", "br1": ""}
     for n in range(HOSTS):
-        rig.host(f"h{n}", cpus=CPUS, memory_mib=MEMORY_MIB, disk_mib=DISK_MIB, cpu_overcommit=1, bridges=seen)
+        size = {"cpus": CPUS, "memory_mib": MEMORY_MIB, "disk_mib": DISK_MIB, "cpu_overcommit": 1}
+        rig.host(f"h{n}", **size, bridges=seen, bmc={"address": f"fake://h{n}"})
     return rig
 
 
@@ -38,9 +42,15 @@ def test_nothing_is_given_twice_and_nothing_is_lost(cloud: Rig, store: Store, ur
     seen = together(store, url, rounds)
     assert seen["placed"] > PROCESSES
     assert seen["NoCapacityNow"] > 0, "it was never full: nothing was shown"
+    assert min(seen[one] for one in ("sleep", "sleep refused", "wake")) > 0, seen
     rest = placers.Placer(store, "rest", 0)
     while rest.work():
         pass
+    for name in placers.DOZERS:
+        rest.switch(Verb.WAKE, name)
+    while rest.work():
+        pass
+    assert {host.state for host in store.read_now(hosts.records)} == {HostState.READY}
     assert unfinished(store) == {}
     assert told(store) == (seen["asked"], seen["deleted"])
     left = names(store)
@@ -77,7 +87,9 @@ def together(store: Store, url: str, rounds: int) -> Counter[str]:
 
 
 def nothing_twice(store: Store) -> bool:
-    """Assert that no host holds more than it has, and that whoever is placed has one address of its own."""
+    """Assert that no host holds more than it has, or anything while it is off, and that whoever is placed has one
+    address of its own.
+    """
     i, lease = tables.instance, tables.lease
     where = sa.select(
         i.c.host_id, sa.func.sum(i.c.cpu).label("cpu"), sa.func.sum(i.c.memory_mib).label("memory"),
@@ -86,6 +98,8 @@ def nothing_twice(store: Store) -> bool:
     for row in store.read_now(lambda c: c.execute(where).mappings().all()):
         found = float(row["cpu"]), int(row["memory"]), int(row["disk"])
         assert all(one <= limit for one, limit in zip(found, (CPUS, MEMORY_MIB, DISK_MIB), strict=True)), found
+    off = sa.select(i.c.name, tables.host.c.state).join(tables.host, tables.host.c.id == i.c.host_id)
+    assert store.read_now(lambda c: c.execute(off.where(tables.host.c.state.in_(OFF))).all()) == []
     per = sa.select(i.c.id, sa.func.count(lease.c.id).label("n")).outerjoin(lease, lease.c.instance_id == i.c.id)
     counts = per.where(i.c.host_id.is_not(None)).group_by(i.c.id)
     assert {row.n for row in store.read_now(lambda c: c.execute(counts).all())} <= {1}
