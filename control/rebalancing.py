@@ -15,6 +15,7 @@ from control import clusters, datastores, hosts, movable, moving, tables
 from control.lifecycle import VERBS
 from control.movable import Way
 from control.placement.model import Ints, Shape, View
+from control.placement.weights import DEFAULT
 from control.placing_view import Cloud
 from control.rebalance.model import Goal, Item, Kind, Move, Outcome, Scene
 from control.rebalance.order import first_refused
@@ -144,9 +145,14 @@ def _carried(row: Row, way: Way, shared: bool) -> int:
     return (row["memory_mib"] if way.live else 0) + (0 if shared else row["disk_mib"])
 
 
-def made(spec: PlanSpec, world: World, features: Mapping[str, Any], *, most: int | None = None) -> dict[str, Any]:
-    """Return a plan as it is stored, but for id, state and who asked. Pure. most: moves at most; the first are kept."""
-    goal = Goal(Kind(spec.kind), spec.host or "", spec.threshold)
+def made(
+    spec: PlanSpec, world: World, features: Mapping[str, Any], *, most: int | None = None, policy: str = DEFAULT
+) -> dict[str, Any]:
+    """Return a plan as it is stored, but for id, state and who asked. Pure.
+
+    most: moves at most; the first are kept. policy: the front-end's.
+    """
+    goal = Goal(Kind(spec.kind), spec.host or "", spec.threshold, policy)
     pools = scenes(world, spec, features)
     outcomes = [_cut(scene, plan(scene, goal, features), most) for scene in pools]
     moves = _moves(world, outcomes)

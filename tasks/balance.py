@@ -56,7 +56,8 @@ async def _balance(rt: Runtime, cluster: str, limits: RebalanceSpec) -> str | No
         return None
     rt.balanced[cluster] = time.monotonic()
     world = await rt.store.read(lambda c: rebalancing.look(c, spec))
-    made = await asyncio.to_thread(rebalancing.made, spec, world, await rt.features(), most=most)
+    features, policy = await rt.features(), rt.settings.placement_policy
+    made = await asyncio.to_thread(rebalancing.made, spec, world, features, most=most, policy=policy)
     if not made["moves"]:
         return None
 

@@ -33,7 +33,7 @@ async def make_plan(ctx: Ctx, caller: Caller, body: NewPlan) -> JSONResponse:
     plans.require_may(caller)
     features = await ctx.features()
     world = await ctx.store.read(lambda c: rebalancing.look(c, body))
-    made = await asyncio.to_thread(rebalancing.made, body, world, features)
+    made = await asyncio.to_thread(rebalancing.made, body, world, features, policy=ctx.settings.placement_policy)
     row_id = await ctx.store.write(lambda c: plans.write(c, caller, made))
     return JSONResponse(await ctx.store.read(lambda c: plans.show(c, caller, row_id)), 201)
 

@@ -22,14 +22,14 @@ from control.rebalance.model import Item
 class Floor:
     """What is left on all hosts, with the instances where they are by now.
 
-    holding: what leaves a host frees nothing there. Who fits even then need not wait for anybody. own: hosts are
-    compared by the policies that their clusters name; a plan for fewer hosts packs whatever these say.
+    holding: what leaves a host frees nothing there. Who fits even then need not wait for anybody. policy: hosts are
+    compared by those that their clusters name, else by this one; None: packs, as a plan for fewer hosts does anywhere.
     """
 
     def __init__(
-        self, view: View, features: Mapping[str, Any] | None = None, *, holding: bool = False, own: bool = False
+        self, view: View, features: Mapping[str, Any] | None = None, *, holding: bool = False, policy: str | None = None
     ) -> None:
-        self.view, self.work, self.holding, self.own = view, start(view, features), holding, own
+        self.view, self.work, self.holding, self.policy = view, start(view, features), holding, policy
         self.at: dict[str, int] = {}
         self._needs: dict[Shape, list[Need]] = {}
 
@@ -60,7 +60,7 @@ class Floor:
         at = self.targets(item, among)
         if not len(at):
             return None
-        scoring = scoring_of(self.view, self.work, item.shape, DEFAULT) if self.own else Scoring(DEFAULT)
+        scoring = scoring_of(self.view, self.work, item.shape, self.policy) if self.policy else Scoring(DEFAULT)
         room = np.ones(len(at), np.int64)
         found = turn(self.view, self.work, item.shape, scoring, at, room, len(at), 1, single=True, tell=False)
         return int(found.hosts[found.order[0]])

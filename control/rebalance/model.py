@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from control.placement.model import Floats, Ints, Mask, Shape, View
+from control.placement.weights import DEFAULT
 
 
 class Kind(StrEnum):
@@ -23,11 +24,15 @@ THRESHOLD = 0.05
 
 @dataclass(frozen=True)
 class Goal:
-    """host: by name, to be emptied; threshold: a load so little above the lowest possible is worth no move."""
+    """host: by name, to be emptied; threshold: a load so little above the lowest possible is worth no move.
+
+    policy: what placement compares hosts by where their cluster names none.
+    """
 
     kind: Kind
     host: str = ""
     threshold: float = THRESHOLD
+    policy: str = DEFAULT
 
 
 @dataclass(frozen=True)

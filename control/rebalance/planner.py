@@ -160,7 +160,7 @@ def _evacuate(scene: Scene, goal: Goal, features: Mapping[str, Any] | None, exac
     items = [item for item in scene.items if item.host == host and not item.stays]
     among = scene.inside.copy()
     among[host] = False
-    wanted, stuck = greedy.emptied(scene, Floor(scene.view, features, own=True), host, among, items)
+    wanted, stuck = greedy.emptied(scene, Floor(scene.view, features, policy=goal.policy), host, among, items)
     if not stuck or not exactly:
         return wanted, not stuck, "placement"
     from control.rebalance import exact, flavours

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from bench.rebalance import scene
+from control.placement.weights import DEFAULT
 from control.rebalance import exact
 from control.rebalance.model import Goal, Kind
 from control.rebalance.order import first_refused
@@ -44,13 +45,15 @@ def test_instances_that_are_alike_are_one_flavour_and_stay_as_many() -> None:
     assert Counter(move.item.id for move in outcome.moves).most_common(1)[0][1] <= 2
 
 
-def test_a_host_is_emptied_by_the_policy_of_its_cluster() -> None:
+@pytest.mark.parametrize("whose", ["cluster", "front-end"])
+def test_a_host_is_emptied_by_the_policy_that_places_there(whose: str) -> None:
     one = scene(40, 8)
     host = one.view.names[one.items[0].host]
     homes = {}
     for policy in ("pack", "striping"):
-        view = replace(one.view, policies={one.view.clusters[0]: policy})
-        outcome = plan(replace(one, view=view), Goal(Kind.EVACUATE, host))
+        view = replace(one.view, policies={one.view.clusters[0]: policy}) if whose == "cluster" else one.view
+        goal = Goal(Kind.EVACUATE, host, policy=DEFAULT if whose == "cluster" else policy)
+        outcome = plan(replace(one, view=view), goal)
         assert outcome.method == "placement"
         homes[policy] = len({move.target for move in outcome.moves})
     assert homes["pack"] < homes["striping"]
