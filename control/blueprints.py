@@ -11,7 +11,7 @@ from blueprints.blueprint import Blueprint
 from blueprints.host import HostSpec
 from blueprints.image import ImageSpec
 from blueprints.instance import InstanceSpec
-from control import clusters, datastores, hosts, networks, placing, requests, sql, tables
+from control import clusters, datastores, hosts, networks, placing_preview, requests, sql, tables
 from control.accept.host import row_values
 from control.access import Principal, require
 from control.blueprint_diff import Changes, Plan, check_references, diff, is_in_place
@@ -36,7 +36,7 @@ def apply(
     if dry_run:
         check_references(c, blueprint)
         new = [spec for spec in blueprint.expanded() if spec.name in plan.instances.create]
-        plan.placements = placing.plan(c, principal, new, features, policy)
+        plan.placements = placing_preview.plan(c, principal, new, features, policy)
         return plan
     _nouns(c, principal, blueprint, plan)
     _images(c, principal, blueprint.images, plan)

@@ -12,17 +12,14 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from blueprints.instance import InstanceSpec, NicSpec
+from blueprints.instance import InstanceSpec
 from control import decisions, drift, images, leases, placing_asleep, rounds, sql, tables
 from control.accept.deploy import check_root, disk_mib
-from control.access import Principal
 from control.hardware_offered import Grant
 from control.images import ImageRecord
 from control.leases import Held
 from control.ledger import Operation, Stale, stale_among
 from control.lifecycle import VERBS
-from control.networks import NetworkRecord
-from control.networks import records as network_records
 from control.placement import engine
 from control.placement.look import could_ever
 from control.placement.model import Choice, Request, Shape
@@ -35,7 +32,7 @@ from control.placing_view import Cloud, shape_of
 from core.clock import now
 from core.errors import Busy, Conflict, NoCapacityNow, NoFit, RackflowError
 from core.garbage import uncollected
-from core.states import InstanceKind, Verb
+from core.states import Verb
 
 _T = tables.instance
 _NONE: frozenset[int] = frozenset()
@@ -291,56 +288,3 @@ def refusal(
         tried = ", ".join(sorted(shape.avoid))
         return NoFit(f"no host is left for {request.name}: on {tried}: {failed}", subject, evidence, fix)
     return NoFit(f"no host of this cloud can hold {request.name}: {record['summary']}", subject, evidence, fix)
-
-
-def plan(
-    c: sa.Connection, principal: Principal, specs: Sequence[InstanceSpec], features: Mapping[str, Any] | None = None,
-    policy: str = DEFAULT,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Return where instances would be placed if they were asked for now; nothing is written.
-
-    What does not exist yet (an image to be imported, a network to be made) is left out of account, and noted.
-    """
-    known = images.by_name(c, {spec.image for spec in specs})
-    nets = network_records(c)
-    requests: list[Request] = []
-    notes: dict[str, list[str]] = {}
-    groups = {one.name: "" if many.count is None else many.name for many in specs for one in many.expand()}
-    for spec in (one for many in specs for one in many.expand()):
-        image = known.get(spec.image)
-        kind = spec.kind or (image.kind if image else InstanceKind.VM)
-        told = [] if image else [f"image {spec.image} is not there yet"]
-        told += [f"network {nic.network} is not there yet" for nic in spec.nics if nic.network not in nets]
-        nics = tuple(nic for nic in spec.nics if nic.network in nets) or _default(spec, kind, nets)
-        size = disk_mib(spec, image) if image else (spec.disk_mib or 0) + sum(d.size_mib for d in spec.disks)
-        template = template_of(groups[spec.name], spec.image)
-        lives_s = expected_s(features or {}, template, principal.name, spec.cpu, spec.memory_mib)
-        shape = shape_of(spec.model_copy(update={"nics": nics}), kind, size, image, lifetime_s=lives_s)
-        requests.append(Request(spec.name, spec.name, shape, principal.name, spec.priority, str(spec.gang or "")))
-        notes[spec.name] = told
-    cloud = Cloud(c, {request.shape for request in requests}, lock=False, features=features)
-    possible: dict[Shape, bool] = {}
-    choices = engine.choose(cloud.view, requests, features, policy=policy)
-    refused = [choice for choice in choices if choice.host is None]
-    errors = {one.request.key: refusal(cloud, one.request, one, possible, {}, None) for one in refused}
-    errors = never_whole(cloud.view, [one.request for one in refused], errors)
-    errors = placing_asleep.told(c, cloud, requests, errors, features, policy)
-    return [_planned(cloud, choice, errors.get(choice.request.key), notes) for choice in choices]
-
-
-def _default(spec: InstanceSpec, kind: str, nets: Mapping[str, NetworkRecord]) -> tuple[NicSpec, ...]:
-    if spec.nics:
-        return ()
-    return tuple(NicSpec(network=net.name) for net in nets.values() if kind in net.default_for)[:1]
-
-
-def _planned(
-    cloud: Cloud, choice: Choice, error: RackflowError | None, notes: Mapping[str, list[str]]
-) -> dict[str, Any]:
-    request = choice.request
-    return {
-        "name": request.name, "kind": request.shape.kind, "cpu": request.shape.cpu_m / 1000,
-        "memory_mib": request.shape.memory_mib, "disk_mib": request.shape.disk_mib,
-        "host": cloud.view.names[choice.host] if choice.host is not None else None, "datastore": choice.datastore,
-        "notes": notes[request.name], "error": error.to_dict() if error else None,
-    }  # fmt: skip

@@ -23,7 +23,7 @@ from control import (
     operations,
     outbox,
     overview,
-    placing,
+    placing_preview,
     quotas,
     reconcile,
     requests,
@@ -225,7 +225,7 @@ def test_tokens_open_the_door_until_they_expire(cloud: Rig) -> None:
 
 def test_a_plan_says_where_and_changes_nothing(cloud: Rig) -> None:
     spec = InstanceSpec(name="web", image="tiny", memory_mib=512, count=2)
-    planned = read(cloud, placing.plan, [spec])
+    planned = read(cloud, placing_preview.plan, [spec])
     assert [(p["name"], p["host"], p["error"]) for p in planned] == [("web-1", "h1", None), ("web-2", "h1", None)]
     assert read(cloud, instances.list_) == []
 

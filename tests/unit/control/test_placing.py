@@ -10,7 +10,18 @@ import sqlalchemy as sa
 from blueprints.cluster import ClusterSpec
 from blueprints.datastore import DatastoreSpec
 from blueprints.instance import InstanceSpec
-from control import clusters, datastores, decisions, hosts, images, instances, leases, operations, placing
+from control import (
+    clusters,
+    datastores,
+    decisions,
+    hosts,
+    images,
+    instances,
+    leases,
+    operations,
+    placing,
+    placing_preview,
+)
 from core.errors import Invalid, NoCapacityNow, NoFit, NotFound, RackflowError
 from core.ids import mac_address
 from core.states import CopyState, HostState, InstanceState, OperationState, Verb
@@ -288,7 +299,7 @@ def test_a_plan_notes_what_is_not_there_yet(cloud: Rig) -> None:
         InstanceSpec.model_validate({"name": "web", "image": "new", "kind": "vm", "nics": [{"network": "none"}]}),
         InstanceSpec.model_validate({"name": "big", "image": "tiny", "memory": "1TiB"}),
     ]
-    web, big = cloud.run(lambda c: placing.plan(c, cloud.admin, specs))
+    web, big = cloud.run(lambda c: placing_preview.plan(c, cloud.admin, specs))
     assert (web["host"], web["notes"]) == ("h1", ["image new is not there yet", "network none is not there yet"])
     assert (big["host"], big["error"]["code"]) == (None, "no-fit")
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 
 from blueprints.instance import InstanceSpec
-from control import hosts, operations, placing, tables
+from control import hosts, operations, placing, placing_preview, tables
 from control.operations import Operation
 from core.clock import now
 from core.errors import Busy, Denied, NoCapacityNow, NoFit
@@ -76,7 +76,7 @@ def test_a_gang_that_could_never_fit_as_a_whole_fails_at_once(cloud: Rig) -> Non
     assert "all 9 of gang web" in str(outcomes["web-4"].error)
     assert "do not fit in this cloud together" in str(outcomes["web-4"].error)
     specs = [InstanceSpec.model_validate({"name": "new", "image": "tiny", "cpu": 4, "count": 9, "gang": True})]
-    planned = cloud.run(lambda c: placing.plan(c, cloud.admin, specs))
+    planned = cloud.run(lambda c: placing_preview.plan(c, cloud.admin, specs))
     assert {one["error"]["code"] for one in planned} == {NoFit.code}
 
 
