@@ -123,7 +123,7 @@ class Mark(Wanted):
 
 
 class Console(Wanted):
-    kind: Literal["serial", "vnc"] = "serial"
+    kind: Literal["serial", "vnc", "ticket"] = "serial"
 
 
 class Policy(Wanted):

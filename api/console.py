@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,15 +22,16 @@ from core.errors import Conflict
 from core.states import InstanceState
 
 if TYPE_CHECKING:
+    from drivers.hypervisor.powers import Tickets
     from drivers.transport.base import ByteStream
 
-_METHODS = {"serial": "console", "vnc": "display"}  # kind -> method of the driver, and its capability
+_METHODS = {"serial": "console", "vnc": "display", "ticket": "ticket"}  # method, and capability
 _RUNS = (InstanceState.RUNNING, InstanceState.SUSPENDED)
 _REASON_BYTES = 120  # a closing message holds 125
 
 
 async def ticket(ctx: Context, caller: Principal, name: str, kind: str) -> dict[str, Any]:
-    """Make a ticket. Raise NotFound, Conflict (it does not run), Unsupported."""
+    """Make a ticket, or have the hypervisor make one. Raise NotFound, Conflict (it does not run), Unsupported."""
     instance = await guests.find(ctx, caller, name)
     if instance.state not in _RUNS:
         raise Conflict(
@@ -37,6 +39,9 @@ async def ticket(ctx: Context, caller: Principal, name: str, kind: str) -> dict[
             {"state": instance.state}, f"rackflow instance start {instance.name}",
         )  # fmt: skip
     guests.host_of(instance, _METHODS[kind])
+    if kind == "ticket":
+        there = cast("Tickets", await guests.hypervisor(ctx, instance, kind))
+        return {"kind": kind, **asdict(await there.ticket(instance.on_host))}
     text = ctx.tickets.issue(caller, instance.id, kind)
     until = now() + timedelta(seconds=VALID_S)
     return {"ticket": text, "kind": kind, "path": f"/v1/console/{text}", "expires_at": rfc3339(until)}

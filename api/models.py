@@ -297,12 +297,15 @@ class Schedule(Answer):
 
 
 class ConsoleTicket(Answer):
-    """Opens one WebSocket at path until expires_at."""
+    """Opens one WebSocket at path until expires_at; or a screen at the hypervisor itself, at url."""
 
-    ticket: str
-    kind: Literal["serial", "vnc"]
-    path: str
-    expires_at: At
+    ticket: str | None = Field(None, description="null: it is in the url")
+    kind: Literal["serial", "vnc", "ticket"]
+    path: str | None = None
+    expires_at: At | None = Field(None, description="null: once, and soon")
+    url: str | None = Field(None, description="of kind ticket: what its viewer connects to")
+    protocol: str | None = Field(None, description="webmks: VMware's viewers take it")
+    fingerprint: str | None = Field(None, description="of the certificate at url")
 
 
 class Configuration(Answer):

@@ -18,7 +18,7 @@ Command = Callable[["FakeHost", Sequence[str], bytes], Result]
 ON = (PowerState.RUNNING, PowerState.PAUSED)
 POWERS = frozenset({
     "exec", "console_log", "suspend", "reboot", "save", "reconfigure", "resize_live", "snapshot", "snapshot_live",
-    "migrate_live", "console", "display", "backup", "backup_incremental", "adopt", "save_image",
+    "migrate_live", "console", "display", "ticket", "backup", "backup_incremental", "adopt", "save_image",
 })  # flags of Capabilities; "carry" is there as well for those who want it  # fmt: skip
 
 

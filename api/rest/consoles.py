@@ -17,7 +17,10 @@ router = APIRouter(tags=["instances"])
 
 @router.post("/instances/{name}/console", status_code=201, response_model=models.ConsoleTicket)
 async def open_console(ctx: Ctx, caller: Caller, name: str, body: Console | None = None) -> JSONResponse:
-    """Make a ticket for an instance's serial console or screen (VNC): it opens one WebSocket, within 30 seconds."""
+    """Make a ticket for an instance's serial console or screen (VNC): it opens one WebSocket, within 30 seconds.
+
+    Of kind ticket: have the hypervisor make one for its own viewers (VMware), which leads past rackflow.
+    """
     return JSONResponse(await console.ticket(ctx, caller, name, body.kind if body else "serial"), 201)
 
 

@@ -8,7 +8,8 @@ PROTOCOLS: dict[str, type] = {
     "exec": powers.Executes, "console_log": powers.ConsoleLogs, "suspend": powers.Suspends, "reboot": powers.Reboots,
     "save": powers.SavesState, "reconfigure": powers.Reconfigures, "snapshot": powers.Snapshots,
     "migrate_live": powers.MigratesLive, "console": powers.Consoles, "display": powers.Displays,
-    "backup": powers.BacksUp, "adopt": powers.Adopts, "carry": powers.Carries, "save_image": powers.SavesImages,
+    "ticket": powers.Tickets, "backup": powers.BacksUp, "adopt": powers.Adopts, "carry": powers.Carries,
+    "save_image": powers.SavesImages,
 }  # fmt: skip
 DEGREES = {"resize_live": "reconfigure", "snapshot_live": "snapshot", "backup_incremental": "backup"}
 FLAGS = (*PROTOCOLS, *DEGREES)

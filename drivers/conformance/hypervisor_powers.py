@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import NoReturn, TypeVar
 
 from core.errors import Conflict, NotFound, RackflowError, Unsupported
-from core.ids import new_id, on_host
+from core.ids import new_id
 from core.states import PowerState
-from drivers.conformance.cases import fail, not_reached, raises, unsupported
+from drivers.conformance.cases import not_reached, raises, unsupported
 from drivers.conformance.flags import DEGREES, PROTOCOLS
 from drivers.conformance.hypervisor import POWERS
 from drivers.conformance.hypervisor_inside import MEMORY, UNSEEN, define, power, read, ready, running, start, write
@@ -20,8 +19,6 @@ from drivers.conformance.tools import cancelled_after, settle
 from drivers.hypervisor.base import Capabilities, InstanceSpec
 from drivers.hypervisor.powers import (
     Adopts,
-    Consoles,
-    Displays,
     MigratesLive,
     Move,
     Reboots,
@@ -29,25 +26,13 @@ from drivers.hypervisor.powers import (
     SavesState,
     Suspends,
 )
-from drivers.transport.base import ByteStream
 
 T = TypeVar("T")
-Opened = Callable[[str], AbstractAsyncContextManager[ByteStream]]
 
 
 def needs(found: T | None, what: str) -> T:
     """Return what a rig has to give for a power that its driver has."""
     return found if found is not None else not_reached(f"the driver can do it, and there is no {what} here")
-
-
-async def until_read(stream: ByteStream, wanted: bytes, within_s: float = 20.0) -> bytes:
-    seen = b""
-    async with asyncio.timeout(within_s):
-        while wanted not in seen:
-            more = await stream.read()
-            assert more, f"closed after {seen!r}"
-            seen += more
-    return seen
 
 
 @POWERS.case("capabilities")
@@ -273,56 +258,6 @@ async def refused(rig: HypervisorRig, driver: MigratesLive, spec: InstanceSpec) 
         await driver.migrate(Move(spec, "192.0.2.2"), needs(rig.other, "other"), timeout_s=5)
     assert await power(rig, spec.name) is PowerState.RUNNING
     unsupported("; ".join(reasons))
-
-
-# Consoles, Displays
-
-
-@POWERS.case("console")
-async def console(rig: HypervisorRig) -> None:
-    driver = rig.hypervisor
-    if not isinstance(driver, Consoles):
-        unsupported("the driver has no Consoles")
-    typed, answer = needs(rig.console_talk, "guest that answers at its console: name an image that has an agent")
-    spec = await running(rig)
-    for _ in range(2):  # one that was closed can be opened again
-        async with driver.console(spec.name) as stream:
-            await answered(stream, typed, answer)
-    await only_while_it_runs(rig, spec, driver.console)
-
-
-async def answered(stream: ByteStream, typed: bytes, answer: bytes) -> None:
-    """Type until somebody listens: a guest that boots does not, nor a hypervisor that has not attached yet."""
-    seen = b""
-    async with asyncio.timeout(20):
-        while answer not in seen:
-            await stream.write(typed)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(1):
-                    while answer not in seen:
-                        more = await stream.read()
-                        assert more, f"closed after {seen!r}"
-                        seen += more
-
-
-@POWERS.case("display")
-async def display(rig: HypervisorRig) -> None:
-    driver = rig.hypervisor
-    if not isinstance(driver, Displays):
-        unsupported("the driver has no Displays")
-    spec = await running(rig)
-    for _ in range(2):
-        async with driver.display(spec.name) as stream:
-            assert (await until_read(stream, b"\n")).startswith(b"RFB 003.")
-    await only_while_it_runs(rig, spec, driver.display)
-
-
-async def only_while_it_runs(rig: HypervisorRig, spec: InstanceSpec, opened: Opened) -> None:
-    await rig.hypervisor.stop(spec.name, grace_s=0)
-    for name in (spec.name, on_host(new_id())):
-        with raises(Conflict):
-            async with opened(name):
-                fail("it was opened")
 
 
 # Adopts

@@ -56,7 +56,7 @@ class HypervisorRig:
     broken: turns a good spec into one whose image or disk is missing. take_name: makes an instance by that name that
     is not ours. ready: waits until exec works (on `other`, too). at_once: how many instances can be asked for together.
 
-    What follows is for hypervisor_powers.py; a power whose field is missing is not reached. folder: an empty one on the
+    What follows is for optional powers; one whose field is missing is not reached. folder: an empty one on the
     host. file_bytes: a file's size there, 0 if absent. with_disk, with_nic: the spec with one more, which is ready.
     larger: the spec with more cpu and memory; may_grow: one that can become so while it runs. move: a live migration,
     and its target. other: another host's hypervisor, where the same specs can be defined. console_talk: what is typed,

@@ -12,6 +12,7 @@ from core.errors import Invalid, Retryable, Unsupported
 from drivers.conformance import (
     any_order,
     hypervisor,
+    hypervisor_consoles,
     hypervisor_disks,
     hypervisor_keeps,
     hypervisor_powers,
@@ -26,7 +27,8 @@ from drivers.conformance.report import Outcome, Verdict
 from drivers.conformance.rigs import HypervisorRig, NetworkRig, StorageRig
 from drivers.conformance.transport import TransportRig
 
-PARTS = (hypervisor_disks, hypervisor_keeps, hypervisor_powers, storage_restore)  # they fill the suites
+# they fill the suites
+PARTS = (hypervisor_disks, hypervisor_keeps, hypervisor_powers, hypervisor_consoles, storage_restore)
 SUITES: tuple[Suite[Any], ...] = (
     hypervisor.CASES, hypervisor.POWERS, any_order.LIVES, storage.CASES, any_order.DISKS, network.CASES,
     any_order.BRIDGES, transport.CASES,

@@ -40,6 +40,7 @@ class Capabilities:
     migrate_live: bool = False  # MigratesLive
     console: bool = False  # Consoles
     display: bool = False  # Displays
+    ticket: bool = False  # Tickets
     backup: bool = False  # BacksUp
     backup_incremental: bool = False  # … also only what changed since a checkpoint
     adopt: bool = False  # Adopts

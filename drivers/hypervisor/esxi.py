@@ -15,7 +15,7 @@ from drivers.hypervisor.base import Capabilities, Capacity, Hypervisor, Instance
 from drivers.hypervisor.esxi_changes import AdoptsEsxi, MigratesEsxi, SnapshotsEsxi
 from drivers.hypervisor.esxi_core import subject
 from drivers.hypervisor.esxi_events import TellsEventsEsxi
-from drivers.hypervisor.esxi_power import RebootsEsxi, SuspendsEsxi
+from drivers.hypervisor.esxi_power import RebootsEsxi, SuspendsEsxi, TicketsEsxi
 from drivers.hypervisor.powers import MigratesLive
 from drivers.transport.vsphere import VsphereTransport
 from drivers.transport.vsphere_place import VM_FOLDER, read, read_one
@@ -30,12 +30,15 @@ PROVEN_ON = "vcsim 0.51.0, a simulator of vSphere's API; never on a real ESXi or
 WHY_NOT = {
     "save": "vSphere keeps the memory of a suspended VM in the VM's own folder, and takes it from nowhere else: "
     "suspend frees the host's memory, and the VM stays on its host",
-    "console": "vSphere has no way to a VM's serial port but one that the host itself opens to somebody",
-    "display": "a ticket (webmks) leads to VMware's own protocol, and the simulator has none to try it on",
+    "console": "vSphere has no way to a VM's serial port but one that the host itself opens to somebody: "
+    "rackflow console --ticket leads to its screen",
+    "display": "a screen of vSphere speaks VMware's own protocol, not VNC: rackflow console --ticket leads to it",
 }
 
 
-class EsxiHypervisor(SuspendsEsxi, RebootsEsxi, SnapshotsEsxi, AdoptsEsxi, TellsEventsEsxi, Hypervisor):
+class EsxiHypervisor(
+    SuspendsEsxi, RebootsEsxi, TicketsEsxi, SnapshotsEsxi, AdoptsEsxi, TellsEventsEsxi, Hypervisor
+):
     """One place in one vSphere inventory; groups of powers have files of their own."""
 
     # -- the host
@@ -66,7 +69,7 @@ class EsxiHypervisor(SuspendsEsxi, RebootsEsxi, SnapshotsEsxi, AdoptsEsxi, Tells
             driver="esxi", kinds=(InstanceKind.VM,), version=f"{about.name} {about.version} build {about.build}",
             architecture="x86_64", proven_on=PROVEN_ON, why_not=WHY_NOT, suspend=True, reboot=True, reconfigure=True,
             resize_live=True, snapshot=True, snapshot_live=True, migrate_live=isinstance(self, MigratesLive),
-            adopt=True,
+            ticket=True, adopt=True,
         )  # fmt: skip
 
     async def capacity(self) -> Capacity:

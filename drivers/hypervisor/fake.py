@@ -13,7 +13,14 @@ from drivers.fake_files import content_of_archive
 from drivers.fake_things import FakeHost, FakeInstance
 from drivers.hypervisor.base import Capabilities, Capacity, Hypervisor, ImageOnHost, InstanceSpec, ObservedInstance
 from drivers.hypervisor.fake_carry import FakeCarries
-from drivers.hypervisor.fake_guest import FakeAdopts, FakeConsoleLogs, FakeConsoles, FakeDisplays, FakeExecutes
+from drivers.hypervisor.fake_guest import (
+    FakeAdopts,
+    FakeConsoleLogs,
+    FakeConsoles,
+    FakeDisplays,
+    FakeExecutes,
+    FakeTickets,
+)
 from drivers.hypervisor.fake_life import FakeReboots, FakeReconfigures, FakeSavesState, FakeSuspends
 from drivers.hypervisor.fake_migrate import FakeMigratesLive
 from drivers.hypervisor.fake_part import FakePart, absent, check, known, make_own_disks, require_disks, seen
@@ -25,8 +32,8 @@ from drivers.transport.fake import FakeTransport
 POWER_PARTS: dict[str, type[FakePart]] = {
     "exec": FakeExecutes, "console_log": FakeConsoleLogs, "suspend": FakeSuspends, "reboot": FakeReboots,
     "save": FakeSavesState, "reconfigure": FakeReconfigures, "snapshot": FakeSnapshots,
-    "migrate_live": FakeMigratesLive, "console": FakeConsoles, "display": FakeDisplays, "backup": FakeBacksUp,
-    "adopt": FakeAdopts, "carry": FakeCarries, "save_image": FakeSavesImages,
+    "migrate_live": FakeMigratesLive, "console": FakeConsoles, "display": FakeDisplays, "ticket": FakeTickets,
+    "backup": FakeBacksUp, "adopt": FakeAdopts, "carry": FakeCarries, "save_image": FakeSavesImages,
 }  # fmt: skip
 
 

@@ -9,13 +9,23 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from secrets import token_hex
 
 from core.errors import Conflict
 from core.states import PowerState
 from drivers.fake_things import FakeHost, FakeInstance
 from drivers.hypervisor.base import ExecResult, InstanceSpec
 from drivers.hypervisor.fake_part import FakePart, found, that_runs
-from drivers.hypervisor.powers import Adopts, ConsoleLogs, Consoles, Displays, Executes, Found
+from drivers.hypervisor.powers import (
+    Adopts,
+    ConsoleLogs,
+    Consoles,
+    Displays,
+    Executes,
+    Found,
+    ScreenTicket,
+    Tickets,
+)
 from drivers.transport.base import ByteStream
 
 Program = Callable[[FakeHost, FakeInstance, Sequence[str], bytes], ExecResult]
@@ -95,6 +105,15 @@ class FakeDisplays(FakePart, Displays):
             that_runs(host, name)
         async with self.transport.stream(b"RFB 003.008\n", lambda sent: b"") as stream:
             yield stream
+
+
+class FakeTickets(FakePart, Tickets):
+    """Tickets to a place where nobody listens."""
+
+    async def ticket(self, name: str) -> ScreenTicket:
+        async with self.call("ticket") as host:
+            that_runs(host, name)
+            return ScreenTicket("fake", f"wss://{host.name}.invalid/ticket/{token_hex(8)}", "00:" * 19 + "00")
 
 
 class FakeAdopts(FakePart, Adopts):

@@ -186,6 +186,25 @@ class Displays(Protocol):
 
 
 @dataclass(frozen=True)
+class ScreenTicket:
+    """What opens a screen at the hypervisor itself, once and soon. fingerprint: of the certificate there, as it tells.
+
+    protocol: which viewer it takes (webmks: VMware's); url: where that one connects to, the secret is in it.
+    """
+
+    protocol: str
+    url: str
+    fingerprint: str
+
+
+@runtime_checkable
+class Tickets(Protocol):
+    async def ticket(self, name: str) -> ScreenTicket:
+        """Return a new ticket for its screen. Raise Conflict (it does not run)."""
+        ...
+
+
+@dataclass(frozen=True)
 class BackupFile:
     """One disk's content in a file on the host. since: the checkpoint it goes on from, "" = it is whole."""
 

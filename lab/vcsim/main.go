@@ -11,7 +11,9 @@
 package main
 
 import (
+	"crypto/rand"
 	"crypto/tls"
+	"encoding/hex"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -85,12 +87,31 @@ func (f *failing) CopyVirtualDiskTask(ctx *simulator.Context, _ *types.CopyVirtu
 	return &methods.CopyVirtualDisk_TaskBody{Res: &types.CopyVirtualDisk_TaskResponse{Returnval: f.task(ctx, "copyDisk")}}
 }
 
+// screen stands in for a VM that is asked for a ticket: govmomi's simulator has none. Nobody listens where this leads.
+type screen struct{ self types.ManagedObjectReference }
+
+func (s *screen) Reference() types.ManagedObjectReference { return s.self }
+
+func (s *screen) AcquireTicket(ctx *simulator.Context, req *types.AcquireTicket) soap.HasFault {
+	ctx.Session.Registry.Remove(ctx, s.self)
+	secret := make([]byte, 8)
+	_, _ = rand.Read(secret)
+	ticket := types.VirtualMachineTicket{
+		Ticket: hex.EncodeToString(secret), CfgFile: req.TicketType, Host: "esxi.invalid", Port: 443,
+		SslThumbprint: "00:01:02:03:04:05:06:07:08:09:0A:0B:0C:0D:0E:0F:10:11:12:13",
+	}
+	return &methods.AcquireTicketBody{Res: &types.AcquireTicketResponse{Returnval: ticket}}
+}
+
 func meet(ctx *simulator.Context, method *simulator.Method) (mo.Reference, types.BaseMethodFault) {
 	lock.Lock()
 	defer lock.Unlock()
 	calls[method.Name]++
 	plan := faults[method.Name]
 	if plan == nil || plan.times <= 0 {
+		if method.Name == "AcquireTicket" {
+			ctx.Session.Registry.Put(&screen{method.This})
+		}
 		return nil, nil
 	}
 	plan.times--

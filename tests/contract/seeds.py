@@ -17,7 +17,7 @@ from drivers.fake_things import FakeHost, FakeInstance
 from drivers.fake_world import world
 from drivers.hypervisor.base import InstanceSpec
 from drivers.hypervisor.fake import FakeHypervisor
-from drivers.hypervisor.fake_guest import FakeAdopts, FakeConsoleLogs, FakeExecutes
+from drivers.hypervisor.fake_guest import FakeAdopts, FakeConsoleLogs, FakeExecutes, FakeTickets
 from drivers.hypervisor.fake_life import FakeReboots, FakeReconfigures, FakeSavesState, FakeSuspends
 from drivers.hypervisor.fake_migrate import FakeMigratesLive
 from drivers.hypervisor.fake_snapshots import FakeBacksUp, FakeSnapshots
@@ -247,6 +247,7 @@ bug("suspend says done, and it runs on", FakeSuspends, "suspend")(says(True))
 bug("a reboot that is none", FakeReboots, "reboot")(says(True))
 bug("exec loses the exit code", FakeExecutes, "exec")(after(lambda driver, said: replace(said, exit_code=0)))
 bug("the log is longer than asked for", FakeConsoleLogs, "console_log")(after(lambda driver, said: said + "x" * 20))
+bug("a ticket is given twice", FakeTickets, "ticket")(after(lambda driver, said: replace(said, url="wss://h/ticket/1")))
 bug("saved memory is not kept", FakeSavesState, "has_state")(says(False))
 bug("a dropped snapshot stays", FakeSnapshots, "drop_snapshot")(says(True))
 

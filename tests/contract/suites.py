@@ -15,6 +15,7 @@ from drivers.conformance import (
     baremetal,
     carrier,
     hypervisor,
+    hypervisor_consoles,
     hypervisor_disks,
     hypervisor_keeps,
     hypervisor_powers,
@@ -25,7 +26,8 @@ from drivers.conformance import (
 )
 from drivers.conformance.cases import Case, NotReached, Suite, UnsupportedHere
 
-assert hypervisor_disks.POWERS is hypervisor_powers.POWERS is hypervisor_keeps.POWERS  # importing them fills the suites
+assert {one.POWERS for one in (hypervisor_consoles, hypervisor_disks, hypervisor_keeps)} == {hypervisor_powers.POWERS}
+# importing them fills the suites
 assert storage_restore.CASES is storage.CASES
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from core.states import PowerState
-from drivers.conformance.hypervisor_powers import until_read
+from drivers.conformance.hypervisor_consoles import until_read
 from drivers.conformance.rigs import Effort, HypervisorRig
 from tests.contract.firecracker import MicroVms, SeenInside, hypervisor, micro_vms
 from tests.contract.suites import HypervisorContract, PowersContract

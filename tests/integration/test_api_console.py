@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pty
 import select
@@ -250,9 +251,23 @@ async def test_a_screen_behind_a_local_port(served: Served) -> None:
     await asyncio.to_thread(process.communicate)
 
 
+async def test_a_ticket_to_a_screen_elsewhere(served: Served) -> None:
+    """For the hypervisor's own viewers: the address alone on standard output, what it is good for beside it."""
+    for form in ((), ("-o", "json")):
+        process = rackflow(
+            served, "console", "web", "--ticket", *form, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        out, err = await asyncio.to_thread(process.communicate, None, 30)
+        assert process.returncode == 0, err
+        url = json.loads(out)["url"] if form else out.decode().strip()
+        assert url.startswith("wss://f0.invalid/ticket/")
+        assert (b"once" in err) is (form == ())
+
+
 async def test_refusals_reach_the_command_line(served: Served) -> None:
     await served.line.run(Verb.SHUTDOWN, {"instances": ["web"], "grace_s": 0})
-    for argv, code in ((("console", "web"), 5), (("console", "none"), 3), (("console", "web", "--vnc"), 5)):
+    for argv, code in ((("console", "web"), 5), (("console", "none"), 3), (("console", "web", "--vnc"), 5),
+                       (("console", "web", "--ticket"), 5)):
         process = rackflow(served, *argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         _, err = await asyncio.to_thread(process.communicate, None, 30)
         assert process.returncode == code, err

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from rackflow_cli.connection import Api, part
 from rackflow_cli.endpoint import HINT
 from rackflow_cli.errors import CliError, ExitCode, from_problem
+from rackflow_cli.output import Format, dump
 from rackflow_cli.session import complain, talk
 
 if TYPE_CHECKING:
@@ -50,6 +51,17 @@ def _refused(status: int, content: bytes) -> CliError:
         return from_problem(status, json.loads(content))
     except ValueError:
         return from_problem(status, {})
+
+
+def tell_ticket(api: Api, name: str, form: Format) -> None:
+    """Print where the hypervisor's own viewer finds an instance's screen; with -o json or yaml, the whole ticket."""
+    found = api.post(f"instances/{part(name)}/console", {"kind": "ticket"})
+    if form is not Format.TABLE:
+        dump(found, form)
+        return
+    print(found["url"])
+    fingerprint = found["fingerprint"] or "not told"
+    talk(f"opens the screen of {name} once, soon, in a viewer of {found['protocol']}; the certificate: {fingerprint}")
 
 
 class _Output(threading.Thread):
