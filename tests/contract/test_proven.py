@@ -15,10 +15,12 @@ from drivers.conformance.run import SUITES
 from drivers.fake_world import world
 from drivers.registry import OWN
 from drivers.transport.base import Endpoint
+from tests.contract.firecracker import BRIDGE, REAL, micro_vms
 from tests.proven import compare, kit
 from tests.vcsim import HOSTS, SETTINGS, vcsim
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "drivers.md"
+SHIM_SAYS = "the shim of its API, QEMU emulating"
 BEGIN, END = "<!-- the table: rackflow driver page -->\n", "<!-- its end -->\n"
 
 
@@ -38,6 +40,19 @@ async def test_esxi(tmp_path: Path) -> None:
         here, other = [sim.endpoint(f"e{n}", place) for n, place in enumerate(HOSTS)]
         where = Where("esxi", here, SETTINGS, store_image=small_image(tmp_path), other=other)
         compare(await kit(where, "vcsim 0.51.0, a simulator: two hosts of a vCenter"))
+
+
+@pytest.mark.slow  # test_firecracker.py runs the same cases
+@pytest.mark.skipif(bool(REAL), reason="the shipped result is the shim's")
+async def test_firecracker(tmp_path: Path) -> None:
+    async with micro_vms(boot=False) as vms:
+        at = vms.place
+        settings = DriverSettings(
+            firecracker=at.program, microvms=at.state, microvms_run=at.run, kernels=at.kernels,
+            datastore_path=f"{vms.folder}/kit",
+        )  # fmt: skip
+        here, image = vms.transport.endpoint, small_image(tmp_path)
+        compare(await kit(Where("firecracker", here, settings, bridge=BRIDGE, store_image=image), SHIM_SAYS))
 
 
 def test_the_page_is_made_of_the_shipped_results() -> None:
