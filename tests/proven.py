@@ -29,7 +29,8 @@ async def kit(where: Where, on: str) -> Report:
 
 def compare(report: Report) -> None:
     """Fail when a case failed, or when the shipped result says other than this run."""
-    assert [(one.case, one.reason) for one in report.outcomes if one.verdict is Verdict.FAILED] == []
+    failed = [f"{one.family}: {one.case}: {one.reason}" for one in report.outcomes if one.verdict is Verdict.FAILED]
+    assert not failed, failed
     if os.environ.get(KEEP) == "1":
         kept.keep(report, FOLDER / f"{report.driver}.json")
     shipped = next((one for one in kept.shipped() if one.driver == report.driver), None)
