@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from prefect import flow
 
 from core.states import Verb
 from tasks.configure import configure_hosts
-from tasks.forms import enroll_body
+from tasks.forms import DriverName, enroll_body
 from tasks.hosts import enroll_hosts, retire_hosts
 from tasks.ledger import enter
 from tasks.settle import settle
@@ -20,7 +18,7 @@ async def enroll(
     address: str = "",
     user: str = "root",
     port: int = 22,
-    driver: Literal["auto", "kvm", "lxd", "firecracker", "esxi"] = "auto",
+    driver: DriverName = "auto",
     fingerprint: str = "",
     key_file: str = "",
     cluster: str = "default",

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from core.errors import Invalid
+from drivers.registry import drivers
+
+HIDDEN = ("fake",)  # drivers that no form offers
+
+
+class _Installed:
+    """Lets a form offer the drivers that are installed, packages' too; they are looked up when the form is made."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        usable = [one.name for one in drivers().values() if not one.error and one.name not in HIDDEN]
+        return {**handler(core), "enum": ["auto", *usable]}
+
+
+DriverName = Annotated[str, _Installed()]
 
 
 def names(text: str) -> list[str]:
