@@ -31,7 +31,7 @@ _WORDS: tuple[tuple[str, type[RackflowError], str], ...] = (
      "LXD gives an instance one NIC on a network that LXD manages: put the other one on another network"),
     (r"image not provided|image.*not found|no such image", NotFound, "import the image into the host first"),
     (r"already exists|already defined on another", Conflict, ""),
-    (r"already running|already stopped|instance is running|not running|not frozen", Conflict, ""),
+    (r"already (running|stopped|frozen)|instance is running|not running|not frozen", Conflict, ""),
     (r"parent device .* doesn't exist|network .*not found|pool .*not found", HostFault, "prepare the host again"),
     (r"not found|no such object|^open : no such file", NotFound, ""),  # the last: no console log yet
     (r"in use", Conflict, ""),

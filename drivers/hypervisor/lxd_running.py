@@ -12,7 +12,7 @@ from core.states import PowerState
 from drivers.hypervisor import lxd_config, lxd_console
 from drivers.hypervisor.base import ExecResult
 from drivers.hypervisor.lxd_api import CHANGE_S
-from drivers.hypervisor.lxd_core import LxdCore, concerns, subject_of
+from drivers.hypervisor.lxd_core import OFF, LxdCore, concerns, subject_of
 from drivers.hypervisor.powers import ConsoleLogs, Consoles, Executes, Reboots, Suspends
 from drivers.transport.base import ByteStream
 
@@ -56,8 +56,15 @@ class LxdRunning(LxdCore, Executes, ConsoleLogs, Suspends, Reboots, Consoles):
         return await self._restart(name, CHANGE_S, force=True)
 
     async def _restart(self, name: str, timeout_s: float, **options: Any) -> bool:
+        was_on = False
+
         async def attempt() -> bool:
-            if await self._power(name, ON) is PowerState.PAUSED:
+            nonlocal was_on
+            power = await self._power(name, () if was_on else ON)
+            if power in OFF:  # by another restart, of one that was killed, which ours has kept from its start
+                return await self.start(name)
+            was_on = True
+            if power is PowerState.PAUSED:
                 await self._change(name, "put", "state", json={"action": "unfreeze"}, doing="unfreeze")
             action = {"action": "restart", **options}
             await self._change(name, "put", "state", json=action, doing="restart", timeout_s=timeout_s)

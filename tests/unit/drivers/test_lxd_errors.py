@@ -43,6 +43,7 @@ SAID = [
      Conflict),
     ("The instance is already running", 200, Conflict),
     ("The instance is already stopped", 200, Conflict),
+    ("The container is already frozen", 200, Conflict),
     ("Instance is running", 400, Conflict),
     ("Instance is not running", 400, Conflict),
     ('Failed start validation for device "eth0": IP address "10.0.0.3" already defined on another NIC', 200, Conflict),
