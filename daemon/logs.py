@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from core.errors import NotFound
+from core.errors import NotFound, RackflowError
 from core.settings import Paths
 
+RUNS = ("prefect.flow_runs", "prefect.task_runs")
 LARGEST_BYTES = 8 * 2**20
 KEPT = 3
 
@@ -32,6 +33,16 @@ def configure() -> None:
     )
     for noisy in ("asyncssh", "httpx", "httpcore", "alembic", "docket"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    for prefects in RUNS:
+        logging.getLogger(prefects).addFilter(_told)
+
+
+def _told(record: logging.LogRecord) -> bool:
+    """Let a run that failed for a known reason say that in one line; only what nobody foresaw has a traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, RackflowError):
+        record.msg, record.args, record.exc_info = str(error), (), None
+    return True
 
 
 def rotate(files: Iterable[Path], largest_bytes: int = LARGEST_BYTES, kept: int = KEPT) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -45,3 +47,25 @@ def test_an_unknown_process_is_answered_with_the_known_ones(paths: Paths) -> Non
     (logs.folder(paths) / "api.log").write_text("")
     with pytest.raises(NotFound, match="one of: api"):
         logs.show(paths, "apy", lines=2, follow=False, write=print)
+
+
+@pytest.mark.parametrize("name", logs.RUNS)
+def test_a_run_that_fails_for_a_known_reason_says_it_in_a_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect logs each exception with its traceback, here and in its UI."""
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    logs.configure()
+    seen = StringIO()
+    handler, runs = logging.StreamHandler(seen), logging.getLogger(name)
+    runs.addHandler(handler)
+    try:
+        for error in (NotFound("there is no 100% image", fix="import it"), ZeroDivisionError("division by zero")):
+            try:
+                raise error
+            except Exception as caught:
+                runs.exception("Encountered exception during execution: %r", caught)
+    finally:
+        runs.removeHandler(handler)
+    told, *traceback = seen.getvalue().splitlines()
+    assert told == "there is no 100% image (import it)"
+    assert traceback[0] == "Encountered exception during execution: ZeroDivisionError('division by zero')"
+    assert traceback[1].startswith("Traceback")
