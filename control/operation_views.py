@@ -13,6 +13,7 @@ from control.ledger import Operation, Step, operation_of
 from control.steps import steps_of
 from core.clock import rfc3339
 from core.errors import no_such
+from core.states import OperationState, Verb
 
 _T = tables.operation
 
@@ -20,14 +21,19 @@ _T = tables.operation
 def list_(
     c: sa.Connection, principal: Principal, *, ids: Collection[str] | None = None, state: str | None = None,
     verb: str | None = None, subject: str | None = None, request: str | None = None, steps: bool = False,
-    limit: int | None = None, after: str | None = None, newest_first: bool = False,
+    looks: bool = True, limit: int | None = None, after: str | None = None, newest_first: bool = False,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Return operations; a user sees only their own. subject: "instance/<id>" or a name; after: the last id seen."""
+    """Return operations; a user sees only their own. subject: "instance/<id>" or a name; after: the last id seen.
+
+    looks: False leaves out looks at hosts that went well; there is one each minute.
+    """
     order = _T.c.id.desc() if newest_first else _T.c.id
     statement = sa.select(_T).order_by(order).limit(limit)
     for column, value in ((_T.c.state, state), (_T.c.verb, verb), (_T.c.request_id, request)):
         if value is not None:
             statement = statement.where(column == value)
+    if not looks:
+        statement = statement.where(sa.or_(_T.c.verb != Verb.RECONCILE, _T.c.state != OperationState.DONE))
     if ids is not None:
         statement = statement.where(_T.c.id.in_(list(ids)))
     if subject is not None:

@@ -26,6 +26,7 @@ Ids = Annotated[str | None, Query(description="only these: ids with commas betwe
 async def list_operations(
     request: Request, ctx: Ctx, caller: Caller, ids: Ids = None, state: State = None, verb: str | None = None,
     subject: Annotated[str | None, Query(description="instance/ID, or a name")] = None, steps: Steps = False,
+    looks: Annotated[bool, Query(description="false: without looks at hosts that went well")] = True,
     limit: Limit = 50, after: After = None,
 ) -> JSONResponse:  # fmt: skip
     """List operations, the newest first; with `ids` all of those."""
@@ -33,8 +34,8 @@ async def list_operations(
     most = limit if wanted is None else len(wanted)
     rows = await ctx.store.read(
         lambda c: operations.list_(
-            c, caller, ids=wanted, state=state, verb=verb, subject=subject, steps=steps, limit=most, after=after,
-            newest_first=True,
+            c, caller, ids=wanted, state=state, verb=verb, subject=subject, steps=steps, looks=looks, limit=most,
+            after=after, newest_first=True,
         )
     )  # fmt: skip
     return page(request, rows, limit) if wanted is None else JSONResponse(rows)

@@ -394,3 +394,14 @@ def test_foreign_instances_are_seen(cli: Cli) -> None:
         assert ("old", []) in [(row["name"], row["problems"]) for row in found.json], found.err
     finally:
         del world.hosts["f0"].instances["old"]
+
+
+def test_looks_that_went_well_are_not_in_the_way(cli: Cli) -> None:
+    assert cli("reconcile").code == 0
+
+    def verbs(*words: str) -> set[str]:
+        return {row["verb"] for row in cli("operation", "list", "-o", "json", *words).json}
+
+    assert "reconcile" not in verbs()
+    assert "reconcile" in verbs("--all")
+    assert verbs("--verb", "reconcile") == {"reconcile"}

@@ -28,11 +28,13 @@ def list_(
     ] = None,
     verb: Annotated[str | None, typer.Option(metavar="VERB", help="Only of that verb, e.g. deploy.")] = None,
     subject: Annotated[str | None, typer.Option(metavar="NAME", help="Only about the thing of that name.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Also looks at hosts that went well; one a minute.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=500, metavar="N", help="How many, the newest first.")] = 50,
     output: Output = Format.TABLE,
 ) -> None:
-    """List the newest operations."""
-    rows = session.api().get("operations", {"state": state, "verb": verb, "subject": subject, "limit": limit})
+    """List the newest operations, but for looks at hosts that went well."""
+    wanted = {"state": state, "verb": verb, "subject": subject, "limit": limit, "looks": every or bool(state or verb)}
+    rows = session.api().get("operations", wanted)
     show_list(rows if output in (Format.JSON, Format.YAML) else [with_took(row) for row in rows], "operation", output)
 
 
