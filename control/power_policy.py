@@ -13,11 +13,9 @@ from control import hosts, instances_on, placing_learned, sleeping, tables
 from control.hosts import HostRecord
 from control.power_plan import RESOURCES, Candidate, Change, plan
 from core.clock import rfc3339
-from core.states import UNFINISHED, HostState, InstanceState, MachineState
+from core.states import UNFINISHED, HostState, InstanceState
 
-_H, _C, _I, _OP, _M, _R = (
-    tables.host, tables.cluster, tables.instance, tables.operation, tables.machine, tables.reservation
-)  # fmt: skip
+_H, _C, _I, _OP, _R = tables.host, tables.cluster, tables.instance, tables.operation, tables.reservation
 SOON = timedelta(hours=24)  # reservations that begin later are not seen to yet
 _AWAKE = (HostState.READY, HostState.WAKING)
 
@@ -67,18 +65,15 @@ def _candidate(host: HostRecord, row: Mapping[Any, Any], empty: bool, now: datet
 def _kept(c: sa.Connection, found: Sequence[HostRecord], now: datetime) -> set[str]:
     """Return the ids of hosts that must not sleep: something is there or promised, or they cannot be woken."""
     busy = sa.select(_OP.c.subject).where(_OP.c.state.in_(UNFINISHED), _OP.c.subject.like("host/%"))
-    with_machine = set(c.scalars(sa.select(_M.c.live_name).where(_M.c.state == MachineState.READY)))
     reserved = sa.select(_R.c.host_id).where(_R.c.host_id.is_not(None), _R.c.ends_at > now)
     kept = {
         *c.scalars(sa.select(_I.c.host_id).where(_I.c.host_id.is_not(None)).distinct()),
         *c.scalars(sa.select(_I.c.other_host_id).where(_I.c.other_host_id.is_not(None)).distinct()),
         *(subject.partition("/")[2] for subject in c.scalars(busy)), *c.scalars(reserved),
     }  # fmt: skip
-    for host in found:
-        can_wake = bool(host.spec.get("bmc")) or host.name in with_machine
-        if not can_wake or host.labels.get(sleeping.LABEL) == "on":
-            kept.add(host.id)
-    return kept
+    can_wake = sleeping.wakeable(c, found)
+    on = {host.id for host in found if host.id not in can_wake or host.labels.get(sleeping.LABEL) == "on"}
+    return kept | on
 
 
 def _needed(

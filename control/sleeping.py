@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from statistics import median
 from typing import Any
 
 import sqlalchemy as sa
 
-from control import hosts, tables
+from control import hosts, sql, tables
 from control.hosts import HostRecord
 from control.ledger import Operation, guard
 from control.steps import steps_of
@@ -18,17 +18,18 @@ from core.clock import now, rfc3339
 from core.errors import Conflict, HostFault, Unsupported
 from core.states import RESTING, HostState, MachineState, OperationState, Verb
 
-_T, _I, _OP = tables.host, tables.instance, tables.operation
+_T, _I, _OP, _M = tables.host, tables.instance, tables.operation, tables.machine
+_MACHINES = sa.select(_M.c.live_name).where(sql.among(_M.c.live_name), _M.c.state == MachineState.READY)
 LABEL = "rackflow.power"  # of a host; "on": no policy puts it to sleep
 POWER_OFF = "power-off"  # the step from which on it may be off
 _LAST = 20  # wakes that the usual time is taken from
 
 
-def has_bmc(c: sa.Connection, host: HostRecord) -> bool:
-    """Say whether something can switch a host on again: its own BMC, or that of the machine of its name."""
-    m = tables.machine
-    ready = sa.select(m.c.id).where(m.c.live_name == host.name, m.c.state == MachineState.READY)
-    return bool(host.spec.get("bmc")) or c.execute(ready).first() is not None
+def wakeable(c: sa.Connection, found: Sequence[HostRecord]) -> set[str]:
+    """Return the ids of those hosts that something can switch on again: their own BMC, or the machine of their name."""
+    without = {host.name for host in found if not host.spec.get("bmc")}
+    machines = {row["live_name"] for row in sql.fetch_among(c, without, _MACHINES)}
+    return {host.id for host in found if host.name not in without or host.name in machines}
 
 
 def begin_sleep(c: sa.Connection, host: HostRecord) -> None:
@@ -43,7 +44,7 @@ def begin_sleep(c: sa.Connection, host: HostRecord) -> None:
             f"host {host.name} is {state}: only one that is ready is put to sleep", subject, {"state": state},
             "" if state in RESTING else f"rackflow host enable {host.name}",
         )  # fmt: skip
-    if not has_bmc(c, host):
+    if not wakeable(c, [host]):
         raise Unsupported(
             f"host {host.name} has no BMC that could switch it on again", subject, {}, "enroll it with bmc: address"
         )
@@ -108,8 +109,11 @@ def record_awake(c: sa.Connection, op: Operation, host_id: str) -> None:
 
 def note_idle(c: sa.Connection, since: Mapping[str, str | None]) -> None:
     """Write since when hosts hold nothing, by id; None: one holds something."""
-    for host in hosts.by_id(c, since).values():
-        _note(c, host, idle_since=since[host.id])
+    found = hosts.by_id(c, since).values()
+    mark = tables.new_mark()  # set here: rows that are updated together get nothing by themselves
+    sql.update_each(c, _T, [
+        {"id": one.id, "power": {**(one.power or {}), "idle_since": since[one.id]}, "mark": mark} for one in found
+    ])  # fmt: skip
 
 
 def _note(c: sa.Connection, host: HostRecord, **values: Any) -> None:

@@ -205,31 +205,23 @@ async def test_what_could_never_fit_wakes_nobody(line: Line) -> None:
     assert asked(line, Verb.WAKE) == []
 
 
-@pytest.mark.parametrize("verb", ["hypervisor.instances", "baremetal.power", "baremetal.set_power"])
-async def test_a_worker_killed_on_the_way_down_changes_nothing(line: Line, pump: Pump, verb: str) -> None:
-    world.hang("f2", verb)
-    before = world.calls.get(verb, 0)
-    ids = line.submit(Verb.SLEEP, {"hosts": ["f2"]})
-    while world.calls.get(verb, 0) == before:
+@pytest.mark.parametrize(("verb", "call"), [
+    (Verb.SLEEP, "hypervisor.instances"), (Verb.SLEEP, "baremetal.power"), (Verb.SLEEP, "baremetal.set_power"),
+    (Verb.WAKE, "baremetal.set_power"), (Verb.WAKE, "hypervisor.capacity"),
+])  # fmt: skip
+async def test_a_worker_killed_on_the_way_changes_nothing(line: Line, pump: Pump, verb: Verb, call: str) -> None:
+    if verb is Verb.WAKE:
+        await sleep(line)
+    world.hang("f2", call)
+    before = world.calls.get(call, 0)
+    ids = line.submit(verb, {"hosts": ["f2"]})
+    while world.calls.get(call, 0) == before:
         await pump.round()
     await pump.kill()
-    world.release("f2", verb)
+    world.release("f2", call)
     assert [op.state for op in await pump.until(ids)] == [DONE]
-    assert (state(line), world.hosts["f2"].powered) == (HostState.ASLEEP, False)
-
-
-@pytest.mark.parametrize("verb", ["baremetal.set_power", "hypervisor.capacity"])
-async def test_a_worker_killed_on_the_way_up_changes_nothing(line: Line, pump: Pump, verb: str) -> None:
-    await sleep(line)
-    world.hang("f2", verb)
-    before = world.calls.get(verb, 0)
-    ids = line.submit(Verb.WAKE, {"hosts": ["f2"]})
-    while world.calls.get(verb, 0) == before:
-        await pump.round()
-    await pump.kill()
-    world.release("f2", verb)
-    assert [op.state for op in await pump.until(ids)] == [DONE]
-    assert (state(line), world.hosts["f2"].powered) == (HostState.READY, True)
+    awake = verb is Verb.WAKE
+    assert (state(line), world.hosts["f2"].powered) == (HostState.READY if awake else HostState.ASLEEP, awake)
 
 
 async def test_one_that_does_not_wake_says_so_and_is_not_fenced(line: Line) -> None:
