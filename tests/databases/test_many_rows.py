@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from control import hosts, placing_book, sql, tables
+from control import hosts, placing_book, sleeping, sql, tables
 from control.store import Store
 from core.states import HostState
 from tests.books import differences
@@ -136,3 +136,18 @@ def test_what_was_undone_is_forgotten(rig: Rig, store: Store, url: str, opened: 
     change = sa.update(tables.host).where(tables.host.c.id == host_id).values(cpus=2.0)
     opened(url).write_now(lambda c: c.execute(change))
     assert store.write_now(_book).columns["cpus_m"].tolist() == [2000]
+
+
+@pytest.mark.parametrize("count", [2, 12])
+def test_since_when_hosts_are_idle_is_written_together_and_seen_as_a_change(rig: Rig, count: int) -> None:
+    ids = [rig.host(f"h{n:02}") for n in range(count)]
+    busy, *idle = ids
+    last = {"switched_at": "2026-11-27T00:00:00Z"}
+    rig.run(lambda c: c.execute(sa.update(tables.host).where(tables.host.c.id == busy).values(power=last)))
+    before = rig.run(_book)
+    rig.run(lambda c: sleeping.note_idle(c, {busy: None, **dict.fromkeys(idle, "2026-11-27T12:00:00Z")}))
+    found = rig.run(lambda c: hosts.by_id(c, ids))
+    assert found[busy].power == {**last, "idle_since": None}
+    assert [found[one].power for one in idle] == [{"idle_since": "2026-11-27T12:00:00Z"}] * len(idle)
+    after = rig.run(_book)
+    assert all(a != b for a, b in zip(before.marks, after.marks, strict=True))
