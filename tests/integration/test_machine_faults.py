@@ -86,6 +86,31 @@ async def test_each_fault_ends_in_a_clear_state(line: Line, name: str, powered: 
     assert show(line)["error"] is None
 
 
+FOUND = {
+    "a MAC address that another one has": ({"macs": ("52:54:00:00:00:0a",)}, "f1", Conflict.code),
+    "a serial number that another one has": ({"serial": "A1"}, "f1", Conflict.code),
+    "a memory module that died": ({"memory_mib": 49152}, "f0", HostFault.code),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("powered", [True, False])
+@pytest.mark.parametrize("name", FOUND)
+async def test_what_an_inspection_finds_ends_in_a_clear_state(line: Line, name: str, powered: bool) -> None:
+    values, before, code = FOUND[name]
+    if before != "f0":
+        vars(world.hosts[before]).update(values)
+    await line.run(VERB, {"machines": [{"name": before, "bmc": f"fake://{before}"}]})
+    host = world.hosts["f0"]
+    vars(host).update(values)
+    host.powered = powered
+    (op,) = await line.run(VERB, BODY)
+    assert op.state in (OperationState.FAILED, OperationState.COMPENSATED), (op.state, op.reason)
+    found = show(line)
+    assert (found["state"], found["error"]["code"], host.powered) == (MachineState.FAULTY, code, powered)
+    assert found["error"]["evidence"], "what was seen"
+    assert found["error"]["fix"], "what to do"
+
+
 async def test_what_passes_by_itself_is_tried_again(line: Line) -> None:
     world.fail("f0", "baremetal.power", Unreachable("no answer"), 2)
     world.slow("f0", "baremetal.inspect", 0.3)
