@@ -10,7 +10,7 @@ virtualises is true or false. A number that the inspection did not tell is none:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from blueprints.machine import CheckSpec, ClassifySpec, MachineRulesSpec
 from control.inventories import at
 from control.placement.expressions import LABEL, Expression, Type, Words, parse
+from core.errors import Invalid
 
 GIB = 2**30
 _NAN = float("nan")
@@ -99,14 +100,23 @@ WORDS = Words(_find, (*_ATTRIBUTES, f"{LABEL}KEY"))
 
 
 def understand(rules: MachineRulesSpec) -> None:
-    """Raise Invalid for an expression that is wrong."""
+    """Raise Invalid for an expression that is wrong, which names its rule."""
     for one in rules.classify:
-        parse(one.when, Type.TRUTH, WORDS)
+        _parse(f"classify {one.name}: when", one.when, Type.TRUTH)
     for check in rules.checks:
-        for text in filter(None, (check.when, check.require)):
-            parse(text, Type.TRUTH, WORDS)
-        if check.figure:
-            parse(check.figure, Type.NUMBER, WORDS)
+        for field, text, type_ in (
+            ("when", check.when, Type.TRUTH), ("require", check.require, Type.TRUTH),
+            ("figure", check.figure, Type.NUMBER),
+        ):  # fmt: skip
+            if text:
+                _parse(f"checks {check.name}: {field}", text, type_)
+
+
+def _parse(where: str, text: str, type_: Type) -> None:
+    try:
+        parse(text, type_, WORDS)
+    except Invalid as error:
+        raise replace(error, message=f"{where}: {error.message}") from error
 
 
 def _value(text: str, type_: Type, subject: Subject) -> Any:

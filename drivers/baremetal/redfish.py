@@ -162,6 +162,15 @@ def _power(system: Any) -> MachinePower:
     return POWERS.get(system.power_state, MachinePower.UNKNOWN)
 
 
+def _innermost(error: BaseException) -> str:
+    """Return what the system said below sushy, requests and urllib3, each of which wraps it; else the error itself."""
+    below = error
+    while inner := below.__cause__ or below.__context__:
+        below = inner
+    said = (below.strerror if below.errno else None) or str(below) if isinstance(below, OSError) else ""
+    return said or str(error) or type(error).__name__
+
+
 def translated(error: Exception, endpoint: BmcEndpoint, doing: str) -> RackflowError:
     """Return our error for one of sushy's, or for a deadline."""
     subject, what = f"host/{endpoint.name}", f"the BMC of {endpoint.name} at {endpoint.address}, {doing}"
@@ -172,7 +181,7 @@ def translated(error: Exception, endpoint: BmcEndpoint, doing: str) -> RackflowE
         )
     if isinstance(error, exceptions.ConnectionError | exceptions.ServerSideError | TimeoutError):
         fix = f"see whether {endpoint.address} is reached from the front-end, and how its certificate is"
-        return Unreachable(f"{what}: no answer ({evidence['seen']})", subject, evidence, fix)
+        return Unreachable(f"{what}: no answer ({_innermost(error)})", subject, evidence, fix)
     return HostFault(f"{what}: {evidence['seen']}", subject, evidence, "look at the BMC, and at the host's bmc entry")
 
 

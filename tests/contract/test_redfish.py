@@ -114,6 +114,15 @@ async def test_a_service_that_hangs_is_unreachable_in_time(bmc: BareMetal, rack:
     hung.set()
 
 
+async def test_a_port_where_nobody_listens_is_told_in_the_systems_words(endpoint: BmcEndpoint) -> None:
+    nobody = await connect(replace(endpoint, address="https://127.0.0.1:1"), SETTINGS)
+    with pytest.raises(Unreachable) as caught:
+        await nobody.power()
+    assert caught.value.message.endswith("no answer (Connection refused)")
+    assert "127.0.0.1" in caught.value.evidence["seen"]
+    await nobody.close()
+
+
 async def test_a_session_that_ran_out_is_made_anew(bmc: BareMetal, rack: Rack) -> None:
     assert await bmc.power() is MachinePower.ON
     rack.tokens.clear()

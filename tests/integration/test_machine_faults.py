@@ -86,7 +86,7 @@ async def test_each_fault_ends_in_a_clear_state(line: Line, name: str, powered: 
     assert show(line)["error"] is None
 
 
-FOUND = {
+FOUND: dict[str, tuple[dict[str, Any], str, str]] = {
     "a MAC address that another one has": ({"macs": ("52:54:00:00:00:0a",)}, "f1", Conflict.code),
     "a serial number that another one has": ({"serial": "A1"}, "f1", Conflict.code),
     "a memory module that died": ({"memory_mib": 49152}, "f0", HostFault.code),

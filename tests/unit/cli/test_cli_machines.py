@@ -73,6 +73,14 @@ def test_one_machine(front_end: FrontEnd, cli: Cli, secret: str) -> None:
     assert "hunter2" not in said.out + said.err
 
 
+def test_an_empty_password_file_is_told(front_end: FrontEnd, cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "empty"
+    path.write_text("\n")
+    said = cli("enroll", "--bmc", "https://10.0.0.1", "--user", "admin", "--password-file", str(path))
+    assert said.code == 2
+    assert f"the password cannot be read from {path}: it is empty" in said.err
+
+
 def test_a_file_takes_user_and_password_where_rows_have_none(
     front_end: FrontEnd, cli: Cli, secret: str, tmp_path: Path
 ) -> None:

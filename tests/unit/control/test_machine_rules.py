@@ -60,9 +60,9 @@ def test_checks_tell_their_figures() -> None:
 
 
 def test_a_wrong_expression_is_refused_with_its_column_and_what_there_is() -> None:
-    with pytest.raises(Invalid, match=r"column 1: there is no attribute 'cpu_free'.*virtualises"):
+    with pytest.raises(Invalid, match=r"^classify x: when: .*column 1: there is no attribute 'cpu_free'.*virtualises"):
         understand(MachineRulesSpec(classify=(ClassifySpec(name="x", when="cpu_free > 1"),)))
-    with pytest.raises(Invalid, match="must come to a number"):
+    with pytest.raises(Invalid, match=r"^checks x: figure: .*must come to a number"):
         understand(MachineRulesSpec(checks=(CheckSpec(name="x", require="cpus > 1", figure="cpus > 1"),)))
 
 

@@ -114,9 +114,12 @@ def _password(file: Path | None) -> str | None:
         asked: str = typer.prompt("password of the BMC", hide_input=True, err=True)
         return asked
     try:
-        return file.expanduser().read_text(encoding="utf-8").strip()
+        found = file.expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise CliError(f"the password cannot be read from {file}: {why_unread(error)}", ExitCode.USAGE) from error
+    if not found:
+        raise CliError(f"the password cannot be read from {file}: it is empty", ExitCode.USAGE)
+    return found
 
 
 def _name_of(bmc: str) -> str:
