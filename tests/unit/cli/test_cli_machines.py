@@ -197,6 +197,12 @@ def test_changes(front_end: FrontEnd, cli: Cli, words: tuple[str, ...], action: 
     assert front_end.last("POST", "machines/change").body == {"machines": ["m1"], "action": action, "force": False}
 
 
+def test_disks_are_wiped_only_when_somebody_has_said_so(cli: Cli) -> None:
+    refused = cli("machine", "erase", "m1")
+    assert (refused.code, "say --yes" in refused.err) == (2, True)
+
+
+
 def test_rules_are_shown_tried_and_replaced(front_end: FrontEnd, cli: Cli, tmp_path: Path) -> None:
     rules = {
         "classify": [{"name": "big", "when": "cpus >= 32", "role": "kvm", "cluster": None, "rack": None,

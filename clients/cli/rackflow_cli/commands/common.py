@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from rackflow_cli.connection import part
+from rackflow_cli.errors import CliError, ExitCode
 from rackflow_cli.names import names_of
 from rackflow_cli.options import Output
 from rackflow_cli.output import Format, show_list, show_one
@@ -41,10 +42,15 @@ def deletes(app: typer.Typer, noun: str) -> None:
             talk(f"{noun} {name} deleted")
 
 
-def agreed(question: str, yes: bool) -> None:
-    """Ask before something is lost, unless told not to or nobody could answer; a no ends the command."""
+def agreed(question: str, yes: bool, *, said: bool = False) -> None:
+    """Ask before something is lost, unless told not to or nobody could answer; a no ends the command.
+
+    said: where nobody could answer, it must have been said. Raise CliError then.
+    """
     if not yes and sys.stdin.isatty():
         typer.confirm(question, abort=True, err=True)
+    elif not yes and said:
+        raise CliError(f"{question} Nobody can be asked here", ExitCode.USAGE, fix="say --yes")
 
 
 def create(noun: str, spec: dict[str, Any], output: Format) -> None:

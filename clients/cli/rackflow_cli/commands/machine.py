@@ -113,7 +113,7 @@ def erase(
     names: MachineNames, yes: Yes = False, wait: Wait = True, timeout: Timeout = 86400.0, output: Output = Format.TABLE
 ) -> None:
     """Wipe all disks of machines, so that nothing can be read from them any more; not of hosts."""
-    agreed(f"Wipe ALL disks of {', '.join(names)}? What is on them is lost.", yes)
+    agreed(f"Wipe ALL disks of {', '.join(names)}? What is on them is lost.", yes, said=True)
     _change(names, "erase", output, wait, timeout)
 
 
