@@ -13,7 +13,7 @@ from control.hosts import HostRecord
 from control.instances import Deployable
 from core.errors import Conflict, Unsupported
 from core.states import InstanceState
-from drivers.transport.base import Endpoint
+from drivers.transport.base import Endpoint, Way
 
 if TYPE_CHECKING:
     from drivers.hypervisor.base import ExecResult, Hypervisor
@@ -84,4 +84,5 @@ async def hypervisor_of(ctx: Context, host: HostRecord) -> Hypervisor:
 
 def _endpoint(ctx: Context, host: HostRecord) -> Endpoint:
     key = Path(host.key_file) if host.key_file else ctx.settings.paths.ssh_key
-    return Endpoint(host.name, host.address, host.port, host.user, key, host.host_key, host.place)
+    way = Way.of(host.spec, host.address, ctx.settings.paths.ssh_key)
+    return Endpoint(host.name, host.address, host.port, host.user, key, host.host_key, host.place, way)

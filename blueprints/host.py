@@ -28,6 +28,16 @@ class BmcSpec(Spec):
     verify_tls: bool = True
 
 
+class SshWaySpec(Spec):
+    """An SSH server by which the API of a host is reached that does not answer from the front-end; it must forward."""
+
+    address: str = Field(default="", description="by default the host's own: ESXi's SSH")
+    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    user: str = "root"
+    key_file: str | None = Field(default=None, description="private key on the front-end; default: rackflow's own")
+    fingerprint: Annotated[str, Field(pattern=r"^SHA256:")] = Field(description="SHA256:… of its host key")
+
+
 class HostSpec(Spec):
     """A machine that is reached by SSH, or vSphere by its API. cpus, memory: declared capacity, by default as found."""
 
@@ -44,6 +54,7 @@ class HostSpec(Spec):
         default=None, description="of a vCenter: DATACENTER/CLUSTER, …/CLUSTER/HOST or …/CLUSTER/Resources/POOL"
     )
     password_file: str | None = Field(default=None, description="on the front-end; esxi: of the user of its API")
+    ssh: SshWaySpec | None = Field(default=None, description="esxi: its API is reached through this")
     key_file: str | None = Field(
         default=None, description="private key on the front-end; default: rackflow's own"
     )
@@ -80,4 +91,6 @@ class HostSpec(Spec):
             raise ValueError("esxi needs password_file: a file on the front-end with the password of its user")
         if self.driver in (None, "kvm", "lxd", "fake") and (self.place or self.password_file):
             raise ValueError("place and password_file are for driver esxi, and for those of packages that take them")
+        if self.driver in (None, "kvm", "lxd", "fake") and self.ssh:
+            raise ValueError("ssh is for driver esxi: the others are reached by SSH anyway")
         return self

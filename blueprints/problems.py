@@ -46,6 +46,7 @@ _FORMS = {  # what the patterns of the specs ask for
     r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$": "must be lower case letters, digits and hyphens, begin with a letter, "
     "at most 63 characters",
     r"^[0-9a-f]{64}$": "must be a SHA-256 checksum: 64 digits out of 0-9 and a-f",
+    r"^SHA256:": "must be SHA256: and a fingerprint, as ssh-keygen -l prints it",
     r"^/[A-Za-z0-9_./-]+$": "must be an absolute path of letters, digits and _ . / -",
     r"^[a-zA-Z0-9_.-]{1,15}$": "must be the name of a bridge: at most 15 letters, digits and _ . -",
     r"^((ironic\+)?https?|ipmi|fake)://": "must be a BMC's address such as https://10.0.0.21 or ipmi://10.0.0.21",

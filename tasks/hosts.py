@@ -19,6 +19,7 @@ from drivers.hosts import Host, HostFacts
 from drivers.hypervisor.base import Capabilities, Capacity
 from drivers.identity import show
 from drivers.network.base import NetworkSpec
+from drivers.transport.base import Way
 from tasks.ledger import Seen, finish, load, run_step
 from tasks.reconcile import look_at
 from tasks.runtime import Runtime, runtime
@@ -55,7 +56,9 @@ class Enrollment:
 
     async def _compare(self) -> str:
         """Take the host's key and return its fingerprint. Raise CredentialRejected when another one was asked for."""
-        key = await show(self.driver, self.record.address, self.record.port)
+        record = self.record
+        way = Way.of(record.spec, record.address, self.rt.settings.paths.ssh_key)
+        key = await show(self.driver, record.address, record.port, way)
         wanted = self.record.spec.get("fingerprint")
         if wanted and wanted != key.fingerprint and not self.is_simulated:
             raise CredentialRejected(

@@ -21,7 +21,7 @@ from core.errors import Busy, RackflowError
 from core.settings import Settings
 from drivers.hosts import Host
 from drivers.pool import HostPool
-from drivers.transport.base import Endpoint
+from drivers.transport.base import Endpoint, Way
 from tasks import look_writes, step_writes
 from tasks.bmc_slots import BmcSlots, service_of
 from tasks.hostlock import HostLocks
@@ -166,7 +166,8 @@ class Runtime:
 def endpoint_of(host: HostRecord, settings: Settings) -> Endpoint:
     """Return how to reach a host of the record; without a key of its own by rackflow's."""
     key = Path(host.key_file) if host.key_file else settings.paths.ssh_key
-    return Endpoint(host.name, host.address, host.port, host.user, key, host.host_key, host.place)
+    way = Way.of(host.spec, host.address, settings.paths.ssh_key)
+    return Endpoint(host.name, host.address, host.port, host.user, key, host.host_key, host.place, way)
 
 
 _current: Runtime | None = None

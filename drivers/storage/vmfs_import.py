@@ -154,9 +154,10 @@ class Import:
     async def _where(self, place: Any) -> tuple[str, ssl.SSLContext]:
         """Return the URL to send to, and what trusts the host there: a vCenter sends us to one of its hosts."""
         mine, words = self._transport.endpoint, urlsplit(place.url)
-        at = f"[{mine.address}]" if ":" in mine.address else mine.address
-        if words.hostname in ("*", None, mine.address):
-            return f"https://{at}:{mine.port}{words.path}", self._transport.tls
+        address, port = self._transport.reached
+        at = f"[{address}]" if ":" in address else address
+        if words.hostname in ("*", None, mine.address, address):
+            return f"https://{at}:{port}{words.path}", self._transport.tls
         pem, _ = await asyncio.to_thread(scan_certificate, words.hostname, words.port or 443)
         found = hashlib.sha1(ssl.PEM_cert_to_DER_cert(pem), usedforsecurity=False).digest().hex(":").upper()
         if place.sslThumbprint and place.sslThumbprint.upper() != found:

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
+
+
+@dataclass(frozen=True)
+class Way:
+    """An SSH server by which an API is reached that does not answer from here. fingerprint: of its host key."""
+
+    address: str
+    port: int
+    user: str
+    key_file: Path
+    fingerprint: str
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any], address: str, key: Path) -> Way | None:
+        """Return that of a host's spec, None: it is reached from here. address: the host's own; key: rackflow's."""
+        ssh = spec.get("ssh")
+        if not ssh:
+            return None
+        file = Path(ssh["key_file"]) if ssh.get("key_file") else key
+        return cls(ssh.get("address") or address, ssh["port"], ssh["user"], file, ssh["fingerprint"])
 
 
 @dataclass(frozen=True)
@@ -23,6 +43,7 @@ class Endpoint:
     key_file: Path | None = None
     host_key: str = ""
     place: str = ""  # where a server has several hosts (vCenter): the path of the cluster, host or pool meant
+    way: Way | None = None  # to an API
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import asyncssh
 
-from core.errors import CredentialRejected, NotFound
+from core.errors import CredentialRejected, HostFault, NotFound
 from core.settings import DriverSettings
 from drivers.parts import PART_GOES
 from drivers.transport.base import Endpoint, Progress, Result, socket_name
@@ -233,6 +233,26 @@ class SshTransport:
             yield SshStream(self._endpoint, reader, writer, self.is_alive)
         finally:
             writer.close()
+
+    async def lead(self, address: str, port: int) -> int:
+        """Return a port of this machine's loopback that leads to an address as the host sees it, while this lives.
+
+        Raise HostFault (the host does not let us, or nobody is there), Unreachable.
+        """
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                _, writer = await self._connection.open_connection(address, port, encoding=None)
+                writer.close()
+                listener = await self._connection.forward_local_port("127.0.0.1", 0, address, port)
+        except asyncssh.ChannelOpenError as error:
+            raise HostFault(
+                f"SSH on {self._endpoint.address} does not lead to {address}:{port}: {error.reason}",
+                subject_of(self._endpoint), {"seen": error.reason},
+                "let its sshd forward (AllowTcpForwarding yes in sshd_config), and see who listens there",
+            ) from error  # fmt: skip
+        except (asyncssh.Error, OSError, TimeoutError) as error:
+            raise translate(error, self._endpoint) from error
+        return listener.get_port()
 
     # -- sockets and sessions
 

@@ -27,6 +27,7 @@ from core.settings import DriverSettings
 from drivers.hosts import HostFacts
 from drivers.transport.base import ByteStream, Endpoint, Progress, Result, Session, Transport
 from drivers.transport.certificate import pinned_context
+from drivers.transport.tunnel import LOOPBACK, Tunnel, dig
 from drivers.transport.vsphere_errors import SESSION_GONE, is_fault, translate
 from drivers.transport.vsphere_facts import facts_of
 from drivers.transport.vsphere_place import Place, find, read_one
@@ -40,8 +41,11 @@ _LONGEST_PAUSE_S = 1.0
 class VsphereTransport(Transport):
     """Runs functions of a ServiceContent, and waits for tasks. There is no shell behind it."""
 
-    def __init__(self, endpoint: Endpoint, settings: DriverSettings, password: str) -> None:
+    def __init__(
+        self, endpoint: Endpoint, settings: DriverSettings, password: str, tunnel: Tunnel | None = None
+    ) -> None:
         self._endpoint = endpoint
+        self._tunnel = tunnel
         self._settings = settings
         self._password = password
         self._subject = f"host/{endpoint.name}"
@@ -59,6 +63,12 @@ class VsphereTransport(Transport):
     @property
     def endpoint(self) -> Endpoint:
         return self._endpoint
+
+    @property
+    def reached(self) -> tuple[str, int]:
+        """Return address and port at which the API is spoken to from here."""
+        e = self._endpoint
+        return (e.address, e.port) if self._tunnel is None else (LOOPBACK, self._tunnel.port)
 
     @property
     def place(self) -> Place:
@@ -83,13 +93,14 @@ class VsphereTransport(Transport):
 
     def _open(self) -> None:
         e, limit_s = self._endpoint, self._settings.connect_timeout_s
-        self._context = pinned_context(e.address, e.port, e.host_key, self._subject, limit_s)
+        self._context = pinned_context(*self.reached, e.host_key, self._subject, limit_s)
         self._content = self._log_in(AGENT)
         self._place = find(self._content, e.place, self._subject)
 
     def _log_in(self, agent: str) -> Any:
+        address, port = self.reached
         stub = SmartStubAdapter(
-            host=self._endpoint.address, port=self._endpoint.port, sslContext=self._context,
+            host=address, port=port, sslContext=self._context,
             customHeaders={"User-Agent": agent}, httpConnectionTimeout=self._settings.command_timeout_s,
         )  # fmt: skip
         content: Any = vim.ServiceInstance("ServiceInstance", stub).RetrieveContent()
@@ -203,10 +214,17 @@ class VsphereTransport(Transport):
         )  # fmt: skip
 
     def is_alive(self) -> bool:
-        return self._alive.is_set()
+        return self._alive.is_set() and (self._tunnel is None or self._tunnel.is_alive())
 
     async def close(self) -> None:
         """Log out. What is under way in threads ends with its socket's deadline."""
+        try:
+            await self._leave()
+        finally:
+            if self._tunnel is not None:
+                await self._tunnel.close()
+
+    async def _leave(self) -> None:
         if self._alive.is_set():
             self._alive.clear()
             with suppress(RackflowError):  # it ends by itself when it is idle
@@ -279,7 +297,11 @@ def _threadsafe(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> 
 
 async def connect(endpoint: Endpoint, settings: DriverSettings) -> VsphereTransport:
     """Open a session. Raise Invalid (no password file), Unreachable, CredentialRejected, NotFound (no such place)."""
-    transport = VsphereTransport(endpoint, settings, await asyncio.to_thread(_password, endpoint))
+    password = await asyncio.to_thread(_password, endpoint)
+    tunnel = None
+    if endpoint.way is not None:
+        tunnel = await dig(endpoint.name, endpoint.way, endpoint.address, endpoint.port, settings)
+    transport = VsphereTransport(endpoint, settings, password, tunnel)
     try:
         await transport.open()
     except BaseException:

@@ -83,9 +83,10 @@ class Files:
             centre = self._transport.place.datacenter
             names = await self._transport.call("naming", lambda c: read_one(c, centre, ["name"]))
             self._centre = names["name"]
-        host = f"[{self._endpoint.address}]" if ":" in self._endpoint.address else self._endpoint.address
+        address, port = self._transport.reached
+        host = f"[{address}]" if ":" in address else address
         return (
-            f"https://{host}:{self._endpoint.port}/folder/{quote(inside)}"
+            f"https://{host}:{port}/folder/{quote(inside)}"
             f"?dcPath={quote(self._centre)}&dsName={quote(store)}"
         )
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import asyncssh
 import pytest
 
 from blueprints.datastore import DatastoreSpec
@@ -16,6 +18,7 @@ from core.ids import on_host
 from core.states import HostState, InstanceState, OperationState, PowerState, Verb
 from drivers.hypervisor.base import ObservedInstance
 from tests.integration.line import Line
+from tests.integration.sshd import sshd
 from tests.vcsim import HOSTS, Vcsim, vcsim
 
 THERE = {"requirements": {"host": "e1"}}
@@ -49,6 +52,23 @@ def decide(line: Line, what: Callable[..., bool], *names: str) -> None:
 async def enrolled(line: Line, sim: Vcsim, name: str = "e1") -> None:
     (op,) = await line.run(Verb.ENROLL, {"hosts": [host(sim, name)]})
     assert op.state is OperationState.DONE, op.error
+
+
+async def test_its_api_may_be_reached_through_ssh(line: Line, sim: Vcsim, tmp_path: Path) -> None:
+    async with sshd(tmp_path) as server:
+        shown = asyncssh.import_public_key(server.host_key).get_fingerprint()
+        ssh = {"address": server.address, "port": server.port, "key_file": str(server.key_file), "fingerprint": shown}
+        body = {"hosts": [host(sim, "e1", ssh=ssh)]}
+        (op,) = await line.run(Verb.ENROLL, body)
+        assert op.error is None, op.error
+        (op,) = await line.run(Verb.DEPLOY, {"instances": [{"name": "web", **VM, **THERE}]})
+        assert op.error is None, op.error
+        assert (await on_vsphere(line, "web")).power is PowerState.RUNNING
+        there = await line.runtime.host(record(line))
+        assert there.transport.endpoint.way is not None
+        (op,) = await line.run(Verb.DELETE, {"instances": ["web"]})
+        assert op.error is None, op.error
+        await line.runtime.pool.close()
 
 
 async def on_vsphere(line: Line, name: str) -> ObservedInstance:

@@ -98,3 +98,16 @@ def test_retire(front_end: FrontEnd, cli: Cli) -> None:
     front_end.on("GET", "operations", 200, [done])
     assert cli("host", "retire", "h1", "--force").code == 0
     assert front_end.last("DELETE", "hosts/h1").query == {"force": "true"}
+
+
+def test_an_api_behind_ssh(host: FrontEnd, cli: Cli) -> None:
+    words = ("host", "enroll", "me@10.0.0.9", "--name", "h1", "--driver", "esxi", "--password-file", "/p",
+             "--ssh", "j@b:2")  # fmt: skip
+    refused = cli(*words)
+    assert (refused.code, "--fingerprint SHA256:" in refused.err) == (2, True)
+    shown = (("--fingerprint", "SHA256:A", "--ssh-fingerprint", "SHA256:s"), "SHA256:s"), (("--yes",), "SHA256:abc")
+    for given, pinned in shown:
+        assert cli(*words, *given).code == 0
+        body = host.last("POST", "hosts").body
+        assert body["ssh"] == {"user": "j", "address": "b", "port": 2, "fingerprint": pinned}
+        assert body.get("fingerprint") == ("SHA256:A" if "--fingerprint" in given else None)

@@ -43,6 +43,17 @@ def name_for(address: str) -> str:
     return plain if plain[:1].isalpha() else f"host-{plain}"
 
 
+def _by_ssh(text: str, fingerprint: str | None, yes: bool, *, known: bool) -> dict[str, Any]:
+    """Return by which SSH server an API is reached. known: its certificate is. Raise CliError."""
+    if not known and not yes:
+        raise CliError(
+            "what certificate the API shows behind --ssh cannot be seen from here", ExitCode.USAGE,
+            fix="say --fingerprint SHA256:… of it, or --yes to trust what it shows",
+        )  # fmt: skip
+    at = target(text)
+    return {**at, "fingerprint": fingerprint or confirmed(at["address"], at.get("port"), yes)}
+
+
 @app.command()
 def enroll(
     where: Annotated[
@@ -66,6 +77,13 @@ def enroll(
     place: Annotated[
         str | None, typer.Option(metavar="PATH", help="Of a vCenter: DATACENTER/CLUSTER or DATACENTER/CLUSTER/HOST.")
     ] = None,
+    ssh: Annotated[
+        str | None,
+        typer.Option(metavar="USER@ADDRESS[:PORT]", help="Of esxi: an SSH server by which its API is reached."),
+    ] = None,
+    ssh_fingerprint: Annotated[
+        str | None, typer.Option(metavar="SHA256:…", help="With --ssh: of the host key that must be shown there.")
+    ] = None,
     fingerprint: Annotated[
         str | None, typer.Option(metavar="SHA256:…", help="Of the host key or certificate that must be shown.")
     ] = None,
@@ -84,7 +102,8 @@ def enroll(
         driver=driver, cluster=cluster, cpus=cpus, memory=memory, labels=pairs(label, "--label"),
         key_file=str(key.expanduser().absolute()) if key else None, place=place,
         password_file=str(password_file.expanduser().absolute()) if password_file else None,
-        fingerprint=fingerprint or confirmed(at["address"], at.get("port"), yes, driver),
+        fingerprint=fingerprint or (None if ssh else confirmed(at["address"], at.get("port"), yes, driver)),
+        ssh=_by_ssh(ssh, ssh_fingerprint, yes, known=bool(fingerprint)) if ssh else None,
     )}  # fmt: skip
     answer = session.api().post("hosts", spec)
     carry_out(answer, output, wait=wait, timeout_s=timeout,
