@@ -195,7 +195,8 @@ def configure(
         {"host": plan["host"], "kind": kind, "what": what}
         for plan in plans for kind, key in (("do", "actions"), ("note", "notes")) for what in plan[key]
     ]  # fmt: skip
-    show_list(rows if output is Format.TABLE else plans, "configuration", output)
+    if rows or output is not Format.TABLE:
+        show_list(rows if output is Format.TABLE else plans, "configuration", output)
     for plan in plans:
         if not plan["actions"]:
             talk(f"host {plan['host']} is as it was told to be")
