@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from bench.cloud import Cloud, cloud
-from tests import books, stages
+from tests import books, labs, stages
 from tests.labs import Lab
 
 _SUITES = pytest.StashKey[dict[str, set[str]]]()
 _DEFAULT_DIR = "/var/tmp/rackflow-lab"
-_TEST_DIR = "/var/tmp/rackflow-test-lab"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -61,18 +60,27 @@ def _books_are_true() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
+def lab_alone() -> Iterator[bool]:
+    """The machine's lab, for this run alone; False where RACKFLOW_TEST_KEEP_LAB says that one stands and stays."""
+    if os.environ.get("RACKFLOW_TEST_KEEP_LAB") == "1":
+        yield False
+    else:
+        with labs.alone():
+            yield True
+
+
+@pytest.fixture(scope="session")
+def lab(lab_alone: bool) -> Iterator[Lab]:
     """Two KVM and two LXD hosts, their LXD not initialised; removed at the end, and first what a killed run left.
 
     RACKFLOW_TEST_KEEP_LAB=1 uses the lab in LAB_DIR, brings it up if need be, and leaves it: for quick repeats.
     """
-    keep = os.environ.get("RACKFLOW_TEST_KEEP_LAB") == "1"
-    found = Lab(Path(os.environ.get("LAB_DIR") or _DEFAULT_DIR) if keep else Path(_TEST_DIR))
-    if not keep:
+    found = Lab(labs.TEST_DIR if lab_alone else Path(os.environ.get("LAB_DIR") or _DEFAULT_DIR))
+    if lab_alone:
         found.call("down")
     found.call("up", "kvm:2", "lxd:2")
     yield found
-    if not keep:
+    if lab_alone:
         found.call("down")
         found.call("check")
 

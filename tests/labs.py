@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from drivers.transport.base import Endpoint
+from lab.settings import OWNER_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
+TEST_DIR = Path("/var/tmp/rackflow-test-lab")
+_LOCK = Path("/run/lock/rackflow-tests.lock")
+_WAIT_S = 900  # for another run of the tests on this machine
 
 
 @dataclass(frozen=True)
@@ -65,3 +73,36 @@ class Lab:
             if name == host:
                 return Endpoint(host, address, user=user, key_file=self.key, host_key=f"{algorithm} {public}")
         raise LookupError(f"the lab has no host {host}")
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Be the only run of tests with a lab on this machine, and begin without what a killed one left.
+
+    Another run is waited for, 15 minutes at the most. A lab that no test made is left alone: `lab up` refuses then.
+    """
+    _LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with _LOCK.open("w") as lock:
+        until = time.monotonic() + _WAIT_S
+        while not _got(lock.fileno()):
+            assert time.monotonic() < until, "another run of the tests with a lab is under way on this machine"
+            time.sleep(1)
+        if left := left_by_tests():
+            Lab(left).call("down")
+        yield
+
+
+def left_by_tests() -> Path | None:
+    """Return the folder of the lab that is up on this machine, if tests made it."""
+    if not OWNER_FILE.exists():
+        return None
+    owner = Path(OWNER_FILE.read_text().strip())
+    return owner if owner == TEST_DIR or any(part.startswith("pytest-") for part in owner.parts) else None
+
+
+def _got(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

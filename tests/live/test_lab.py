@@ -17,11 +17,11 @@ import yaml
 from blueprints.host import HostSpec
 from blueprints.image import ImageSpec
 from blueprints.network import NetworkSpec
+from lab.settings import OWNER_FILE
 from tests.labs import ROOT, Lab
 
-OWNER = Path("/run/rackflow-lab")  # only one lab can be on a machine
-if OWNER.exists() and os.environ.get("RACKFLOW_TEST_KEEP_LAB") == "1":
-    pytestmark = pytest.mark.skip(reason=f"RACKFLOW_TEST_KEEP_LAB keeps the lab in {OWNER.read_text().strip()}")
+if OWNER_FILE.exists() and os.environ.get("RACKFLOW_TEST_KEEP_LAB") == "1":
+    pytestmark = pytest.mark.skip(reason=f"RACKFLOW_TEST_KEEP_LAB keeps the lab in {OWNER_FILE.read_text().strip()}")
 
 
 def traces(folder: Path) -> dict[str, list[str]]:
@@ -46,7 +46,7 @@ def traces(folder: Path) -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def small(lab_alone: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """One KVM and one LXD host."""
     found = Lab(tmp_path_factory.mktemp("lab") / "small")
     found.call("up", "kvm:1", "lxd:1")
