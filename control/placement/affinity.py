@@ -23,18 +23,33 @@ def matches(rule: Rule, labels: tuple[tuple[str, str], ...]) -> bool:
 
 def _domain(view: View, rule: Rule) -> tuple[Ints, Mask]:
     """Return each host's domain by number, and which hosts are in one."""
-    if rule.domain == "host":
-        return np.arange(len(view)), np.ones(len(view), np.bool_)
-    column: Column = view.column("labels", rule.domain)
-    return column.codes, column.where(lambda value: value is not None)
+    found: tuple[Ints, Mask] | None = view.kept.get(("domain", rule.domain))
+    if found is None:
+        if rule.domain == "host":
+            found = np.arange(len(view)), np.ones(len(view), np.bool_)
+        else:
+            column: Column = view.column("labels", rule.domain)
+            found = column.codes, column.where(lambda value: value is not None)
+        view.kept["domain", rule.domain] = found
+    return found
 
 
-def _inside(view: View, rule: Rule, per_host: Ints) -> Ints:
-    """Return for each host how many there are in its domain."""
+def _labelled(view: View, rule: Rule) -> Mask:
+    """Say which hosts have the labels that a rule is about."""
+    found: Mask | None = view.kept.get(("labelled", rule.labels))
+    if found is None:
+        found = np.array([matches(rule, tuple(labels.items())) for labels in view.labels], np.bool_)
+        view.kept["labelled", rule.labels] = found
+    return found
+
+
+def _inside(view: View, rule: Rule, per_host: Ints, at: At) -> Ints:
+    """Return for the hosts at these places how many there are in the domain of each."""
     if rule.domain == "host":
-        return per_host
+        one: Ints = per_host[at]
+        return one
     domain, _ = _domain(view, rule)
-    return np.bincount(domain, weights=per_host, minlength=1)[domain].astype(np.int64)
+    return np.bincount(domain, weights=per_host, minlength=1)[domain[at]].astype(np.int64)
 
 
 def members(view: View, work: Work, rule: Rule) -> Ints:
@@ -65,7 +80,9 @@ def holders(view: View, work: Work) -> dict[Rule, Ints]:
 
 def _hold(view: View, known: dict[Rule, Ints], rule: Rule, hosts: Ints, counts: Ints | int) -> None:
     if rule.hard and not rule.together and not rule.on_hosts:
-        known.setdefault(rule, np.zeros(len(view), np.int64))[hosts] += counts
+        if rule not in known:
+            known[rule] = np.zeros(len(view), np.int64)
+        known[rule][hosts] += counts
 
 
 def joined(view: View, work: Work, shape: Shape, hosts: Ints, counts: Ints) -> None:
@@ -73,30 +90,39 @@ def joined(view: View, work: Work, shape: Shape, hosts: Ints, counts: Ints) -> N
     known = holders(view, work)
     for rule in shape.rules:
         _hold(view, known, rule, hosts, counts)
-    for labels, found in work.members.items():
-        if set(labels) <= set(shape.own_labels):
-            found[hosts] += counts
+    for found in _counted(work, shape.own_labels):
+        found[hosts] += counts
     work.placed.append((shape.own_labels, hosts, counts))
+
+
+def _counted(work: Work, own_labels: tuple[tuple[str, str], ...]) -> list[Ints]:
+    """Return those of `work.members` that count instances with these labels."""
+    found = work.kept.get(("counted", own_labels))
+    if found is None or found[0] != len(work.members):
+        mine = [counts for labels, counts in work.members.items() if set(labels) <= set(own_labels)]
+        found = work.kept["counted", own_labels] = len(work.members), mine
+    arrays: list[Ints] = found[1]
+    return arrays
 
 
 def room(view: View, work: Work, shape: Shape, at: At) -> Ints | None:
     """Return how often a shape fits by hard rules, its own and those of others; None: without limit."""
     found: Ints | None = None
-    for _, broken, copies in broken_by(view, work, shape):
-        one = np.where(broken[at], 0, copies)
+    for _, broken, copies in broken_by(view, work, shape, at):
+        one = np.where(broken, 0, copies)
         found = one if found is None else np.minimum(found, one)
     return found
 
 
-def broken_by(view: View, work: Work, shape: Shape) -> Iterator[tuple[Rule, Mask, int]]:
+def broken_by(view: View, work: Work, shape: Shape, at: At) -> Iterator[tuple[Rule, Mask, int]]:
     """Yield the hard rules that bind a shape, on which hosts each would be broken, and how often it fits elsewhere."""
     for rule in shape.rules:
         if rule.hard:
             copies = 1 if apart(rule, shape) else MANY
-            yield rule, _broken(view, work, shape, rule), copies
+            yield rule, _broken(view, work, shape, rule, at), copies
     known = holders(view, work)
     for rule in binding(view, work, shape):
-        yield rule, _inside(view, rule, known[rule]) > 0, MANY
+        yield rule, _inside(view, rule, known[rule], at) > 0, MANY
 
 
 def by_host(view: View, work: Work, shape: Shape) -> bool:
@@ -107,9 +133,15 @@ def by_host(view: View, work: Work, shape: Shape) -> bool:
     )
 
 
-def unbound(view: View, work: Work, shape: Shape) -> bool:
-    """Say whether no rule keeps a shape from any host."""
-    return not shape.rules and not binding(view, work, shape)
+def barring(view: View, work: Work, shape: Shape) -> list[Ints] | None:
+    """Return counts per host, of which one above 0 keeps a shape away; None: rules that bind it are about more."""
+    bound = binding(view, work, shape)
+    if not bound and not shape.rules:
+        return []
+    if not by_host(view, work, shape):
+        return None
+    known = holders(view, work)
+    return [members(view, work, rule) for rule in shape.rules] + [known[rule] for rule in bound]
 
 
 def binding(view: View, work: Work, shape: Shape) -> list[Rule]:
@@ -131,15 +163,16 @@ def carriers(view: View, rule: Rule, h: int) -> list[str]:
     return sorted({name for name, at, rules in having if rule in rules and there[at] and domain[at] == domain[h]})
 
 
-def _broken(view: View, work: Work, shape: Shape, rule: Rule) -> Mask:
+def _broken(view: View, work: Work, shape: Shape, rule: Rule, at: At) -> Mask:
+    """Say which of the hosts at these places would break a rule."""
     if rule.on_hosts:
-        there = np.array([matches(rule, tuple(labels.items())) for labels in view.labels], np.bool_)
+        there = _labelled(view, rule)[at]
         return ~there if rule.together else there
-    _, known = _domain(view, rule)
+    nowhere = ~_domain(view, rule)[1][at]
     if begins(view, work, shape, rule):
-        return ~known
-    inside = _inside(view, rule, members(view, work, rule)) > 0
-    return ~known | (~inside if rule.together else inside)
+        return nowhere
+    inside = _inside(view, rule, members(view, work, rule), at) > 0
+    return nowhere | (~inside if rule.together else inside)
 
 
 def apart(rule: Rule, shape: Shape) -> bool:
@@ -171,8 +204,8 @@ def shares(view: View, shape: Shape) -> Iterator[Ints]:
 
 def reason(view: View, work: Work, shape: Shape, h: int) -> dict[str, Any]:
     """Return which rule keeps a shape from host h, with how many are there."""
-    for rule, broken, _ in broken_by(view, work, shape):
-        if broken[h]:
+    for rule, broken, _ in broken_by(view, work, shape, np.array([h])):
+        if broken[0]:
             return {"reason": _words(view, work, shape, rule, h), "rule": str(rule)}
     return {"reason": "no rule"}
 
@@ -186,7 +219,7 @@ def _words(view: View, work: Work, shape: Shape, rule: Rule, h: int) -> str:
     where = "host" if rule.domain == "host" else f"{rule.domain} {view.labels[h][rule.domain]}"
     own = rule in shape.rules
     counted = members(view, work, rule) if own else holders(view, work)[rule]
-    n = int(_inside(view, rule, counted)[h])
+    n = int(_inside(view, rule, counted, np.array([h]))[0])
     if rule.together:
         return f"there is no instance with {what} on its {where}"
     return f"{n} with {what} on its {where}" if own else f"{n} on its {where} must be apart from {what}"
@@ -199,5 +232,5 @@ def preference(view: View, work: Work, shape: Shape, at: Ints) -> Floats | None:
         return None
     found = np.zeros(len(at))
     for rule in soft:
-        found += rule.weight * _broken(view, work, shape, rule)[at]
+        found += rule.weight * _broken(view, work, shape, rule, at)
     return found

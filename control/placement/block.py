@@ -42,6 +42,8 @@ class _Block:
     keys: Ints
     column: dict[int, int]  # of keys, by host
     taken: dict[int, _Taken] = field(default_factory=dict)
+    barring: list[list[Ints] | None] = field(default_factory=list)  # as affinity.barring says of each shape
+    rules: int = -1  # how many there were of others when it did
     drawn: dict[int, tuple[int, Ints]] = field(default_factory=dict)  # of what hosts share, not yet counted
 
 
@@ -58,11 +60,11 @@ def place_block(
     if block is None:
         return found
     for n, (shape, kind) in enumerate(zip(block.shapes, block.kinds, strict=True)):
-        h = None
-        if not shape.lifetime_s and shape.cpu_m <= view.fewest_cpus_m and affinity.unbound(view, work, shape):
-            h = _best(view, work, policy, block, n)
+        h, barring = None, _barring(view, work, block)[n]
+        if not shape.lifetime_s and shape.cpu_m <= view.fewest_cpus_m and barring is not None:
+            h = _best(view, work, policy, block, n, barring)
         if h is None:
-            _count(work, block)
+            _count(work, block, [row for row, *_ in kind.shared])
             h = otherwise(n)
             found.append(None)
         else:
@@ -70,7 +72,7 @@ def place_block(
             found.append((h, kind.code))
         if h is not None:
             _mark(view, work, block, h)
-    _count(work, block)
+    _count(work, block, list(block.drawn))
     return found
 
 
@@ -80,11 +82,12 @@ def _take(view: View, work: Work, shape: Shape, kind: Kind, block: _Block, h: in
         block.drawn[row] = block.drawn.get(row, (0, members))[0] + n, members
 
 
-def _count(work: Work, block: _Block) -> None:
-    """Take what hosts share out of what is left; there is enough of it for the whole block."""
-    for row, (n, members) in block.drawn.items():
-        work.left[row] -= n * members
-    block.drawn.clear()
+def _count(work: Work, block: _Block, rows: Sequence[int]) -> None:
+    """Take what hosts share out of what is left in these rows; there is enough of it for the whole block."""
+    for row in rows:
+        if row in block.drawn:
+            n, members = block.drawn.pop(row)
+            work.left[row] -= n * members
 
 
 def _mark(view: View, work: Work, block: _Block, h: int) -> None:
@@ -119,7 +122,19 @@ def _block(view: View, work: Work, shapes: Sequence[Shape], policy: Policy) -> _
     usual = shapes[: len(kinds)]
     at = work.preferred.nonzero()[0]
     column = {h: n for n, h in enumerate(at.tolist())}
-    return _Block(usual, kinds, at, _keys(view, work, usual, kinds, policy.usual, at), column)
+    block = _Block(usual, kinds, at, _keys(view, work, usual, kinds, policy.usual, at), column)
+    for row, barring in zip(block.keys, _barring(view, work, block), strict=True):
+        for counts in barring or ():
+            row[counts.take(at) > 0] = _NOWHERE
+    return block
+
+
+def _barring(view: View, work: Work, block: _Block) -> list[list[Ints] | None]:
+    """Return what affinity.barring says of each shape now: the counts change by themselves, which they are seldom."""
+    rules = len(affinity.holders(view, work))
+    if rules != block.rules:
+        block.barring, block.rules = [affinity.barring(view, work, shape) for shape in block.shapes], rules
+    return block.barring
 
 
 def _keys(
@@ -129,18 +144,22 @@ def _keys(
     left = work.left.take(at, axis=1)
     each = [(shape.cpu_m, shape.memory_mib, shape.disk_mib, shape.image_mib) for shape in shapes]
     sizes = np.array(each).T[..., None]
-    copies = {shape.image: missing(view, work, shape.image).take(at) for shape in shapes}
-    lacks = _of_each([shape.image for shape in shapes], copies)
-    masks = {id(kind): kind.mask.take(at) for kind in kinds}
+    images, stores = ([getattr(shape, name) for shape in shapes] for name in ("image", "datastore"))
+    lacks = _of_each(images, {image: missing(view, work, image).take(at) for image in dict.fromkeys(images)})
+    alike = {id(kind): kind for kind in kinds}
+    good = _of_each(list(map(id, kinds)), {key: kind.mask.take(at) for key, kind in alike.items()})
     alloc, free = (left.take([kind.disk[n] for kind in kinds], axis=0) for n in (0, 1))
-    good = _of_each(list(map(id, kinds)), masks) & (left[CPU] >= sizes[0]) & (left[MEMORY] >= sizes[1])
-    good &= (alloc >= sizes[2]) & (free - sizes[3] * lacks >= sizes[2])
+    good &= left[CPU] >= sizes[0]
+    good &= left[MEMORY] >= sizes[1]
+    good &= alloc >= sizes[2]
+    good &= free - sizes[3] * lacks >= sizes[2]
     _shut(left, shapes, kinds, sizes, good)
-    scales = {shape.datastore: scale_of(view, shape).inverse.take(at, axis=1) for shape in shapes}
-    by_store = [shape.datastore for shape in shapes]
-    inverse = [*next(iter(scales.values()))[:2], _of_each(by_store, {name: one[2] for name, one in scales.items()})]
+    one_of = dict(zip(stores, shapes, strict=True))
+    scales = {name: scale_of(view, shape).inverse.take(at, axis=1) for name, shape in one_of.items()}
+    inverse = [*next(iter(scales.values()))[:2], _of_each(stores, {name: one[2] for name, one in scales.items()})]
     crowd = work.instances.take(at) * per_core(view).take(at)
-    score = usual_grid(factors, sizes[:3], (left[CPU], left[MEMORY], alloc), inverse, crowd, lacks)
+    need = sizes[:3].astype(np.float64)  # the same numbers: NumPy takes twice as long over products of two types
+    score = usual_grid(factors, need, (left[CPU], left[MEMORY], alloc), inverse, crowd, lacks)
     return np.where(good, keys_of(view, score, at), _NOWHERE)
 
 
@@ -158,21 +177,28 @@ def _shut(left: Ints, shapes: Sequence[Shape], kinds: Sequence[Kind], sizes: Int
 
 def _of_each(names: Sequence[Any], known: Mapping[Any, Any]) -> Any:
     """Return the arrays of these names as one."""
+    if len(known) == 1:
+        return np.repeat([*known.values()], len(names), axis=0)
     place = {name: n for n, name in enumerate(known)}
-    return np.stack(list(known.values()))[[place[name] for name in names]]
+    return np.stack(list(known.values())).take([place[name] for name in names], axis=0)
 
 
-def _best(view: View, work: Work, policy: Policy, block: _Block, n: int) -> int | None:
-    """Return the best host for the shape at this place; None: it fits nowhere, as far as it is known here."""
+def _best(
+    view: View, work: Work, policy: Policy, block: _Block, n: int, barring: Sequence[Ints]
+) -> int | None:  # fmt: skip
+    """Return the best host for the shape at this place; None: it fits nowhere, as far as it is known here.
+
+    barring: as `affinity.barring` says.
+    """
     shape, kind, row = block.shapes[n], block.kinds[n], block.keys[n]
     place = int(row.argmin()) if len(row) else -1
     least = int(row[place]) if len(row) else _NOWHERE
     best = int(block.at[place]) if least < _NOWHERE else None
-    cpu_m, memory_mib, mask = shape.cpu_m, shape.memory_mib, kind.mask
+    cpu_m, memory_mib, mask, copies = shape.cpu_m, shape.memory_mib, kind.mask, missing(view, work, shape.image)
     for h, one in block.taken.items():
         left = one.left
-        if left[CPU] >= cpu_m and left[MEMORY] >= memory_mib and mask[h]:
-            key = _key(view, work, shape, policy, kind, one, h)
+        if left[CPU] >= cpu_m and left[MEMORY] >= memory_mib and mask[h] and not _is_barred(barring, h):
+            key = _key(view, shape, policy, kind, one, h, copies.item(h))
             if key < least:
                 least, best = key, h
     if best is None:
@@ -181,22 +207,24 @@ def _best(view: View, work: Work, policy: Policy, block: _Block, n: int) -> int 
     return best
 
 
-def _key(view: View, work: Work, shape: Shape, policy: Policy, kind: Kind, one: _Taken, h: int) -> int:
+def _is_barred(barring: Sequence[Ints], h: int) -> bool:
+    return any(counts.item(h) for counts in barring)
+
+
+def _key(view: View, shape: Shape, policy: Policy, kind: Kind, one: _Taken, h: int, lacks: int) -> int:
     """Return the key of a host that was taken from and has the cores and the memory."""
-    left, lacks = one.left, int(missing(view, work, shape.image)[h])
-    alloc, free = left[kind.disk[0]], left[kind.disk[1]] - shape.image_mib * lacks
-    if alloc < shape.disk_mib or free < shape.disk_mib:
+    left, disk_mib, (row, free) = one.left, shape.disk_mib, kind.disk
+    alloc = left[row]
+    if alloc < disk_mib or left[free] - shape.image_mib * lacks < disk_mib:
         return _NOWHERE
     if kind.extra and any(left[row] < size for row, size in kind.extra):
         return _NOWHERE
-    if shape.one_cell and not any(
-        left[c] >= shape.cpu_m and left[m] >= shape.memory_mib for c, m in kind.cells.tolist()
-    ):
+    if shape.one_cell and not any(left[c] >= shape.cpu_m and left[m] >= shape.memory_mib for c, m in kind.pairs):
         return _NOWHERE
     inverse = one.inverse.get(shape.datastore)
     if inverse is None:
         inverse = one.inverse[shape.datastore] = scale_of(view, shape).inverse[:, h].tolist()
-    sizes = [shape.cpu_m, shape.memory_mib, shape.disk_mib]
-    mine = [left[CPU], left[MEMORY], alloc]
+    sizes = shape.cpu_m, shape.memory_mib, disk_mib
+    mine = left[CPU], left[MEMORY], alloc
     score = usual_score(policy.usual or (), sizes, mine, inverse, one.crowd, lacks, empty=False)
     return key_of(score) * len(view) + one.rank

@@ -13,7 +13,7 @@ from control.placement.usual import Kind, Spots, kind_for, left_at, need_of, ope
 from control.placement.weights import Policy, best_first
 from control.placement.work import CPU, MEASURED, MEMORY, Stay, Work, missing
 
-_ONE = np.ones(1, np.int64)  # of a count by host
+_ONE, _NONE = np.ones(1, np.int64), np.zeros(1, np.int64)  # of a count by host
 
 
 def place_one(view: View, work: Work, shape: Shape, policy: Policy) -> tuple[int, int] | None:
@@ -104,11 +104,11 @@ def take_one(view: View, work: Work, shape: Shape, kind: Kind, h: int, *, shared
 
 def _take_cell(work: Work, shape: Shape, kind: Kind, h: int) -> list[Ints]:
     """Take out of the first cell that has room; return how many of each."""
-    taken = [np.zeros(1, np.int64) for _ in kind.cells]
-    for n, (c, m) in enumerate(kind.cells.tolist()):
-        if work.left[c, h] >= shape.cpu_m and work.left[m, h] >= shape.memory_mib:
-            work.left[c, h] -= shape.cpu_m
-            work.left[m, h] -= shape.memory_mib
-            taken[n][0] = 1
+    left, taken = work.left, [_NONE] * len(kind.pairs)
+    for n, (c, m) in enumerate(kind.pairs):
+        if left[c, h] >= shape.cpu_m and left[m, h] >= shape.memory_mib:
+            left[c, h] -= shape.cpu_m
+            left[m, h] -= shape.memory_mib
+            taken[n] = _ONE
             break
     return taken

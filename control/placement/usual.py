@@ -58,6 +58,7 @@ class Kind:
     disk: tuple[int, int]  # rows of the datastore: what may be allocated of it, what was measured
     extra: list[tuple[int, int]]  # the rows of drawn that hosts do not share, and how much of them
     cells: Ints  # rows of the cores and memory of each, for those that must be in one
+    pairs: list[list[int]]  # the same, for single steps
     preferred: Spots | None = None
     opened: int = -1  # when these were preferred
     empty: dict[str, list[Alike] | None] = field(default_factory=dict)  # by image
@@ -96,7 +97,7 @@ def _new_kind(view: View, work: Work, shape: Shape) -> Kind | None:
         mask, list(view.stores).index(stores[0]), at[:, None] * len(view), at,
         tuple(n for _, n in drawn), own, at[own], at[own, None] * len(view),
         [(*one, int(one[-1].argmax())) for one in shared], (all_rows[2], all_rows[-1]),
-        [(row, n) for row, n in drawn if row not in rows.groups], cells,
+        [(row, n) for row, n in drawn if row not in rows.groups], cells, cells.tolist(),
     )  # fmt: skip
 
 

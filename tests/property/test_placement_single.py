@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,6 +76,23 @@ def test_answers_are_those_of_the_rounds(
     # what is told is told of the rounds, so then nothing takes the short way
     rounds = engine.choose(view_of(machines, pools), requests, features, policy=policy, tell=True)
     short = engine.choose(view_of(machines, pools), requests, features, policy=policy, tell=False)
+    assert [(c.host, c.datastore) for c in short] == [(c.host, c.datastore) for c in rounds]
+
+
+APART = Rule(False, X)
+BOUND: list[tuple[tuple[tuple[str, str], ...], tuple[Rule, ...]]] = [((), ()), (X, ()), ((), (APART,)), (X, (APART,))]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.dictionaries(st.integers(1, 300), st.sampled_from(BOUND), min_size=2, max_size=60), st.booleans())
+def test_rules_bind_shapes_that_are_placed_together(sizes: dict[int, tuple[Any, Any]], begun: bool) -> None:
+    """All hosts are alike and have room for many, so nothing but a rule keeps one from where those before it went."""
+    machines = neighbours([
+        Machine(f"h{n}", cpus=9, memory_mib=16_384, disk={"local": (10_000, 0)}, instances=int(begun)) for n in range(9)
+    ])  # fmt: skip
+    shapes = [Shape("vm", n, n, 10, own_labels=labels, rules=rules) for n, (labels, rules) in sizes.items()]
+    requests = [Request(f"r{n}", f"r{n}", shape) for n, shape in enumerate(shapes)]
+    rounds, short = (engine.choose(view_of(machines, {}), requests, tell=tell) for tell in (True, False))
     assert [(c.host, c.datastore) for c in short] == [(c.host, c.datastore) for c in rounds]
 
 
