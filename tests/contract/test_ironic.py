@@ -90,6 +90,25 @@ async def test_a_disk_is_written_and_written_again(ironic: Ironic) -> None:
     assert (await node.node()).provision == "manageable"
 
 
+@pytest.mark.parametrize("after_s", [0.0, 0.5, 1.5])
+async def test_what_a_killed_worker_began_to_take_back_the_next_one_does(
+    ironic: Ironic, services: Services, after_s: float
+) -> None:
+    """It has no clean-up of its own, so cut off at an await it leaves what a kill leaves."""
+    name, _ = await fake_node(ironic)
+    node = IronicNode(ironic, name)
+    await node.deploy(DEPLOYMENT, timeout_s=90)
+    begun = asyncio.create_task(node.take_back())
+    await asyncio.sleep(after_s)
+    begun.cancel()
+    await asyncio.gather(begun, return_exceptions=True)
+    following = Ironic(endpoint(services, "ironic"), SETTINGS)
+    await IronicNode(following, name).take_back(timeout_s=90)
+    found = await following.node(name)
+    await following.close()
+    assert (found.provision, found.provision_target, found.maintenance) == ("manageable", None, False)
+
+
 async def test_a_disk_that_cannot_be_written_leaves_the_node_manageable(ironic: Ironic) -> None:
     name, _ = await fake_node(ironic)
     node = IronicNode(ironic, name)
