@@ -57,6 +57,7 @@ class TestReconfigure:
         assert await in_guest(pair, spec, "readlink -f /sys/class/net/*/device") == nics
         assert "target dev='vdc'" in pair.here.lab.run("h1", f"virsh dumpxml {spec.name}")
 
+    @pytest.mark.slow
     async def test_a_machine_of_the_other_kind(self, pair: Pair) -> None:
         spec = await pair.new()
         spec = await pair.running(replace(spec, options=(*spec.options, ("machine", "q35"))))

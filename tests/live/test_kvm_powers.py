@@ -16,6 +16,7 @@ class TestKvmPowers(PowersContract):
     SLOW = (  # each boots a guest of its own; the live pairs of verbs and faults kill the same calls
         "test_a_reboot_that_was_killed", "test_a_save_that_was_killed", "test_snapshots_that_were_killed",
         "test_backups_that_were_killed", "test_a_snapshot_with_memory", "test_a_polite_reboot", "test_display",
+        "test_a_snapshot_brings_back_what_was_on_the_disk",  # as test_lifecycle.py does through the flows
     )  # fmt: skip
 
     @pytest.fixture
