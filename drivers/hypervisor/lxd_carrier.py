@@ -6,25 +6,23 @@ another name and gets its own when it is whole: under the instance's name there 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from typing import Any
 
-from core.errors import Conflict, HostFault, Invalid, NotFound, RackflowError, Unreachable, Unsupported
+from core.errors import Conflict, HostFault, Invalid, NotFound, RackflowError, Unsupported
 from core.ids import on_host
 from drivers.carrier import Carrier, Parcel
 from drivers.hypervisor import lxd_config, lxd_errors, lxd_passing, lxd_scripts
+from drivers.hypervisor.lxd_client import LxdClient
 from drivers.hypervisor.lxd_copies import LxdCopies, spool
 from drivers.hypervisor.lxd_core import COPY_S, OFF, subject_of
 from drivers.hypervisor.lxd_passing import passing_name
-from drivers.transport.base import Result
 
-_LOOK_S = 5.0
 _FILE = ".tar.gz"
 _NAMES = (f"instance{_FILE}", "instance.tar")  # the latter: a backup's, packed all the same
 
 
-class LxdCarrier(LxdCopies, Carrier):
+class LxdCarrier(LxdCopies, LxdClient, Carrier):
     """One parcel: all of a container. An adopted one gets its own name again, which stands in its configuration."""
 
     async def parcels(self, instance_id: str) -> list[Parcel]:
@@ -99,8 +97,7 @@ class LxdCarrier(LxdCopies, Carrier):
             name = passing_name(instance_id, purpose)
             await self._settle(name)
             await self._delete(name)
-            argv = [self._client, "import", "--quiet", path, name]
-            done = await self._while_lxd_lives(self._transport.run(argv, sudo=True, check=False, timeout_s=COPY_S))
+            done = await self.run_client(["import", "--quiet", path, name], COPY_S)
             found = await self._find(name)
             if done.exit_code == 0 and found is not None:
                 return found
@@ -108,22 +105,6 @@ class LxdCarrier(LxdCopies, Carrier):
             if "already exists on target" not in seen:
                 break
         raise self._not_imported(instance_id, seen)
-
-    async def _while_lxd_lives(self, call: Coroutine[Any, Any, Result]) -> Result:
-        """Await a call of LXD's client, which waits for ever when LXD dies meanwhile. Raise Unreachable."""
-        running = asyncio.ensure_future(call)
-        try:
-            pid = await self._pid()
-            while not (await asyncio.wait({running}, timeout=_LOOK_S))[0]:
-                if await self._pid() != pid:
-                    raise Unreachable(f"LXD on {self._host} began anew meanwhile", f"host/{self._host}")
-            return running.result()
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-
-    async def _pid(self) -> int:
-        return int((await self._api.get())["environment"]["server_pid"])
 
     def _not_imported(self, instance_id: str, seen: str) -> RackflowError:
         kind, fix = lxd_errors.by_words(seen) or (HostFault, "see the evidence")

@@ -7,7 +7,7 @@ import re
 from core.errors import HostFault, Invalid, NotFound, Permanent, RackflowError
 from drivers.hypervisor import lxd_config, lxd_errors
 from drivers.hypervisor.base import ImageOnHost
-from drivers.hypervisor.lxd_core import LxdCore
+from drivers.hypervisor.lxd_client import LxdClient
 from drivers.hypervisor.powers import KeepsImages
 
 _IMPORT_S = 600.0
@@ -18,7 +18,7 @@ _IMPORT_FAULTS: dict[int, tuple[type[RackflowError], str]] = {
 _NO_IMAGE = (Invalid, "it must be a unified LXD tarball")
 
 
-class LxdImages(LxdCore, KeepsImages):
+class LxdImages(LxdClient, KeepsImages):
     """Part of LxdHypervisor."""
 
     async def import_image(self, path: str, fingerprint: str, *, name: str) -> bool:
@@ -26,8 +26,7 @@ class LxdImages(LxdCore, KeepsImages):
         if await self._api.find("images", fingerprint) is not None:
             return False
         # No properties: with them LXD 5.0.2 dies on an image whose metadata has none (nil map, lxd/images.go:715).
-        argv = [self._client, "image", "import", path]
-        done = await self._transport.run(argv, timeout_s=_IMPORT_S, check=False, sudo=True)
+        done = await self.run_client(["image", "import", path], _IMPORT_S)
         if await self._api.find("images", fingerprint) is not None:
             return True
         other = re.search(r"fingerprint: ([0-9a-f]{64})", done.stdout)

@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from core.errors import Busy, Conflict, Invalid, RackflowError, Unsupported
+from core.errors import Busy, Conflict, Invalid, RackflowError, Unreachable, Unsupported
 from core.ids import mac_address, new_id
 from core.states import InstanceKind, PowerState
 from drivers.carrier import Parcel, carry
 from drivers.conformance.rigs import HypervisorRig
 from drivers.conformance.tools import settle
+from drivers.hypervisor import lxd_client
 from drivers.hypervisor.base import DiskAttachment, InstanceSpec, NicAttachment
 from tests.contract.suites import PowersContract
 from tests.labs import Lab
@@ -307,21 +308,33 @@ async def test_a_console_is_for_one(rig: LxdRig) -> None:
                 pass
 
 
-@pytest.mark.slow
-async def test_lxd_killed_while_it_imports(rig: LxdRig, other: LxdRig) -> None:
+async def large(rig: LxdRig) -> InstanceSpec:
+    """Make a container that takes its time: off, with 300 MB."""
     spec = portable(rig)
     await rig.lxd.define(spec)
     await rig.lxd.start(spec.name)
     await rig.lxd.exec(spec.name, ["sh", "-c", "head -c 300000000 /dev/zero > /large; sync"])
     await rig.lxd.stop(spec.name, grace_s=0)
-    (parcel,) = await rig.lxd.carrier().parcels(spec.id)
-    writing = asyncio.ensure_future(carry(rig.lxd.carrier(), other.lxd.carrier(), spec.id))
+    return spec
+
+
+async def unpacking(other: LxdRig, spec: InstanceSpec) -> str:
+    """Wait until LXD unpacks it; return the folder."""
     part = f"/var/lib/lxd/storage-pools/default/containers/{spec.name}-import"
 
-    async def unpacking() -> bool:
+    async def begun() -> bool:
         return (await other.host.transport.run(["test", "-e", part], check=False)).exit_code == 0
 
-    await until(unpacking)
+    await until(begun)
+    return part
+
+
+@pytest.mark.slow
+async def test_lxd_killed_while_it_imports(rig: LxdRig, other: LxdRig) -> None:
+    spec = await large(rig)
+    (parcel,) = await rig.lxd.carrier().parcels(spec.id)
+    writing = asyncio.ensure_future(carry(rig.lxd.carrier(), other.lxd.carrier(), spec.id))
+    part = await unpacking(other, spec)
     await other.host.transport.run(["pkill", "-KILL", "-x", "lxd"])
     with pytest.raises(RackflowError):
         await writing
@@ -332,18 +345,35 @@ async def test_lxd_killed_while_it_imports(rig: LxdRig, other: LxdRig) -> None:
     assert await other.lxd.carrier().write(spec.id, parcel, no_content()) is False
     await other.lxd.define(spec)
     await other.lxd.start(spec.name)
-    size = (await other.lxd.exec(spec.name, ["stat", "-c", "%s", "/large"])).stdout
-    assert size == "300000000\n"
+    assert (await other.lxd.exec(spec.name, ["stat", "-c", "%s", "/large"])).stdout == "300000000\n"
+
+
+@pytest.mark.slow
+async def test_lxds_client_waits_for_what_has_ended(
+    rig: LxdRig, other: LxdRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LXD imports to the end; its client, which is stopped, never hears of it."""
+    monkeypatch.setattr(lxd_client, "_LOOK_S", 0.5)
+    spec = await large(rig)
+    writing = asyncio.ensure_future(carry(rig.lxd.carrier(), other.lxd.carrier(), spec.id))
+    await unpacking(other, spec)
+    await other.host.transport.run(["pkill", "-STOP", "-x", "lxc"])
+    try:
+        async with asyncio.timeout(120):
+            with pytest.raises(Unreachable, match="does nothing for its client"):
+                await writing
+    finally:
+        await other.host.transport.run(["pkill", "-KILL", "-x", "lxc"], check=False)
+    await settle(lambda: carry(rig.lxd.carrier(), other.lxd.carrier(), spec.id))
+    await other.lxd.define(spec)
+    await other.lxd.start(spec.name)
+    assert (await other.lxd.exec(spec.name, ["stat", "-c", "%s", "/large"])).stdout == "300000000\n"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["snapshot", "backup", "save_image", "parcels"])
 async def test_lxd_killed_in_the_middle(rig: LxdRig, folder: str, verb: str) -> None:
-    spec = portable(rig)
-    await rig.lxd.define(spec)
-    await rig.lxd.start(spec.name)
-    await rig.lxd.exec(spec.name, ["sh", "-c", "head -c 300000000 /dev/zero > /large; sync"])
-    await rig.lxd.stop(spec.name, grace_s=0)
+    spec = await large(rig)
     calls: dict[str, Callable[[], Awaitable[object]]] = {
         "snapshot": lambda: rig.lxd.snapshot(spec.name, "s1"),
         "backup": lambda: rig.lxd.backup(spec.name, folder, checkpoint="c1"),

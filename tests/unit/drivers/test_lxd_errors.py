@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import requests
@@ -92,6 +92,9 @@ class Empty:
 
     async def find(self, *_: str) -> None:
         return None
+
+    async def get(self) -> dict[str, Any]:
+        return {"environment": {"server_pid": 1}}
 
 
 @pytest.mark.parametrize(("text", "kind"), CLIENT_SAID)
