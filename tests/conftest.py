@@ -71,13 +71,11 @@ def lab_alone() -> Iterator[bool]:
 
 @pytest.fixture(scope="session")
 def lab(lab_alone: bool) -> Iterator[Lab]:
-    """Two KVM and two LXD hosts, their LXD not initialised; removed at the end, and first what a killed run left.
+    """Two KVM and two LXD hosts, their LXD not initialised; removed at the end.
 
     RACKFLOW_TEST_KEEP_LAB=1 uses the lab in LAB_DIR, brings it up if need be, and leaves it: for quick repeats.
     """
     found = Lab(labs.TEST_DIR if lab_alone else Path(os.environ.get("LAB_DIR") or _DEFAULT_DIR))
-    if lab_alone:
-        found.call("down")
     found.call("up", "kvm:2", "lxd:2")
     yield found
     if lab_alone:

@@ -79,7 +79,7 @@ class Lab:
 def alone() -> Iterator[None]:
     """Be the only run of tests with a lab on this machine, and begin without what a killed one left.
 
-    Another run is waited for, 15 minutes at the most. A lab that no test made is left alone: `lab up` refuses then.
+    Another run is waited for, 15 minutes at the most. A lab that no test made is left alone: `lab down` says whose.
     """
     _LOCK.parent.mkdir(parents=True, exist_ok=True)
     with _LOCK.open("w") as lock:
@@ -87,12 +87,11 @@ def alone() -> Iterator[None]:
         while not _got(lock.fileno()):
             assert time.monotonic() < until, "another run of the tests with a lab is under way on this machine"
             time.sleep(1)
-        if left := left_by_tests():
-            Lab(left).call("down")
+        Lab(_left() or TEST_DIR).call("down")
         yield
 
 
-def left_by_tests() -> Path | None:
+def _left() -> Path | None:
     """Return the folder of the lab that is up on this machine, if tests made it."""
     if not OWNER_FILE.exists():
         return None

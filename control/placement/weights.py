@@ -224,7 +224,7 @@ def _usual(
     factors: tuple[float, ...], need: Any, left: Any, inverse: Any, crowd: Any, lacks: Any, empty: bool,
     sqrt: Callable[[Any], Any], larger: Callable[[Any, Any], Any],
 ) -> Any:  # fmt: skip
-    """Return the score of one host, or of many as arrays, which are changed in place: that saves memory and time."""
+    """Return the score of one host, or of many as arrays. What is made of them is changed in place, they are not."""
     a, b, c = left[0] * inverse[0], left[1] * inverse[1], left[2] * inverse[2]
     x, y, z = need[0] * inverse[0], need[1] * inverse[1], need[2] * inverse[2]
     balance, total, crowded, opened, image = factors
